@@ -1,0 +1,16 @@
+//! The pure part: words, rules and tables of GhostFleet.
+//!
+//! Nothing in here does I/O, reads a clock or knows a database, broker or HTTP library.
+
+mod words;
+
+pub mod answer;
+pub mod effects;
+pub mod intake;
+pub mod message;
+pub mod outcome;
+pub mod progress;
+pub mod segments;
+pub mod transition;
+
+pub use words::{JobStatus, LedgerState, Stage, StageState, UnknownWord, Vendor};
