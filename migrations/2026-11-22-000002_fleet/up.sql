@@ -79,6 +79,10 @@ CREATE UNIQUE INDEX submissions_task ON submissions (vendor, account, vendor_tas
 -- The sweep that follows everything not ended.
 CREATE INDEX submissions_alive ON submissions (vendor, state, claimed_at)
     WHERE state IN ('claimed', 'unknown', 'accepted', 'redoing');
+-- Duplicates that still run at the vendor; there should never be any.
+CREATE INDEX submissions_duplicates ON submissions (vendor, claimed_at) WHERE state = 'duplicate';
+-- The positive controls of a search: what else was accepted in its window.
+CREATE INDEX submissions_claimed ON submissions (vendor, account, claimed_at);
 
 CREATE FUNCTION guard_ledger() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -1,3 +1,9 @@
 //! Configuration, one struct per concern, read from flags and environment by `clap`.
 //!
 //! Each binary composes the structs it needs with `#[command(flatten)]`. Nothing here connects to anything.
+
+mod database;
+mod secret;
+
+pub use database::DatabaseConfig;
+pub use secret::Secret;

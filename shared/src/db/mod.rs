@@ -1,1 +1,190 @@
-//! Not yet written.
+//! PostgreSQL, through diesel. The only module that knows SQL.
+//!
+//! One short async function per query on [`Db`]. Nothing here publishes, calls a vendor or decides what a job does next.
+
+mod dead_letters;
+mod dispatch;
+mod jobs;
+mod load;
+mod migrations;
+mod protocol;
+mod schema;
+mod settings;
+mod submissions;
+
+pub use dead_letters::DeadLetter;
+pub use dispatch::Picked;
+pub use jobs::{Created, JobEvent, JobFilter, JobRow, RequestKey, StageRow, SubmissionRow};
+pub use load::{Loaded, Submission, WorkItem};
+pub use migrations::SchemaState;
+pub use protocol::{
+    Claim, Claimed, Fact, JobPatch, LedgerVerdict, MetadataVerdict, Move, MoveState, MoveVerdict,
+    NewEvent, Pause, Settlement, Verdict,
+};
+pub use submissions::{AliveSubmission, BacklogGauge, LedgerGauge, SearchSubject};
+
+use diesel::ConnectionError;
+use diesel::result::DatabaseErrorKind;
+use diesel_async::pooled_connection::deadpool::{Object, Pool, PoolError};
+use diesel_async::pooled_connection::{
+    AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
+};
+use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _};
+use futures::FutureExt as _;
+
+use crate::config::DatabaseConfig;
+
+/// Channel on which intake and workers say that something became due. A hint: dispatch is right without it.
+pub const DUE_CHANNEL: &str = "ghostfleet_due";
+
+/// A failed query.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// No connection could be had from the pool.
+    #[error("no database connection")]
+    Pool(#[from] PoolError),
+    /// The pool could not be built.
+    #[error("the database pool cannot be built")]
+    Build(#[from] diesel_async::pooled_connection::deadpool::BuildError),
+    /// A connection outside the pool failed.
+    #[error("cannot connect to the database")]
+    Connect(#[from] ConnectionError),
+    /// The query failed.
+    #[error("database query failed")]
+    Query(#[from] diesel::result::Error),
+    /// Migrating failed.
+    #[error("migration failed: {0}")]
+    Migration(String),
+    /// The database holds a value that this code does not know.
+    #[error("the database holds an unexpected value: {0}")]
+    Value(String),
+}
+
+impl DbError {
+    /// Whether the database is away or overloaded, so that the same call may work later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Pool(_) | Self::Connect(_) => true,
+            Self::Query(diesel::result::Error::DatabaseError(kind, info)) => {
+                matches!(
+                    kind,
+                    DatabaseErrorKind::ClosedConnection
+                        | DatabaseErrorKind::UnableToSendCommand
+                        | DatabaseErrorKind::SerializationFailure
+                ) || {
+                    // diesel has no kind for these; the texts are PostgreSQL's own (errcodes 40P01, 57014, 57P0x, 25006, 53x).
+                    let text = info.message();
+                    [
+                        "deadlock detected",
+                        "connection closed",
+                        "statement timeout",
+                        "terminating connection",
+                        "shutting down",
+                        "starting up",
+                        "recovery mode",
+                        "read-only transaction",
+                        "too many clients",
+                        "remaining connection slots",
+                        "could not",
+                        "No space left",
+                    ]
+                    .iter()
+                    .any(|known| text.contains(known))
+                }
+            }
+            Self::Query(diesel::result::Error::BrokenTransactionManager) => true,
+            Self::Query(_) | Self::Build(_) | Self::Migration(_) | Self::Value(_) => false,
+        }
+    }
+}
+
+impl From<crate::domain::UnknownWord> for DbError {
+    fn from(error: crate::domain::UnknownWord) -> Self {
+        Self::Value(error.to_string())
+    }
+}
+
+/// What every query returns.
+pub type DbResult<T> = Result<T, DbError>;
+
+/// A pool of connections.
+#[derive(Clone)]
+pub struct Db {
+    pool: Pool<AsyncPgConnection>,
+}
+
+impl std::fmt::Debug for Db {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Db({:?})", self.pool.status())
+    }
+}
+
+impl Db {
+    /// Builds the pool; connects on first use.
+    ///
+    /// # Errors
+    /// [`DbError::Build`] when the settings contradict each other.
+    pub fn new(config: &DatabaseConfig) -> DbResult<Self> {
+        let statement_timeout_ms = config.database_statement_timeout.as_millis();
+        let mut manager = ManagerConfig::default();
+        // A closed connection is noticed without a query; a test query would double the round trips.
+        manager.recycling_method = RecyclingMethod::Fast;
+        manager.custom_setup = Box::new(move |url| {
+            async move {
+                let mut connection = connect(url).await?;
+                // A commit that the server may forget after saying yes would break I2 (section 4.10 of the design).
+                connection
+                    .batch_execute(&format!(
+                        "SET synchronous_commit = on; SET statement_timeout = {statement_timeout_ms}; \
+                         SET idle_in_transaction_session_timeout = '60s'; SET timezone = 'UTC'"
+                    ))
+                    .await
+                    .map_err(ConnectionError::CouldntSetupConfiguration)?;
+                Ok(connection)
+            }
+            .boxed()
+        });
+        let manager =
+            AsyncDieselConnectionManager::new_with_config(config.database_url.expose(), manager);
+        let pool = Pool::builder(manager)
+            .max_size(config.database_pool_size)
+            .wait_timeout(Some(config.database_connect_timeout))
+            .create_timeout(Some(config.database_connect_timeout))
+            .recycle_timeout(Some(config.database_connect_timeout))
+            .runtime(deadpool::Runtime::Tokio1)
+            .build()?;
+        Ok(Self { pool })
+    }
+
+    async fn connection(&self) -> DbResult<Object<AsyncPgConnection>> {
+        Ok(self.pool.get().await?)
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub async fn ping(&self) -> DbResult<()> {
+        let mut connection = self.connection().await?;
+        connection.batch_execute("SELECT 1").await?;
+        Ok(())
+    }
+}
+
+/// A connection of its own that hears [`DUE_CHANNEL`].
+///
+/// # Errors
+/// When the database is away.
+pub async fn listen(config: &DatabaseConfig) -> DbResult<AsyncPgConnection> {
+    let mut connection = connect(config.database_url.expose()).await?;
+    connection
+        .batch_execute(&format!("LISTEN {DUE_CHANNEL}"))
+        .await?;
+    Ok(connection)
+}
+
+async fn connect(url: &str) -> Result<AsyncPgConnection, ConnectionError> {
+    use diesel_async::AsyncConnection as _;
+    AsyncPgConnection::establish(url).await
+}

@@ -1,0 +1,349 @@
+//! Jobs as their owners see them: creating, reading, listing.
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+use diesel::prelude::*;
+use diesel::sql_types::{Bool, Record, Timestamp, Uuid as SqlUuid};
+use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl};
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::schema::{job_events, job_requests, job_stages, submissions, video_jobs};
+use super::{Db, DbResult};
+use crate::domain::intake::NewJob;
+use crate::domain::{JobStatus, Stage};
+
+/// A job.
+#[derive(Clone, Debug, Serialize, Queryable, Selectable)]
+#[diesel(table_name = video_jobs, check_for_backend(diesel::pg::Pg))]
+pub struct JobRow {
+    /// Its id.
+    pub id: Uuid,
+    /// Its owner.
+    pub user_id: Uuid,
+    /// As uploaded.
+    pub original_filename: String,
+    /// As shown.
+    pub display_name: Option<String>,
+    /// One of the words of [`JobStatus`].
+    pub status: String,
+    /// Percent.
+    pub progress_percentage: Option<i32>,
+    /// What is going on.
+    pub progress_message: Option<String>,
+    /// Where the result lies.
+    pub output_url: Option<String>,
+    /// UTC.
+    pub created_at: Option<NaiveDateTime>,
+    /// UTC.
+    pub updated_at: Option<NaiveDateTime>,
+    /// UTC.
+    pub completed_at: Option<NaiveDateTime>,
+    /// Why it failed.
+    pub error_message: Option<String>,
+    /// The class of the failure.
+    pub error_code: Option<String>,
+}
+
+/// What will happen next to a job.
+#[derive(Clone, Debug, Serialize, Queryable, Selectable)]
+#[diesel(table_name = job_stages, check_for_backend(diesel::pg::Pg))]
+pub struct StageRow {
+    /// The stage.
+    pub stage: String,
+    /// Grows with every dispatch and every move.
+    pub epoch: i64,
+    /// `waiting`, `dispatched`, `parked` or `dead`.
+    pub state: String,
+    /// When it will be dispatched (again).
+    pub due_at: Option<DateTime<Utc>>,
+    /// Tries spent in this stage.
+    pub tries: i32,
+    /// Why it stands.
+    pub reason: Option<String>,
+    /// Since when it is in this stage.
+    pub entered_at: DateTime<Utc>,
+}
+
+/// A line of the ledger.
+#[derive(Clone, Debug, Serialize, Queryable, Selectable)]
+#[diesel(table_name = submissions, check_for_backend(diesel::pg::Pg))]
+pub struct SubmissionRow {
+    /// Identifies it.
+    pub token: Uuid,
+    /// Whom.
+    pub vendor: String,
+    /// The account there.
+    pub account: String,
+    /// Its number among those of the (job, vendor).
+    pub attempt: i32,
+    /// Its ledger state.
+    pub state: String,
+    /// Taken over, not sent by the fleet.
+    pub imported: bool,
+    /// The vendor's id of the work.
+    pub vendor_task_id: Option<String>,
+    /// GhostCut's batch id.
+    pub vendor_project_id: Option<String>,
+    /// How the work was last seen at the vendor.
+    pub work_state: Option<String>,
+    /// When the intent was committed.
+    pub claimed_at: DateTime<Utc>,
+    /// Until when it might be sent.
+    pub send_deadline: DateTime<Utc>,
+    /// When its state last changed.
+    pub settled_at: Option<DateTime<Utc>>,
+    /// Successful searches without a find.
+    pub searches: i32,
+}
+
+/// A line of the trail.
+#[derive(Clone, Debug, Serialize, Queryable, Selectable)]
+#[diesel(table_name = job_events, check_for_backend(diesel::pg::Pg))]
+pub struct JobEvent {
+    /// Order of the trail.
+    pub id: i64,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// What.
+    pub kind: String,
+    /// Who.
+    pub actor: String,
+    /// In which stage.
+    pub stage: Option<String>,
+    /// Under which epoch.
+    pub epoch: Option<i64>,
+    /// About which submission.
+    pub token: Option<Uuid>,
+    /// Details.
+    pub detail: Value,
+    /// Keys written to `job_metadata`.
+    pub metadata_changed: Option<Value>,
+}
+
+/// Which jobs to list, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct JobFilter {
+    /// Only this owner's.
+    pub user_id: Option<Uuid>,
+    /// Only in this status.
+    pub status: Option<JobStatus>,
+    /// Only in this stage.
+    pub stage: Option<Stage>,
+    /// Only older than this (time, id) of the page before.
+    pub before: Option<(NaiveDateTime, Uuid)>,
+    /// At most this many.
+    pub limit: i64,
+}
+
+/// What came of creating a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// Stored, with its first stage due.
+    New(Uuid),
+    /// The same request under the same key was stored before.
+    Existing(Uuid),
+    /// Another request was stored under this key.
+    KeyTaken(Uuid),
+}
+
+/// What makes a repeated creation the same.
+#[derive(Clone, Debug)]
+pub struct RequestKey {
+    /// The client's `Idempotency-Key`.
+    pub key: String,
+    /// SHA-256 of the request.
+    pub sha256: [u8; 32],
+}
+
+impl Db {
+    /// Stores a job and makes its first stage due, in one transaction.
+    ///
+    /// # Errors
+    /// Then nothing is stored.
+    pub async fn create_job(
+        &self,
+        id: Uuid,
+        job: &NewJob,
+        key: Option<&RequestKey>,
+    ) -> DbResult<Created> {
+        let mut connection = self.connection().await?;
+        let created = connection
+            .transaction(async |connection| {
+                if let Some(key) = key
+                    && let Some(existing) =
+                        claim_request_key(connection, id, job.user_id, key).await?
+                {
+                    return Ok(existing);
+                }
+                insert_job(connection, id, job).await?;
+                Ok::<_, diesel::result::Error>(Created::New(id))
+            })
+            .await?;
+        Ok(created)
+    }
+
+    /// One job.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn job(&self, id: Uuid) -> DbResult<Option<JobRow>> {
+        let mut connection = self.connection().await?;
+        Ok(video_jobs::table
+            .find(id)
+            .select(JobRow::as_select())
+            .first(&mut connection)
+            .await
+            .optional()?)
+    }
+
+    /// What will happen next to a job; none when it is over.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn job_stage(&self, id: Uuid) -> DbResult<Option<StageRow>> {
+        let mut connection = self.connection().await?;
+        Ok(job_stages::table
+            .find(id)
+            .select(StageRow::as_select())
+            .first(&mut connection)
+            .await
+            .optional()?)
+    }
+
+    /// A job's lines of the ledger, oldest first.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn job_submissions(&self, id: Uuid) -> DbResult<Vec<SubmissionRow>> {
+        let mut connection = self.connection().await?;
+        Ok(submissions::table
+            .filter(submissions::job_id.eq(id))
+            .order((submissions::claimed_at, submissions::token))
+            .select(SubmissionRow::as_select())
+            .load(&mut connection)
+            .await?)
+    }
+
+    /// The newest `limit` lines of a job's trail, oldest first.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn job_events(&self, id: Uuid, limit: i64) -> DbResult<Vec<JobEvent>> {
+        let mut connection = self.connection().await?;
+        let mut events: Vec<JobEvent> = job_events::table
+            .filter(job_events::job_id.eq(id))
+            .order(job_events::id.desc())
+            .limit(limit)
+            .select(JobEvent::as_select())
+            .load(&mut connection)
+            .await?;
+        events.reverse();
+        Ok(events)
+    }
+
+    /// A page of jobs with the stages they are in, newest first.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn list_jobs(&self, filter: &JobFilter) -> DbResult<Vec<(JobRow, Option<StageRow>)>> {
+        let mut connection = self.connection().await?;
+        let mut query = video_jobs::table
+            .left_join(job_stages::table.on(job_stages::job_id.eq(video_jobs::id)))
+            .select((JobRow::as_select(), Option::<StageRow>::as_select()))
+            .order((video_jobs::created_at.desc(), video_jobs::id.desc()))
+            .limit(filter.limit)
+            .into_boxed();
+        if let Some(user) = filter.user_id {
+            query = query.filter(video_jobs::user_id.eq(user));
+        }
+        if let Some(status) = filter.status {
+            query = query.filter(video_jobs::status.eq(status.as_str()));
+        }
+        if let Some(stage) = filter.stage {
+            query = query.filter(job_stages::stage.eq(stage.as_str()));
+        }
+        if let Some((time, id)) = filter.before {
+            // A row comparison, which one index scan answers; diesel cannot say it on columns.
+            query = query.filter(
+                diesel::dsl::sql::<Bool>("(video_jobs.created_at, video_jobs.id) < ")
+                    .bind::<Record<(Timestamp, SqlUuid)>, _>((time, id)),
+            );
+        }
+        Ok(query.load(&mut connection).await?)
+    }
+}
+
+/// Takes the key for this job, or says which job has it.
+async fn claim_request_key(
+    connection: &mut AsyncPgConnection,
+    id: Uuid,
+    user_id: Uuid,
+    key: &RequestKey,
+) -> QueryResult<Option<Created>> {
+    let inserted = diesel::insert_into(job_requests::table)
+        .values((
+            job_requests::user_id.eq(user_id),
+            job_requests::idempotency_key.eq(&key.key),
+            job_requests::request_sha256.eq(key.sha256.as_slice()),
+            job_requests::job_id.eq(id),
+        ))
+        .on_conflict_do_nothing()
+        .execute(connection)
+        .await?;
+    if inserted == 1 {
+        return Ok(None);
+    }
+    let (sha256, existing): (Vec<u8>, Uuid) = job_requests::table
+        .find((user_id, &key.key))
+        .select((job_requests::request_sha256, job_requests::job_id))
+        .first(connection)
+        .await?;
+    Ok(Some(if sha256 == key.sha256 {
+        Created::Existing(existing)
+    } else {
+        Created::KeyTaken(existing)
+    }))
+}
+
+async fn insert_job(connection: &mut AsyncPgConnection, id: Uuid, job: &NewJob) -> QueryResult<()> {
+    let now = Utc::now().naive_utc();
+    diesel::insert_into(video_jobs::table)
+        .values((
+            video_jobs::id.eq(id),
+            video_jobs::user_id.eq(job.user_id),
+            video_jobs::original_filename.eq(&job.original_filename),
+            video_jobs::display_name.eq(&job.display_name),
+            video_jobs::status.eq(JobStatus::Queued.as_str()),
+            video_jobs::is_pro_job.eq(job.is_pro_job),
+            video_jobs::progress_percentage.eq(crate::domain::progress::STARTED),
+            video_jobs::processing_config.eq(&job.processing_config),
+            video_jobs::segments_data.eq(&job.segments_data),
+            video_jobs::job_metadata.eq(&job.job_metadata),
+            video_jobs::queued_at.eq(now),
+            video_jobs::created_at.eq(now),
+            video_jobs::updated_at.eq(now),
+        ))
+        .execute(connection)
+        .await?;
+    diesel::insert_into(job_stages::table)
+        .values((
+            job_stages::job_id.eq(id),
+            job_stages::stage.eq(job.first_stage.as_str()),
+            job_stages::priority.eq(job.priority.class()),
+            job_stages::fairness_key.eq(job.user_id),
+        ))
+        .execute(connection)
+        .await?;
+    diesel::insert_into(job_events::table)
+        .values((
+            job_events::job_id.eq(id),
+            job_events::kind.eq("created"),
+            job_events::actor.eq("intake"),
+            job_events::stage.eq(job.first_stage.as_str()),
+            job_events::detail.eq(serde_json::json!({})),
+        ))
+        .execute(connection)
+        .await?;
+    Ok(())
+}

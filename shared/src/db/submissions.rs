@@ -1,0 +1,241 @@
+//! Reading and marking the ledger outside of a settle: searches, sweeps, counts.
+
+use chrono::{DateTime, Utc};
+use diesel::sql_types::{BigInt, Bool, Double, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel_async::RunQueryDsl as _;
+use uuid::Uuid;
+
+use super::dispatch::millis;
+use super::{Db, DbResult};
+use crate::domain::Vendor;
+
+/// A submission that nobody's stage follows: its job is gone, over, or on another way.
+#[derive(Clone, Debug, diesel::QueryableByName)]
+pub struct AliveSubmission {
+    /// The submission.
+    #[diesel(sql_type = SqlUuid)]
+    pub token: Uuid,
+    /// The job it was for; may be gone.
+    #[diesel(sql_type = SqlUuid)]
+    pub job_id: Uuid,
+    /// `accepted`, `redoing` or `duplicate`.
+    #[diesel(sql_type = Text)]
+    pub state: String,
+    /// The vendor's id of the work.
+    #[diesel(sql_type = Text)]
+    pub task_id: String,
+    /// Where in the pages of the sweep this row stands.
+    #[diesel(sql_type = Timestamptz)]
+    pub claimed_at: DateTime<Utc>,
+}
+
+/// A work known to be at the vendor: a search that shows it has been seen to work.
+#[derive(Clone, Debug, diesel::QueryableByName)]
+pub struct SearchSubject {
+    /// The vendor's id of the work.
+    #[diesel(sql_type = Text)]
+    pub task_id: String,
+}
+
+/// Counts over the alive part of the ledger, per vendor.
+#[derive(Clone, Debug, diesel::QueryableByName)]
+pub struct LedgerGauge {
+    /// The vendor.
+    #[diesel(sql_type = Text)]
+    pub vendor: String,
+    /// Submissions from claim to final state.
+    #[diesel(sql_type = BigInt)]
+    pub in_flight: i64,
+    /// Those whose outcome is unknown.
+    #[diesel(sql_type = BigInt)]
+    pub unknown: i64,
+    /// Age of the oldest of these, in seconds; 0 when there is none.
+    #[diesel(sql_type = Double)]
+    pub oldest_unknown_seconds: f64,
+}
+
+/// Jobs by stage and state.
+#[derive(Clone, Debug, diesel::QueryableByName)]
+pub struct BacklogGauge {
+    /// The stage.
+    #[diesel(sql_type = Text)]
+    pub stage: String,
+    /// The state of the stage row.
+    #[diesel(sql_type = Text)]
+    pub state: String,
+    /// How many.
+    #[diesel(sql_type = BigInt)]
+    pub jobs: i64,
+    /// How long the oldest due one waits, in seconds; 0 when none is due.
+    #[diesel(sql_type = Double)]
+    pub oldest_due_seconds: f64,
+}
+
+#[derive(diesel::QueryableByName)]
+struct Deleted {
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    source_deleted_at: Option<DateTime<Utc>>,
+}
+
+impl Db {
+    /// Records that a search ended without an error and without a find.
+    ///
+    /// # Errors
+    /// Then the search does not count and is made again.
+    pub async fn record_search(&self, token: Uuid) -> DbResult<()> {
+        let mut connection = self.connection().await?;
+        diesel::sql_query(
+            "UPDATE submissions SET searches = searches + 1, last_searched_at = clock_timestamp() \
+             WHERE token = $1 AND state = 'unknown'",
+        )
+        .bind::<SqlUuid, _>(token)
+        .execute(&mut connection)
+        .await?;
+        Ok(())
+    }
+
+    /// Records that the submission's own source object was deleted; the first time stays.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn record_source_deleted(&self, token: Uuid) -> DbResult<Option<DateTime<Utc>>> {
+        let mut connection = self.connection().await?;
+        let row: Deleted = diesel::sql_query(
+            "UPDATE submissions SET source_deleted_at = coalesce(source_deleted_at, clock_timestamp()) \
+             WHERE token = $1 RETURNING source_deleted_at",
+        )
+        .bind::<SqlUuid, _>(token)
+        .get_result(&mut connection)
+        .await?;
+        Ok(row.source_deleted_at)
+    }
+
+    /// Works of the account that were accepted with a claim in the window: the positive controls of a search.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn search_controls(
+        &self,
+        vendor: Vendor,
+        account: &str,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> DbResult<Vec<SearchSubject>> {
+        let mut connection = self.connection().await?;
+        let rows = diesel::sql_query(
+            "SELECT vendor_task_id AS task_id FROM submissions \
+             WHERE vendor = $1 AND account = $2 AND claimed_at >= $3 AND claimed_at < $4 \
+             AND vendor_task_id IS NOT NULL AND NOT imported ORDER BY claimed_at DESC LIMIT 1000",
+        )
+        .bind::<Text, _>(vendor.as_str())
+        .bind::<Text, _>(account)
+        .bind::<Timestamptz, _>(from)
+        .bind::<Timestamptz, _>(to)
+        .load(&mut connection)
+        .await?;
+        Ok(rows)
+    }
+
+    /// Claims that were not settled by `grace_ms` after their deadline become unknown. Says how many.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn expire_claims(&self, grace: std::time::Duration) -> DbResult<usize> {
+        let mut connection = self.connection().await?;
+        let rows = diesel::sql_query(
+            "UPDATE submissions SET state = 'unknown', settled_at = clock_timestamp() \
+             WHERE state = 'claimed' AND send_deadline < clock_timestamp() - make_interval(secs => $1 / 1000.0)",
+        )
+        .bind::<BigInt, _>(millis(grace))
+        .execute(&mut connection)
+        .await?;
+        Ok(rows)
+    }
+
+    /// A page of submissions at the vendor that no stage follows, oldest first.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn unfollowed(
+        &self,
+        vendor: Vendor,
+        account: &str,
+        after: Option<DateTime<Utc>>,
+        limit: i64,
+    ) -> DbResult<Vec<AliveSubmission>> {
+        let mut connection = self.connection().await?;
+        let rows = diesel::sql_query(
+            "SELECT token, job_id, state, vendor_task_id AS task_id, claimed_at FROM submissions s \
+             WHERE vendor = $1 AND account = $2 AND claimed_at > coalesce($3, '-infinity') \
+             AND (state IN ('accepted', 'redoing') AND NOT EXISTS ( \
+                      SELECT FROM job_stages st WHERE st.job_id = s.job_id AND st.state IN ('waiting', 'dispatched') \
+                      AND starts_with(st.stage, CASE s.vendor WHEN 'sync' THEN 'lipsync.' ELSE 'inpaint.' END)) \
+                  OR state = 'duplicate' AND work_state = 'pending') \
+             ORDER BY claimed_at LIMIT $4",
+        )
+        .bind::<Text, _>(vendor.as_str())
+        .bind::<Text, _>(account)
+        .bind::<Nullable<Timestamptz>, _>(after)
+        .bind::<BigInt, _>(limit)
+        .load(&mut connection)
+        .await?;
+        Ok(rows)
+    }
+
+    /// Notes how a duplicate ended at the vendor.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn record_duplicate_end(
+        &self,
+        token: Uuid,
+        succeeded: bool,
+        charged: Option<f64>,
+    ) -> DbResult<()> {
+        let mut connection = self.connection().await?;
+        diesel::sql_query(
+            "UPDATE submissions SET work_state = CASE WHEN $2 THEN 'succeeded' ELSE 'failed' END, \
+             cost_charged = coalesce($3::numeric, cost_charged), cost_wasted = coalesce($3::numeric, cost_wasted) \
+             WHERE token = $1 AND state = 'duplicate'",
+        )
+        .bind::<SqlUuid, _>(token)
+        .bind::<Bool, _>(succeeded)
+        .bind::<Nullable<Double>, _>(charged)
+        .execute(&mut connection)
+        .await?;
+        Ok(())
+    }
+
+    /// The alive part of the ledger in numbers.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn ledger_gauges(&self) -> DbResult<Vec<LedgerGauge>> {
+        let mut connection = self.connection().await?;
+        let rows = diesel::sql_query(
+            "SELECT vendor, count(*) AS in_flight, count(*) FILTER (WHERE state = 'unknown') AS unknown, \
+             coalesce(extract(epoch FROM now() - min(claimed_at) FILTER (WHERE state = 'unknown')), 0)::float8 \
+                 AS oldest_unknown_seconds \
+             FROM submissions WHERE state IN ('claimed', 'unknown', 'accepted', 'redoing') GROUP BY vendor",
+        )
+        .load(&mut connection)
+        .await?;
+        Ok(rows)
+    }
+
+    /// Unfinished jobs by stage and state.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn backlog_gauges(&self) -> DbResult<Vec<BacklogGauge>> {
+        let mut connection = self.connection().await?;
+        let rows = diesel::sql_query(
+            "SELECT stage, state, count(*) AS jobs, \
+             greatest(coalesce(extract(epoch FROM now() - min(due_at)), 0), 0)::float8 AS oldest_due_seconds \
+             FROM job_stages GROUP BY stage, state",
+        )
+        .load(&mut connection)
+        .await?;
+        Ok(rows)
+    }
+}
