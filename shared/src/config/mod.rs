@@ -2,8 +2,13 @@
 //!
 //! Each binary composes the structs it needs with `#[command(flatten)]`. Nothing here connects to anything.
 
+pub mod broker;
 mod database;
-mod secret;
+pub mod secret;
+pub mod storage;
+pub mod vendor;
 
+pub use broker::BrokerConfig;
 pub use database::DatabaseConfig;
 pub use secret::Secret;
+pub use storage::{FetchConfig, StorageConfig};
