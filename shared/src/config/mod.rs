@@ -4,4 +4,6 @@
 
 mod secret;
 
+pub mod storage;
+
 pub use secret::Secret;

@@ -44,7 +44,10 @@ mod tests {
     #[test]
     fn debug_shows_nothing_of_the_text() {
         let secret = Secret::from("hunter2".to_owned());
-        assert_eq!(format!("{secret:?} {:?}", Some(&secret)), "Secret(***) Some(Secret(***))");
+        assert_eq!(
+            format!("{secret:?} {:?}", Some(&secret)),
+            "Secret(***) Some(Secret(***))"
+        );
         assert_eq!(secret.expose(), "hunter2");
     }
 }
