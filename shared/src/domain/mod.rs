@@ -6,8 +6,11 @@ mod words;
 
 pub mod answer;
 pub mod effects;
+pub mod fields;
 pub mod intake;
+pub mod location;
 pub mod message;
+pub mod metadata;
 pub mod outcome;
 pub mod progress;
 pub mod segments;
