@@ -88,10 +88,7 @@ impl NewJob {
             max_segments,
             is_ours,
         );
-        match (job, faults.into_vec()) {
-            (Some(job), faults) if faults.is_empty() => Ok(job),
-            (_, faults) => Err(faults),
-        }
+        faults.unless_any(job)
     }
 
     fn read(
@@ -356,7 +353,7 @@ mod tests {
         request["segments"][0]["endTime"] = json!(900.5);
         assert_eq!(
             faults(&request),
-            [("/segments".to_owned(), FieldCode::OutOfRange)]
+            [("/segments/0/endTime".to_owned(), FieldCode::OutOfRange)]
         );
         request["effects"] = json!([]);
         assert!(read(&request).is_ok());
@@ -378,7 +375,7 @@ mod tests {
         #[test]
         fn changed_requests_are_read_or_refused(
             pointer in prop::sample::select(vec![
-                "/user_id", "/video_url", "/audio", "/audio/a", "/segments", "/segments/0", "/segments/0/startTime",
+                "", "/user_id", "/video_url", "/audio", "/audio/a", "/segments", "/segments/0", "/segments/0/startTime",
                 "/segments/0/endTime", "/segments/0/audioInput", "/segments/0/label", "/effects", "/effects/0",
                 "/effects/0/type", "/effects/0/startTime", "/effects/0/endTime", "/effects/0/region/x",
                 "/effects/0/region/width",

@@ -85,10 +85,7 @@ impl JobSpec {
             Origin::Stored,
             MAX_SEGMENTS,
         );
-        match (spec, faults.into_vec()) {
-            (Some(spec), faults) if faults.is_empty() => Ok(spec),
-            (_, faults) => Err(SpecError(faults)),
-        }
+        faults.unless_any(spec).map_err(SpecError)
     }
 
     /// Reads the parts of a job. The result counts only if no fault was added.
@@ -107,9 +104,11 @@ impl JobSpec {
             && let Some(last) = segments.last()
             && last.end() > MAX_VIDEO_SECONDS
         {
-            parts.segments.fault(
+            let index = segments.len() - 1;
+            let end = parts.segments.get(&index.to_string()).get("endTime");
+            end.fault(
                 FieldCode::OutOfRange,
-                format!("must end by {MAX_VIDEO_SECONDS} seconds in a job with effects"),
+                format!("must be at most {MAX_VIDEO_SECONDS} in a job with effects"),
             );
         }
         Some(Self {
