@@ -218,10 +218,7 @@ mod tests {
     fn read_all(effects: &Value, origin: Origin) -> Result<Vec<Mask>, Vec<FieldError>> {
         let faults = Faults::default();
         let masks = read(&Node::new("/effects", Some(effects), &faults), origin);
-        match faults.into_vec() {
-            none if none.is_empty() => Ok(masks),
-            faults => Err(faults),
-        }
+        faults.unless_any(Some(masks))
     }
 
     fn faults(effects: &Value, origin: Origin) -> Vec<(String, FieldCode)> {

@@ -70,8 +70,13 @@ pub(super) enum Origin {
 pub(super) struct Faults(RefCell<Vec<FieldError>>);
 
 impl Faults {
-    pub(super) fn into_vec(self) -> Vec<FieldError> {
-        self.0.into_inner()
+    /// What was read, if there was nothing wrong with it.
+    pub(super) fn unless_any<T>(self, read: Option<T>) -> Result<T, Vec<FieldError>> {
+        let faults = self.0.into_inner();
+        match read {
+            Some(read) if faults.is_empty() => Ok(read),
+            _ => Err(faults),
+        }
     }
 }
 
@@ -262,11 +267,15 @@ mod tests {
 
     use super::*;
 
+    fn found(faults: Faults) -> Vec<FieldError> {
+        faults.unless_any(Some(())).unwrap_err()
+    }
+
     #[test]
     fn keys_are_escaped_in_pointers() {
         let (value, faults) = (json!({"a/b~c": {}}), Faults::default());
         Node::new("", Some(&value), &faults).get("a/b~c").number();
-        let faults = faults.into_vec();
+        let faults = found(faults);
         assert_eq!(faults[0].path, "/a~1b~0c");
         assert!(value.pointer(&faults[0].path).is_some());
     }
@@ -278,7 +287,7 @@ mod tests {
         assert!(root.get("there").is_null() && !root.get("there").is_absent());
         root.get("there").number();
         root.get("gone").number();
-        let codes: Vec<_> = faults.into_vec().iter().map(|fault| fault.code).collect();
+        let codes: Vec<_> = found(faults).iter().map(|fault| fault.code).collect();
         assert_eq!(codes, [FieldCode::WrongType, FieldCode::Missing]);
     }
 
@@ -287,7 +296,7 @@ mod tests {
         let map: Map<_, _> = (0..1000).map(|i| (i.to_string(), Value::Null)).collect();
         let (value, faults) = (Value::Object(map), Faults::default());
         Node::new("", Some(&value), &faults).object(Origin::Request, &[]);
-        assert_eq!(faults.into_vec().len(), MAX_FAULTS);
+        assert_eq!(found(faults).len(), MAX_FAULTS);
     }
 
     #[test]

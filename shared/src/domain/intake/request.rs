@@ -88,10 +88,7 @@ impl NewJob {
             max_segments,
             is_ours,
         );
-        match (job, faults.into_vec()) {
-            (Some(job), faults) if faults.is_empty() => Ok(job),
-            (_, faults) => Err(faults),
-        }
+        faults.unless_any(job)
     }
 
     fn read(

@@ -85,10 +85,7 @@ impl JobSpec {
             Origin::Stored,
             MAX_SEGMENTS,
         );
-        match (spec, faults.into_vec()) {
-            (Some(spec), faults) if faults.is_empty() => Ok(spec),
-            (_, faults) => Err(SpecError(faults)),
-        }
+        faults.unless_any(spec).map_err(SpecError)
     }
 
     /// Reads the parts of a job. The result counts only if no fault was added.
