@@ -46,7 +46,8 @@ pub enum SubmitAnswer {
     Unknown {
         /// What was seen instead of an answer.
         reason: String,
-        /// An id the vendor named without confirming it (Sync.so `generationId`): ask about it first.
+        /// An id the vendor named without confirming the work: ask about it first. Sync.so: a generation id. GhostCut: an
+        /// `idProject` that came without a work id.
         hint: Option<String>,
     },
 }
@@ -68,12 +69,16 @@ pub enum Limit {
 pub struct Work {
     /// The vendor's id of the work.
     pub task_id: String,
-    /// GhostCut's batch id.
+    /// GhostCut's batch id; Sync.so's `projectId`.
     pub project_id: Option<String>,
     /// The input video URL that was submitted, where the vendor shows it.
     pub source_url: Option<String>,
     /// Our marker (`names`, `outputFileName`), where the vendor shows it.
     pub name: Option<String>,
+    /// The callback URL that was submitted, where the vendor shows it (Sync.so): its path holds our marker.
+    pub callback_url: Option<String>,
+    /// When the vendor took the work, milliseconds since 1970, where it shows that.
+    pub created_at_ms: Option<i64>,
     /// Where the work stands.
     pub state: WorkState,
     /// Units charged so far, where the vendor shows them (GhostCut `paidPoint`).
@@ -87,7 +92,7 @@ pub enum WorkState {
     Pending {
         /// Percent done, 0 to 100, where shown.
         progress: Option<f64>,
-        /// Set when the vendor sent a status this code does not know; alert when it lasts.
+        /// Set when the vendor sent a status this code does not know, or a success without a URL; alert when it lasts.
         unrecognised: Option<String>,
     },
     /// Finished.
@@ -126,6 +131,6 @@ pub enum FailureClass {
     Locked,
     /// The account needs an operator (storage exhausted).
     Operator,
-    /// A code nobody documented: park and alert.
+    /// A code nobody documented: park and alert. (Sync.so advises one new submission first; it does not charge failures.)
     Unrecognised,
 }

@@ -5,6 +5,7 @@
 mod words;
 
 pub mod answer;
+pub mod classify;
 pub mod effects;
 pub mod fields;
 pub mod intake;
