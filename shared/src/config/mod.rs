@@ -12,3 +12,4 @@ pub use broker::BrokerConfig;
 pub use database::DatabaseConfig;
 pub use secret::Secret;
 pub use storage::{FetchConfig, StorageConfig};
+pub use vendor::{GhostcutApi, SyncApi, VendorTimeouts};
