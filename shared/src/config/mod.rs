@@ -4,12 +4,14 @@
 
 pub mod broker;
 mod database;
+mod protocol;
 pub mod secret;
 pub mod storage;
 pub mod vendor;
 
 pub use broker::BrokerConfig;
 pub use database::DatabaseConfig;
+pub use protocol::ProtocolConfig;
 pub use secret::Secret;
 pub use storage::{FetchConfig, StorageConfig};
 pub use vendor::{GhostcutApi, SyncApi, VendorTimeouts};
