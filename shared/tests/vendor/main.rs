@@ -1,5 +1,7 @@
 //! The vendor clients against a real socket: what is sent, and what each way of losing an answer comes to.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod ghostcut;
 mod server;
 mod sync;
@@ -11,12 +13,13 @@ use std::time::Duration;
 use clap::Parser;
 use prometheus::{Registry, TextEncoder};
 use shared::config::vendor::{GhostcutApi, SyncApi, VendorTimeouts};
-use shared::vendor::{Metrics, ghostcut as gc, sync as so};
+use shared::vendor::{Metrics, SetupError, ghostcut as gc, sync as so};
 
 /// Longer than any test needs.
 const LONG: Duration = Duration::from_secs(60);
 
 #[derive(Parser)]
+#[command(args_override_self = true)]
 struct Config {
     #[command(flatten)]
     sync: SyncApi,
@@ -39,22 +42,7 @@ impl Clients {
     }
 
     fn with(base: &str, more: &[&str]) -> Self {
-        let urls = [
-            format!("--sync-api-url={base}"),
-            format!("--ghostcut-api-url={base}"),
-        ];
-        let keys = [
-            "test",
-            "--sync-api-key=sk-hunter2",
-            "--ghostcut-api-key=ak-hunter2",
-            "--ghostcut-app-secret=test-app-secret-0001",
-        ];
-        let words = keys
-            .iter()
-            .copied()
-            .chain(urls.iter().map(String::as_str))
-            .chain(more.iter().copied());
-        let config = Config::parse_from(words);
+        let config = config(base, more);
         let registry = Registry::new();
         let metrics = Metrics::register(&registry).unwrap();
         Self {
@@ -69,4 +57,29 @@ impl Clients {
             .encode_to_string(&self.registry.gather())
             .unwrap()
     }
+}
+
+/// Later words replace earlier ones.
+fn config(base: &str, more: &[&str]) -> Config {
+    let urls = [
+        format!("--sync-api-url={base}"),
+        format!("--ghostcut-api-url={base}"),
+    ];
+    let keys = [
+        "test",
+        "--sync-api-key=sk-hunter2",
+        "--ghostcut-api-key=ak-hunter2",
+        "--ghostcut-app-secret=test-app-secret-0001",
+    ];
+    let words = keys.into_iter().chain(urls.iter().map(String::as_str));
+    Config::parse_from(words.chain(more.iter().copied()))
+}
+
+fn sync_client(base: &str, more: &[&str]) -> Result<so::Client, SetupError> {
+    let config = config(base, more);
+    so::Client::new(
+        &config.sync,
+        config.timeouts,
+        Metrics::register(&Registry::new()).unwrap(),
+    )
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use shared::domain::answer::SubmitAnswer;
 use shared::domain::classify::ErrorClass;
+use shared::vendor::SetupError;
 
 use crate::server::{Reply, Server, closed_port};
 use crate::{Clients, LONG};
@@ -58,6 +59,18 @@ async fn a_failed_tls_handshake_is_not_sent() {
     let answers = pay(&clients, LONG).await;
     assert!(none_sent(&answers), "{answers:?}");
     assert!(server.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_stand_in_time_is_not_sent() {
+    // The kernel takes the connection, nobody answers the TLS handshake.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("https://{}", listener.local_addr().unwrap());
+    let clients = Clients::with(&base, &["--vendor-connect-timeout=200ms"]);
+    let started = Instant::now();
+    let answers = pay(&clients, LONG).await;
+    assert!(started.elapsed() < Duration::from_secs(10));
+    assert!(none_sent(&answers), "{answers:?}");
 }
 
 #[tokio::test]
@@ -201,6 +214,19 @@ async fn nothing_printed_holds_a_secret_or_a_query() {
         assert!(!shown.contains(secret), "{secret} in {shown}");
     }
     assert!(std::error::Error::source(&error).is_some());
+}
+
+#[tokio::test]
+async fn a_client_is_not_built_from_a_bad_configuration() {
+    let build = |more: &[&str]| crate::sync_client("http://127.0.0.1:1", more).map(|_| ());
+    assert!(matches!(
+        build(&["--vendor-connect-timeout=30s"]),
+        Err(SetupError::Timeouts)
+    ));
+    assert!(matches!(
+        build(&["--sync-api-key=two\nlines"]),
+        Err(SetupError::Key(_))
+    ));
 }
 
 #[tokio::test]
