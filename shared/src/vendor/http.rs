@@ -102,7 +102,8 @@ impl Http {
         })
     }
 
-    /// A paid request: sent at most once, within `budget` and the request timeout.
+    /// A paid request: sent at most once, within `budget` and the request timeout. Where the budget ends before the
+    /// connect timeout, a connection that never stood counts as unknown, not as not sent.
     pub(super) async fn paid(
         &self,
         operation: &'static str,
