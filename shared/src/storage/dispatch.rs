@@ -115,7 +115,7 @@ fn translate(request: SignedRequest) -> Result<reqwest::Request, HttpDispatchErr
 }
 
 /// Ends `body` with an error when no byte comes for `limit`.
-pub(super) fn idle_limited<E: Error + Send + Sync + 'static>(
+fn idle_limited<E: Error + Send + Sync + 'static>(
     body: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
     limit: Duration,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {

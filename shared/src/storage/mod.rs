@@ -3,42 +3,44 @@
 //! rusoto is no longer maintained: its operations, signing and presigning are used, its HTTP stack is not. Everything
 //! outside this module sees keys, bytes and [`StorageError`] only. It must not decide what a failure means for a job.
 
+mod address;
+mod boxes;
 mod credentials;
 mod dispatch;
 mod error;
-pub mod key;
+mod fetch;
+mod key;
 mod location;
 mod media;
+mod request;
+mod transfer;
 mod upload;
 
 pub use error::StorageError;
+pub use fetch::{Download, Fetcher};
 pub use key::Key;
-pub use media::Container;
+pub use media::{Container, MediaKind};
+pub use transfer::{Stored, TransferClass, TransferError, transfer};
 pub use upload::UploadError;
 
 use crate::config::storage::StorageConfig;
 use bytes::Bytes;
 use credentials::Credentials;
 use dispatch::Dispatcher;
-use futures::{Stream, TryStreamExt, stream};
+use futures::{Stream, TryStreamExt};
 use location::Location;
-use rusoto_core::{ByteStream, RusotoError};
+use request::{body_of, check_key};
 use rusoto_credential::ProvideAwsCredentials;
 use rusoto_s3::util::{PreSignedRequest, PreSignedRequestOption};
 use rusoto_s3::{
     CopyObjectRequest, DeleteObjectRequest, GetObjectRequest, HeadBucketRequest, HeadObjectRequest,
     PutObjectRequest, S3, S3Client,
 };
-use std::fmt::Debug;
 use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often a request is sent at most.
-const TRIES: u32 = 5;
-/// Pause before the second try; it doubles with each further one.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest life S3 allows a presigned URL:
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html>
 pub const PRESIGN_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -309,91 +311,6 @@ impl Storage {
         self.run_once("head bucket", "", self.shared.client.head_bucket(request))
             .await
     }
-
-    /// Sends a request that may be repeated, again while the failure is transient.
-    async fn run<T, E: Debug, F: Future<Output = Result<T, RusotoError<E>>>>(
-        &self,
-        operation: &'static str,
-        key: &str,
-        request: impl Fn() -> F,
-    ) -> Result<T, StorageError> {
-        let mut tries = 1;
-        loop {
-            match self.run_once(operation, key, request()).await {
-                Err(error) if error.is_transient() && tries < TRIES => {
-                    tracing::debug!(operation, key, tries, error = %error, "S3 request failed, trying again");
-                    // Half fixed, half random, so that workers that failed together do not return together.
-                    let pause = FIRST_PAUSE * 2_u32.pow(tries - 1);
-                    tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
-                    tries += 1;
-                }
-                outcome => return outcome,
-            }
-        }
-    }
-
-    async fn run_once<T, E: Debug>(
-        &self,
-        operation: &'static str,
-        key: &str,
-        request: impl Future<Output = Result<T, RusotoError<E>>>,
-    ) -> Result<T, StorageError> {
-        let after = self.shared.request_timeout;
-        match tokio::time::timeout(after, request).await {
-            Ok(answer) => {
-                answer.map_err(|error| StorageError::from_rusoto(operation, self.name(key), error))
-            }
-            Err(_) => Err(StorageError::TimedOut {
-                operation,
-                object: self.name(key),
-                after,
-            }),
-        }
-    }
-
-    fn size(
-        &self,
-        operation: &'static str,
-        key: &str,
-        length: Option<i64>,
-    ) -> Result<u64, StorageError> {
-        let length = length.and_then(|length| u64::try_from(length).ok());
-        length.ok_or_else(|| StorageError::Answer {
-            operation,
-            object: self.name(key),
-            missing: "a Content-Length",
-        })
-    }
-
-    /// How errors name an object.
-    fn name(&self, key: &str) -> String {
-        format!("s3://{}/{key}", self.bucket())
-    }
-}
-
-/// Refuses keys that a URL would change on its way, so that the signature would not fit.
-fn check_key(key: &str) -> Result<(), StorageError> {
-    let reason = if key.is_empty() {
-        "it is empty"
-    } else if key.len() > 1024 {
-        "it is longer than 1024 bytes"
-    } else if key.split('/').any(|segment| matches!(segment, "." | "..")) {
-        "it has a `.` or `..` segment"
-    } else if key.contains(char::is_control) {
-        "it has a control character"
-    } else {
-        return Ok(());
-    };
-    Err(StorageError::Key {
-        key: key.to_owned(),
-        reason,
-    })
-}
-
-/// A body of known length that is not read for the signature (`UNSIGNED-PAYLOAD`), only sent.
-fn body_of(bytes: Bytes) -> ByteStream {
-    let length = bytes.len();
-    ByteStream::new_with_size(stream::once(async { Ok(bytes) }), length)
 }
 
 #[cfg(test)]
@@ -417,31 +334,6 @@ mod tests {
             s3_connect_timeout: Duration::from_secs(1),
             s3_request_timeout: Duration::from_secs(1),
             s3_idle_timeout: Duration::from_secs(1),
-        }
-    }
-
-    #[test]
-    fn keys_that_a_url_would_change_are_refused() {
-        for key in [
-            "",
-            ".",
-            "a/../b",
-            "a/./b",
-            "a/..",
-            "a\nb",
-            &"k".repeat(1025),
-        ] {
-            assert!(check_key(key).is_err(), "{key:?}");
-        }
-        for key in [
-            "a",
-            "a/b.mp4",
-            "a//b",
-            "users/x/video_测试 #1.mp4",
-            "a/...",
-            &"k".repeat(1024),
-        ] {
-            assert!(check_key(key).is_ok(), "{key:?}");
         }
     }
 

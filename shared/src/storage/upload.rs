@@ -3,7 +3,8 @@
 //! At most two parts are in memory: one on its way to the store while the next is filled. A part is sent from the
 //! memory it was collected in, also when it is sent again.
 
-use super::{Storage, StorageError, body_of, check_key};
+use super::request::{body_of, check_key};
+use super::{Storage, StorageError};
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, future};
 use rusoto_s3::{
@@ -227,15 +228,22 @@ impl Drop for Upload {
         );
         runtime.spawn(async move {
             let aborted = storage.run("abort upload", &key, || {
-                storage.shared.client.abort_multipart_upload(AbortMultipartUploadRequest {
-                    bucket: storage.bucket().to_owned(),
-                    key: key.clone(),
-                    upload_id: id.clone(),
-                    ..AbortMultipartUploadRequest::default()
-                })
+                storage
+                    .shared
+                    .client
+                    .abort_multipart_upload(AbortMultipartUploadRequest {
+                        bucket: storage.bucket().to_owned(),
+                        key: key.clone(),
+                        upload_id: id.clone(),
+                        ..AbortMultipartUploadRequest::default()
+                    })
             });
             if let Err(error) = aborted.await {
-                tracing::warn!(key, error = %error, "the parts of an abandoned upload could not be deleted");
+                tracing::warn!(
+                    key,
+                    error = &error as &dyn std::error::Error,
+                    "the parts of an abandoned upload could not be deleted"
+                );
             }
         });
     }
