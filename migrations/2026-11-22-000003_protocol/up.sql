@@ -99,7 +99,8 @@ DECLARE
     new_keys jsonb;
 BEGIN
     metadata := 'none';
-    IF becomes = 'accepted' AND sub.state IN ('accepted', 'succeeded', 'failed', 'duplicate')
+    IF becomes = 'accepted' AND sub.state IN ('accepted', 'succeeded', 'failed')
+       OR becomes = 'accepted' AND sub.state = 'duplicate' AND NOT coalesce((fact ->> 'promote')::boolean, false)
        OR becomes = sub.state
     THEN
         ledger := CASE WHEN task <> sub.vendor_task_id AND NOT sub.imported THEN 'second' ELSE 'same' END;
@@ -148,7 +149,7 @@ BEGIN
         state = becomes,
         vendor_task_id = coalesce(task, o.vendor_task_id),
         vendor_project_id = coalesce(fact ->> 'project_id', o.vendor_project_id),
-        work_state = coalesce(fact ->> 'work_state', CASE becomes WHEN 'succeeded' THEN 'succeeded' WHEN 'failed' THEN 'failed'
+        work_state = coalesce(CASE becomes WHEN 'succeeded' THEN 'succeeded' WHEN 'failed' THEN 'failed'
                               WHEN 'accepted' THEN 'pending' WHEN 'duplicate' THEN 'pending' END, o.work_state),
         answer = CASE WHEN jsonb_typeof(fact -> 'answer') = 'object' THEN fact -> 'answer' ELSE o.answer END,
         settled_at = CASE WHEN o.state <> becomes THEN clock_timestamp() ELSE o.settled_at END,
@@ -212,7 +213,8 @@ CREATE FUNCTION patch_job(of_job uuid, patch jsonb) RETURNS void LANGUAGE sql AS
 $$;
 
 -- One round trip for everything that a stage came to.
--- {job, stage, epoch, actor, fact?: {token, state, task_id?, project_id?, work_state?, answer?, charged?, metadata?},
+-- {job, stage, epoch, actor,
+--  fact?: {token, state, task_id?, project_id?, answer?, charged?, metadata?, promote? (a duplicate becomes the job's)},
 --  move?: {state: waiting|parked|dead|done, stage?, delay_ms?, tries?, reason?, from?: [stage]},
 --  job_patch?: {status?, progress?, message?, error?, error_code?, output_url?}, event?: {kind, detail},
 --  pause?: {vendor, account, ms, reason}}

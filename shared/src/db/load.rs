@@ -216,7 +216,8 @@ SELECT started.job_id, started.epoch, started.tries, started.starts, \
     sub.redos, sub.searches, sub.last_searched_at \
 FROM started JOIN video_jobs j ON j.id = started.job_id \
 LEFT JOIN LATERAL (SELECT * FROM submissions x WHERE x.job_id = j.id AND x.vendor = $4 \
-                   ORDER BY ledger_occupies(x.state) DESC, x.attempt DESC LIMIT 1) sub ON true \
+                   ORDER BY ledger_occupies(x.state) DESC, (x.state = 'duplicate' AND x.work_state <> 'failed') DESC, \
+                            x.attempt DESC LIMIT 1) sub ON true \
 CROSS JOIN LATERAL (SELECT coalesce(max(x.attempt), 0) AS attempts, \
                            (count(*) FILTER (WHERE x.state = 'failed'))::integer AS failed_attempts \
                     FROM submissions x WHERE x.job_id = j.id AND x.vendor = $4) ended";

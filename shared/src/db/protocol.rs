@@ -81,6 +81,8 @@ pub struct Fact {
     /// Keys that go into `job_metadata` together with the task id, if that is set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Value>,
+    /// Makes a duplicate the job's submission.
+    pub promote: bool,
 }
 
 impl Fact {
@@ -95,6 +97,7 @@ impl Fact {
             charged: None,
             answer: None,
             metadata: None,
+            promote: false,
         }
     }
 }

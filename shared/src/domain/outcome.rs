@@ -144,6 +144,19 @@ impl Schedule {
         self.0[at]
     }
 
+    /// The delay that is current when `elapsed` has passed since the first step was scheduled.
+    #[must_use]
+    pub fn delay_at(&self, elapsed: Duration) -> Duration {
+        let mut sum = Duration::ZERO;
+        for delay in &self.0 {
+            sum += *delay;
+            if sum > elapsed {
+                return *delay;
+            }
+        }
+        self.delay(u32::MAX)
+    }
+
     /// How many delays are listed.
     #[must_use]
     pub fn len(&self) -> u32 {
@@ -204,6 +217,8 @@ mod tests {
         let schedule: Schedule = "10s*2, 30s,1m".parse().unwrap();
         let delays: Vec<_> = (0..6).map(|step| schedule.delay(step).as_secs()).collect();
         assert_eq!(delays, [10, 10, 30, 60, 60, 60]);
+        let at = |seconds| schedule.delay_at(Duration::from_secs(seconds)).as_secs();
+        assert_eq!([at(0), at(10), at(20), at(49), at(50), at(5000)], [10, 10, 30, 30, 60, 60]);
         assert!(matches!(
             "".parse::<Schedule>(),
             Err(InvalidSchedule::Empty)

@@ -9,7 +9,8 @@ pub enum Event {
     Imported,
     /// The vendor has the work.
     Accepted,
-    /// The paid request was, or may have been, sent and its answer was not seen.
+    /// The paid GhostCut request was, or may have been, sent and its answer was not seen: search for it. (A Sync.so request
+    /// is repeated under its key by the same stage, which is a retry, not an event.)
     AnswerLost,
     /// The search proved that the vendor does not have the work.
     Absent,
@@ -55,8 +56,6 @@ pub const fn next(stage: Stage, event: Event) -> Result<Next, IllegalTransition>
     let to = match (stage, event) {
         (S::SourceImport, E::Imported) => S::InpaintSubmit,
         (S::LipsyncSubmit, E::Accepted) => S::LipsyncPoll,
-        // Replayed under the same key by the same stage.
-        (S::LipsyncSubmit, E::AnswerLost) => S::LipsyncSubmit,
         (S::LipsyncPoll, E::Succeeded) => S::LipsyncStore,
         (S::LipsyncPoll, E::Resubmit) => S::LipsyncSubmit,
         (S::LipsyncStore, E::ResultGone) => S::LipsyncPoll,
@@ -123,7 +122,6 @@ mod tests {
             table,
             "source.import --Imported--> inpaint.submit\n\
              lipsync.submit --Accepted--> lipsync.poll\n\
-             lipsync.submit --AnswerLost--> lipsync.submit\n\
              lipsync.poll --Succeeded--> lipsync.store\n\
              lipsync.poll --Resubmit--> lipsync.submit\n\
              lipsync.store --Stored { effects: false }--> finished\n\
