@@ -115,12 +115,12 @@ impl Connection {
         self.ended().await;
     }
 
-    /// How many messages wait in each of `queues`, those being processed not counted.
+    /// How many messages wait in each of `queues`, those being processed not counted. Does not wait for a connection.
     ///
     /// # Errors
     /// When the connection is down or a queue does not exist.
     pub async fn queue_depths(&self, queues: &[Queue]) -> Result<Vec<u32>, BrokerError> {
-        let connection = self.ready().await?;
+        let connection = self.current().ok_or(BrokerError::Disconnected)?;
         self.shared
             .dialer
             .in_time(async {

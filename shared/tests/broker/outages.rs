@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use shared::broker::{BrokerError, Consumer, PublishOutcome, Queue, Settled};
+use shared::broker::{BrokerError, Consumer, PublishOutcome, Publisher, Queue, Settled};
 use shared::config::Secret;
 use shared::domain::Stage;
 use tokio_util::sync::CancellationToken;
@@ -50,11 +50,13 @@ async fn during_an_outage_publishing_fails_fast_and_recovers_after_it() {
     fleet(async |direct| {
         let proxy = Proxy::start().await;
         let fleet = direct.through(&proxy);
-        let publisher = fleet.publisher().await;
+        let connection = fleet.connected().await;
+        let publisher = Publisher::new(connection.clone(), &fleet.config);
         publish_one(&publisher, STAGE).await;
 
         proxy.take_down();
         until("the cut was noticed", async || !publisher.can_publish()).await;
+        assert!(soon(connection.queue_depths(&[QUEUE])).await.is_err());
         let started = Instant::now();
         let outcomes = soon(publisher.publish(STAGE, &messages(100))).await;
         assert_eq!(outcomes, vec![PublishOutcome::Lost; 100]);
