@@ -26,7 +26,8 @@ const CONNECT_TIMEOUT_MS: u64 = 10_000;
 /// Time for saying goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A connection shared by publishers or by consumers, never by both. Clones are the same connection.
+/// A connection shared by publishers or by consumers, never by both. Clones are the same connection; it closes with the
+/// last of them.
 #[derive(Clone, Debug)]
 pub struct Connection {
     shared: Arc<Shared>,
@@ -114,12 +115,12 @@ impl Connection {
         self.ended().await;
     }
 
-    /// How many messages wait in each of `queues`, those being processed not counted.
+    /// How many messages wait in each of `queues`, those being processed not counted. Does not wait for a connection.
     ///
     /// # Errors
     /// When the connection is down or a queue does not exist.
     pub async fn queue_depths(&self, queues: &[Queue]) -> Result<Vec<u32>, BrokerError> {
-        let connection = self.ready().await?;
+        let connection = self.current().ok_or(BrokerError::Disconnected)?;
         self.shared
             .dialer
             .in_time(async {
@@ -139,18 +140,6 @@ impl Connection {
                 channel.close(200, "counted".into()).await?;
                 Ok(depths)
             })
-            .await
-    }
-
-    /// Deletes the exchanges and queues of this fleet with all messages: for tests and for taking a fleet down.
-    ///
-    /// # Errors
-    /// When the connection is down.
-    pub async fn delete_topology(&self) -> Result<(), BrokerError> {
-        let connection = self.ready().await?;
-        self.shared
-            .dialer
-            .in_time(self.topology().delete(&connection))
             .await
     }
 

@@ -46,15 +46,16 @@ struct Subscription {
 }
 
 impl Consumer {
-    /// A consumer of `queue` that holds at most `prefetch` unsettled deliveries; it subscribes with the first call of
-    /// [`Self::next`].
+    /// A consumer of `queue` that holds at most `prefetch` unsettled deliveries, 0 counting as 1. It subscribes with the
+    /// first call of [`Self::next`].
     #[must_use]
     pub fn new(connection: Connection, queue: Queue, prefetch: u16) -> Self {
         let outage = Outage::new(connection.bound());
         Self {
             connection,
             queue,
-            prefetch,
+            // To AMQP 0 means without limit.
+            prefetch: prefetch.max(1),
             outage,
             subscription: None,
         }
@@ -122,18 +123,15 @@ impl Consumer {
         // No error means that RabbitMQ canceled the consumer, for one because the queue was deleted.
         let error = fault.unwrap_or(BrokerError::Canceled);
         wait_out(&mut self.outage, &self.connection, self.queue, error).await?;
-        match self.connection.current() {
-            Some(connection) => match self
-                .connection
-                .in_time(self.connection.topology().declare(&connection))
-                .await
-            {
-                Err(error) if error.is_final() => Err(error),
-                // What is still missing shows when subscribing fails.
-                _ => Ok(()),
-            },
-            None => Ok(()),
+        if let Some(connection) = self.connection.current() {
+            let declaring = self.connection.topology().declare(&connection);
+            match self.connection.in_time(declaring).await {
+                Err(error) if error.is_final() => return Err(error),
+                // Whatever is still missing shows when subscribing fails.
+                _ => {}
+            }
         }
+        Ok(())
     }
 
     async fn unsubscribe(&mut self) {

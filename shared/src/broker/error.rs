@@ -30,6 +30,9 @@ pub enum BrokerError {
         #[source]
         last: Box<BrokerError>,
     },
+    /// Asked for while the connection was down.
+    #[error("not connected to RabbitMQ")]
+    Disconnected,
     /// RabbitMQ ended a consumer, for one because its queue was deleted.
     #[error("RabbitMQ canceled the consumer")]
     Canceled,

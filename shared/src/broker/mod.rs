@@ -21,4 +21,4 @@ pub use consumer::{Consumer, Delivery, Settled};
 pub use error::BrokerError;
 pub use metrics::BrokerMetrics;
 pub use publisher::{Outgoing, PublishOutcome, Publisher};
-pub use topology::{Queue, Topology};
+pub use topology::{Conflict, Queue, Topology};

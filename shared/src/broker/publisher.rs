@@ -128,7 +128,7 @@ impl Publisher {
     }
 
     async fn open(&self) -> Result<Channel, BrokerError> {
-        let connection = self.connection.current().ok_or(BrokerError::Closed)?;
+        let connection = self.connection.current().ok_or(BrokerError::Disconnected)?;
         let channel = connection.create_channel().await?;
         channel
             .confirm_select(ConfirmSelectOptions::default())

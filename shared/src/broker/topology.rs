@@ -6,10 +6,7 @@
 
 use std::fmt;
 
-use lapin::options::{
-    ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
-    QueueDeleteOptions,
-};
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{ErrorKind, ExchangeKind};
@@ -174,23 +171,6 @@ impl Topology {
                 .await?;
         }
         Ok(channel.close(200, "declared".into()).await?)
-    }
-
-    /// Deletes everything, messages included.
-    pub(super) async fn delete(&self, connection: &lapin::Connection) -> Result<(), BrokerError> {
-        let channel = connection.create_channel().await?;
-        for queue in Queue::all() {
-            let name = self.queue_name(queue).into();
-            channel
-                .queue_delete(name, QueueDeleteOptions::default())
-                .await?;
-        }
-        for name in [self.stages_exchange(), self.dead_exchange()] {
-            channel
-                .exchange_delete(name.into(), ExchangeDeleteOptions::default())
-                .await?;
-        }
-        Ok(channel.close(200, "deleted".into()).await?)
     }
 }
 
