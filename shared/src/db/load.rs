@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{Db, DbResult};
 use crate::domain::message::JobRef;
-use crate::domain::{LedgerState, Stage};
+use crate::domain::{JobStatus, LedgerState, Stage};
 
 /// A submission as the stages need it.
 #[derive(Clone, Debug)]
@@ -38,6 +38,8 @@ pub struct Submission {
     pub task_id: Option<String>,
     /// GhostCut's batch id.
     pub project_id: Option<String>,
+    /// How the work was last seen at the vendor: `pending`, `succeeded` or `failed`.
+    pub work_state: Option<String>,
     /// What the vendor last said.
     pub answer: Value,
     /// When it was claimed.
@@ -71,6 +73,8 @@ pub struct WorkItem {
     pub now: DateTime<Utc>,
     /// The job's owner.
     pub user_id: Uuid,
+    /// Where the job stands for its owner.
+    pub status: JobStatus,
     /// `video_jobs.processing_config`.
     pub processing_config: Option<Value>,
     /// `video_jobs.segments_data`.
@@ -114,6 +118,8 @@ struct Row {
     now: DateTime<Utc>,
     #[diesel(sql_type = SqlUuid)]
     user_id: Uuid,
+    #[diesel(sql_type = Text)]
+    status: String,
     #[diesel(sql_type = Nullable<Jsonb>)]
     processing_config: Option<Value>,
     #[diesel(sql_type = Nullable<Jsonb>)]
@@ -150,6 +156,8 @@ struct SubmissionPart {
     vendor_task_id: Option<String>,
     #[diesel(sql_type = Nullable<Text>)]
     vendor_project_id: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    work_state: Option<String>,
     #[diesel(sql_type = Nullable<Jsonb>)]
     answer: Option<Value>,
     #[diesel(sql_type = Nullable<Timestamptz>)]
@@ -182,6 +190,7 @@ impl SubmissionPart {
             source_deleted_at: self.source_deleted_at,
             task_id: self.vendor_task_id,
             project_id: self.vendor_project_id,
+            work_state: self.work_state,
             answer: self.answer.unwrap_or_default(),
             claimed_at,
             send_deadline,
@@ -209,10 +218,10 @@ WITH started AS ( \
 SELECT started.job_id, started.epoch, started.tries, started.starts, \
     floor(extract(epoch FROM started.due_at - clock_timestamp()) * 1000)::bigint AS lease_ms, \
     floor(extract(epoch FROM clock_timestamp() - started.entered_at) * 1000)::bigint AS in_stage_ms, \
-    clock_timestamp() AS now, j.user_id, j.processing_config, j.segments_data, j.job_metadata, \
+    clock_timestamp() AS now, j.user_id, j.status, j.processing_config, j.segments_data, j.job_metadata, \
     ended.attempts, ended.failed_attempts, \
     sub.token, sub.attempt, sub.state, sub.imported, sub.request_body, sub.source_key, sub.source_url, \
-    sub.source_deleted_at, sub.vendor_task_id, sub.vendor_project_id, sub.answer, sub.claimed_at, sub.send_deadline, \
+    sub.source_deleted_at, sub.vendor_task_id, sub.vendor_project_id, sub.work_state, sub.answer, sub.claimed_at, sub.send_deadline, \
     sub.redos, sub.searches, sub.last_searched_at \
 FROM started JOIN video_jobs j ON j.id = started.job_id \
 LEFT JOIN LATERAL (SELECT * FROM submissions x WHERE x.job_id = j.id AND x.vendor = $4 \
@@ -266,6 +275,7 @@ impl Db {
                 in_stage: Duration::from_millis(row.in_stage_ms.max(0).unsigned_abs()),
                 now: row.now,
                 user_id: row.user_id,
+                status: row.status.parse()?,
                 processing_config: row.processing_config,
                 segments_data: row.segments_data,
                 job_metadata: row.job_metadata,

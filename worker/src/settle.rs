@@ -1,0 +1,303 @@
+//! From what a stage came to, to one transaction: the only place that decides moves, tries and what users see.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use shared::config::ProtocolConfig;
+use shared::db::{Fact, JobPatch, Move, MoveState, NewEvent, Pause, Settlement, WorkItem};
+use shared::domain::outcome::{Outcome, Reason, retry_delay};
+use shared::domain::transition::{self, Event, Next};
+use shared::domain::{JobStatus, Stage, Vendor, progress};
+
+/// What a run of a stage came to.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// What it came to.
+    pub outcome: Outcome,
+    /// What was learned about a submission.
+    pub fact: Option<Fact>,
+    /// Stops paid sends to the stage's vendor for a while, for this reason.
+    pub pause: Option<String>,
+    /// Set when a result was stored.
+    pub stored: Option<StoredResult>,
+    /// Evidence for the trail.
+    pub detail: Value,
+}
+
+/// A result in our bucket.
+#[derive(Clone, Debug)]
+pub struct StoredResult {
+    /// Where.
+    pub url: String,
+    /// Whether Sync.so had a part in it.
+    pub has_segments: bool,
+    /// Whether GhostCut has, or will have, a part in it.
+    pub has_effects: bool,
+}
+
+impl Run {
+    /// A run that came to this and learned nothing about a submission.
+    #[must_use]
+    pub const fn new(outcome: Outcome) -> Self {
+        Self { outcome, fact: None, pause: None, stored: None, detail: Value::Null }
+    }
+
+    /// The stage is over.
+    #[must_use]
+    pub const fn advance(event: Event, after: Duration) -> Self {
+        Self::new(Outcome::Advance { event, after })
+    }
+
+    /// Not yet.
+    #[must_use]
+    pub const fn later(after: Duration) -> Self {
+        Self::new(Outcome::Later { after, progress: None })
+    }
+
+    /// A passing error.
+    #[must_use]
+    pub fn retry(error: impl Into<String>) -> Self {
+        Self::new(Outcome::Retry { after: None, error: error.into() })
+    }
+
+    /// Waits for a person.
+    #[must_use]
+    pub fn park(reason: Reason, error: impl Into<String>) -> Self {
+        Self::new(Outcome::Park { reason, error: error.into() })
+    }
+
+    /// The job's own fault.
+    #[must_use]
+    pub fn fail(reason: Reason, error: impl Into<String>) -> Self {
+        Self::new(Outcome::Fail { reason, error: error.into() })
+    }
+
+    /// Dead letter.
+    #[must_use]
+    pub fn give_up(reason: Reason, error: impl Into<String>) -> Self {
+        Self::new(Outcome::GiveUp { reason, error: error.into() })
+    }
+
+    /// The same, with a fact.
+    #[must_use]
+    pub fn with_fact(mut self, fact: Fact) -> Self {
+        self.fact = Some(fact);
+        self
+    }
+
+    /// The same, pausing the vendor.
+    #[must_use]
+    pub fn pausing(mut self, reason: impl Into<String>) -> Self {
+        self.pause = Some(reason.into());
+        self
+    }
+
+    /// The same, with evidence.
+    #[must_use]
+    pub fn with_detail(mut self, detail: Value) -> Self {
+        self.detail = detail;
+        self
+    }
+
+    /// Whether it moves nothing but a due time: such settlements are grouped.
+    #[must_use]
+    pub const fn is_free(&self) -> bool {
+        self.fact.is_none() && matches!(self.outcome, Outcome::Later { .. } | Outcome::Retry { .. })
+    }
+
+    /// Whether the message is to be rejected after the commit, so that its headers reach the dead-letter list.
+    #[must_use]
+    pub const fn gives_up(&self) -> bool {
+        matches!(self.outcome, Outcome::GiveUp { .. })
+    }
+
+    /// The value of the metric label `outcome`.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self.outcome {
+            Outcome::Advance { .. } => "advance",
+            Outcome::Later { .. } => "later",
+            Outcome::Retry { .. } => "retry",
+            Outcome::Park { .. } => "park",
+            Outcome::Fail { .. } => "fail",
+            Outcome::GiveUp { .. } => "give_up",
+        }
+    }
+}
+
+/// Whom a run settles for.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// Who acts.
+    pub actor: &'a str,
+    /// The account at the stage's vendor.
+    pub account: &'a str,
+    /// Times and bounds.
+    pub protocol: &'a ProtocolConfig,
+    /// 0 to 1, spreads retries.
+    pub jitter: f64,
+}
+
+/// Turns a run into what the settle function takes.
+#[must_use]
+pub fn settlement(stage: Stage, item: &WorkItem, run: Run, context: Context<'_>) -> Settlement {
+    let alive = item.submission.as_ref().is_some_and(|s| s.state.alive())
+        || run.fact.as_ref().is_some_and(|fact| fact.state.alive());
+    let (mv, job_patch, event) = decide(stage, item, &run, alive, context);
+    Settlement {
+        job: item.job_id,
+        stage,
+        epoch: item.epoch,
+        actor: context.actor.to_owned(),
+        fact: run.fact,
+        r#move: Some(mv),
+        job_patch,
+        event,
+        pause: run.pause.zip(stage.vendor()).map(|(reason, vendor)| pause(vendor, reason, context)),
+    }
+}
+
+fn pause(vendor: Vendor, reason: String, context: Context<'_>) -> Pause {
+    Pause { vendor, account: context.account.to_owned(), ms: millis(context.protocol.vendor_pause), reason }
+}
+
+fn decide(
+    stage: Stage,
+    item: &WorkItem,
+    run: &Run,
+    alive: bool,
+    context: Context<'_>,
+) -> (Move, Option<JobPatch>, Option<NewEvent>) {
+    let event = |kind: &'static str, detail: Value| Some(NewEvent { kind, detail: merged(detail, &run.detail) });
+    match &run.outcome {
+        Outcome::Advance { event: happened, after } => {
+            let (mv, patch) = advance(stage, item, *happened, *after, run.stored.as_ref());
+            (mv, patch, event("advanced", json!({ "event": format!("{happened:?}") })))
+        }
+        Outcome::Later { after, progress } => {
+            let patch = progress.map(|percent| JobPatch { progress: Some(percent), ..JobPatch::default() });
+            // Every poll passes here: the trail records only what carried news.
+            let line = if run.fact.is_some() || run.pause.is_some() { event("later", json!({})) } else { None };
+            (waiting(stage, *after, 0), patch, line)
+        }
+        Outcome::Retry { after, error } => {
+            if item.tries + 1 >= context.protocol.max_tries && !alive {
+                let text = format!("given up after {} tries: {error}", item.tries + 1);
+                let (mv, patch) = dead(stage, Reason::TriesExhausted, &text);
+                return (mv, patch, event("gave_up", json!({ "error": text })));
+            }
+            let delay = after.unwrap_or_else(|| retry_delay(&context.protocol.retry(), item.tries, context.jitter));
+            (waiting(stage, delay, item.tries + 1), None, event("retry", json!({ "error": error })))
+        }
+        Outcome::Park { reason, error } => {
+            let mv = Move {
+                state: MoveState::Parked,
+                stage: None,
+                delay_ms: 0,
+                tries: Some(0),
+                reason: Some(*reason),
+                from: transition::accepted_from(stage),
+            };
+            (mv, None, event("parked", json!({ "reason": reason, "error": error })))
+        }
+        Outcome::Fail { reason, error } => {
+            let mv = Move { state: MoveState::Done, stage: None, delay_ms: 0, tries: None, reason: None, from: &[] };
+            (mv, Some(failed(stage, *reason, error)), event("failed", json!({ "reason": reason, "error": error })))
+        }
+        Outcome::GiveUp { reason, error } => {
+            let (mv, patch) = dead(stage, *reason, error);
+            (mv, patch, event("gave_up", json!({ "reason": reason, "error": error })))
+        }
+    }
+}
+
+fn advance(
+    stage: Stage,
+    item: &WorkItem,
+    event: Event,
+    after: Duration,
+    stored: Option<&StoredResult>,
+) -> (Move, Option<JobPatch>) {
+    match transition::next(stage, event) {
+        Ok(Next::Stage(next)) => {
+            let tries = match event {
+                // The two stages hand the job back and forth while the vendor's URLs do not answer: one count for both.
+                Event::ResultGone => item.tries + 1,
+                Event::Succeeded => item.tries,
+                _ => 0,
+            };
+            let mut mv = waiting(next, after, tries);
+            if event == Event::Accepted {
+                mv.from = transition::accepted_from(stage);
+            }
+            (mv, entering(next, event))
+        }
+        Ok(Next::Finished) => {
+            let mv = Move { state: MoveState::Done, stage: None, delay_ms: 0, tries: None, reason: None, from: &[] };
+            (mv, stored.map(completed))
+        }
+        Err(illegal) => dead(stage, Reason::InternalError, &illegal.to_string()),
+    }
+}
+
+fn entering(stage: Stage, event: Event) -> Option<JobPatch> {
+    let (percent, message) = match (stage, event) {
+        (Stage::LipsyncPoll, Event::Accepted) => (progress::STARTED, None),
+        (Stage::InpaintSubmit, Event::Stored { .. }) => {
+            (progress::LIPSYNC_DONE, Some(progress::LIPSYNC_DONE_MESSAGE.to_owned()))
+        }
+        (Stage::InpaintPoll, Event::Accepted) => (progress::INPAINT_ACCEPTED, Some(progress::INPAINT_MESSAGE.to_owned())),
+        _ => return None,
+    };
+    Some(JobPatch { status: Some(JobStatus::Processing), progress: Some(percent), message, ..JobPatch::default() })
+}
+
+fn completed(stored: &StoredResult) -> JobPatch {
+    JobPatch {
+        status: Some(JobStatus::Completed),
+        progress: Some(progress::DONE),
+        message: Some(progress::done_message(stored.has_segments, stored.has_effects).to_owned()),
+        output_url: Some(stored.url.clone()),
+        ..JobPatch::default()
+    }
+}
+
+/// The error as the replaced application worded it for this stage.
+fn failed(stage: Stage, reason: Reason, error: &str) -> JobPatch {
+    let text = match stage {
+        Stage::LipsyncSubmit => progress::lipsync_not_started(error),
+        Stage::LipsyncPoll | Stage::LipsyncStore => progress::lipsync_failed(error),
+        Stage::SourceImport | Stage::InpaintSubmit | Stage::InpaintReconcile => progress::inpaint_not_started(error),
+        Stage::InpaintPoll => progress::inpaint_failed(error),
+        Stage::InpaintStore => progress::result_unusable(error),
+    };
+    JobPatch { status: Some(JobStatus::Failed), error: Some(text), error_code: Some(reason), ..JobPatch::default() }
+}
+
+fn dead(stage: Stage, reason: Reason, error: &str) -> (Move, Option<JobPatch>) {
+    let mv =
+        Move { state: MoveState::Dead, stage: None, delay_ms: 0, tries: None, reason: Some(reason), from: &[] };
+    (mv, Some(failed(stage, reason, error)))
+}
+
+fn waiting(stage: Stage, after: Duration, tries: u32) -> Move {
+    Move {
+        state: MoveState::Waiting,
+        stage: Some(stage),
+        delay_ms: millis(after),
+        tries: Some(tries),
+        reason: None,
+        from: &[],
+    }
+}
+
+fn merged(mut detail: Value, more: &Value) -> Value {
+    if let (Some(detail), Some(more)) = (detail.as_object_mut(), more.as_object()) {
+        detail.extend(more.clone());
+    }
+    detail
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

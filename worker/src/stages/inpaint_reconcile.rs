@@ -1,0 +1,170 @@
+//! `inpaint.reconcile`: finds out whether GhostCut has a work whose submission was not answered (design 4.7).
+//!
+//! Found: adopted. Not found after all searches: the submission's source object is deleted, so that a request sent late can only
+//! fail, and after a settle time one more search decides, if it shows that it can see works of that time at all.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use percent_encoding::percent_decode_str;
+use serde_json::json;
+use shared::db::{DbError, Fact, Submission, WorkItem};
+use shared::domain::answer::{Work, WorkState};
+use shared::domain::outcome::Reason;
+use shared::domain::transition::Event;
+use shared::domain::{LedgerState, Vendor};
+
+use super::{live, not_answered, resume, store_failed};
+use crate::environment::Environment;
+use crate::settle::Run;
+use crate::source;
+use crate::submission::{accepted, marker};
+
+/// The vendor's clock may differ from ours and its list may lag (vendor-apis 1.10).
+const AROUND: TimeDelta = TimeDelta::minutes(15);
+
+pub(super) async fn run(environment: &Environment, item: &WorkItem) -> Result<Run, DbError> {
+    let Some(submission) = live(item) else {
+        return Ok(Run::advance(Event::Absent, Duration::ZERO));
+    };
+    if let Some(run) = resume(submission, item) {
+        return Ok(run);
+    }
+    let protocol = &environment.settings.protocol;
+    // 3006 is the vendor's own word that it did not take the request: one look after the wait is enough.
+    let refused = submission.answer["class"] == "throttled";
+    let needed = if refused { 1 } else { protocol.ghostcut_search_schedule.len() };
+    let made = submission.searches.unsigned_abs();
+    let last = submission.last_searched_at.unwrap_or(submission.send_deadline);
+
+    let (due, deciding) = if made < needed {
+        let wait = if refused { Duration::ZERO } else { protocol.ghostcut_search_schedule.delay(made) };
+        (last + delta(wait), refused)
+    } else {
+        let deleted = match delete_source(environment, submission).await? {
+            Ok(deleted) => deleted,
+            Err(run) => return Ok(run),
+        };
+        (last.max(deleted) + delta(protocol.ghostcut_settle_time), true)
+    };
+    if let Ok(left) = (due - item.now).to_std()
+        && !left.is_zero()
+    {
+        return Ok(Run::later(left));
+    }
+    search(environment, item, submission, deciding, refused).await
+}
+
+async fn search(
+    environment: &Environment,
+    item: &WorkItem,
+    submission: &Submission,
+    deciding: bool,
+    refused: bool,
+) -> Result<Run, DbError> {
+    let (from, to) = (submission.claimed_at - AROUND, item.now + AROUND);
+    let works = match environment.ghostcut.list(from.timestamp_millis(), to.timestamp_millis()).await {
+        Ok(works) => works,
+        Err(error) => return Ok(not_answered(environment, &error, item.tries)),
+    };
+    let marker = marker(item.job_id, submission.attempt, submission.token);
+    let mut found: Vec<&Work> = works.iter().filter(|work| is_ours(work, submission, &marker)).collect();
+    found.sort_by_key(|work| worth(&work.state));
+    if let Some((best, others)) = found.split_first() {
+        return Ok(adopt(environment, item, submission, best, others));
+    }
+    environment.db.record_search(submission.token).await?;
+    if !deciding {
+        let next = environment.settings.protocol.ghostcut_search_schedule.delay(submission.searches.unsigned_abs() + 1);
+        return Ok(Run::later(next));
+    }
+    let account = &environment.settings.ghostcut.account;
+    let known = environment.db.search_controls(Vendor::Ghostcut, account, from, item.now).await?;
+    let controls = works.iter().filter(|work| known.iter().any(|known| known.task_id == work.task_id)).count();
+    let detail = json!({ "searches": submission.searches + 1, "listed": works.len(), "controls": controls });
+    if controls == 0 && !refused {
+        return Ok(Run::park(
+            Reason::OutcomeUndecided,
+            "GhostCut lists neither this work nor any other that it is known to have; look at its dashboard",
+        )
+        .with_detail(detail));
+    }
+    Ok(Run::advance(Event::Absent, Duration::ZERO)
+        .with_fact(Fact::new(submission.token, LedgerState::Absent))
+        .with_detail(detail))
+}
+
+/// Deletes the submission's own source, once, and says when. The inner error is a run: the store is away.
+async fn delete_source(
+    environment: &Environment,
+    submission: &Submission,
+) -> Result<Result<chrono::DateTime<chrono::Utc>, Run>, DbError> {
+    if let Some(deleted) = submission.source_deleted_at {
+        return Ok(Ok(deleted));
+    }
+    if let Some(key) = &submission.source_key
+        && let Err(error) = environment.storage.delete(key).await
+    {
+        return Ok(Err(store_failed(&error)));
+    }
+    // Killed here: the object is deleted again and the settle time counts from then.
+    let deleted = environment.db.record_source_deleted(submission.token).await?;
+    Ok(Ok(deleted.unwrap_or(submission.send_deadline)))
+}
+
+fn adopt(environment: &Environment, item: &WorkItem, submission: &Submission, best: &Work, others: &[&Work]) -> Run {
+    let vendor = Vendor::Ghostcut.as_str();
+    environment.metrics.duplicates_prevented.with_label_values(&[vendor, "adopted"]).inc();
+    if !others.is_empty() {
+        let ids: Vec<_> = others.iter().map(|work| work.task_id.as_str()).collect();
+        tracing::error!(job.id = %item.job_id, submission.token = %submission.token, works = ?ids,
+            "GhostCut has more than one work for one submission: paid twice");
+        environment.metrics.duplicate_submissions.with_label_values(&[vendor]).inc_by(ids.len() as u64);
+    }
+    let metadata = match source::spec(item) {
+        Ok(spec) => {
+            let (source, _) = source::inpaint_source(environment, item, &spec);
+            json!({ "ghostcut_video_url": environment.storage.object_url(&source) })
+        }
+        Err(_) => json!({}),
+    };
+    let fact = Fact::new(submission.token, LedgerState::Accepted);
+    accepted(environment, Vendor::Ghostcut, fact, best.task_id.clone(), best.project_id.clone(), metadata)
+        .with_detail(json!({ "adopted": best.task_id, "others": others.len() }))
+}
+
+/// Success before pending before failed.
+const fn worth(state: &WorkState) -> u8 {
+    match state {
+        WorkState::Succeeded { .. } => 0,
+        WorkState::Pending { .. } => 1,
+        WorkState::Failed { .. } => 2,
+    }
+}
+
+fn is_ours(work: &Work, submission: &Submission, marker: &str) -> bool {
+    let same_url = |a: &str, b: &str| percent_decode_str(a).eq(percent_decode_str(b));
+    work.name.as_deref() == Some(marker)
+        || matches!((&work.source_url, &submission.source_url), (Some(theirs), Some(ours)) if same_url(theirs, ours))
+}
+
+fn delta(duration: Duration) -> TimeDelta {
+    TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_work_comes_first() {
+        let failed = WorkState::Failed {
+            class: shared::domain::answer::FailureClass::Support,
+            code: "20".to_owned(),
+            detail: String::new(),
+        };
+        let pending = WorkState::Pending { progress: None, unrecognised: None };
+        let succeeded = WorkState::Succeeded { result_url: String::new() };
+        assert!(worth(&succeeded) < worth(&pending) && worth(&pending) < worth(&failed));
+    }
+}

@@ -1,0 +1,202 @@
+//! What the status of a work means for its job, for both vendors. Only the state decides; progress is for people.
+
+use std::time::Duration;
+
+use serde_json::json;
+use shared::db::{DbError, Fact, LedgerVerdict, Submission, WorkItem};
+use shared::domain::answer::{FailureClass, SubmitAnswer, Work, WorkState};
+use shared::domain::outcome::{Outcome, Reason};
+use shared::domain::transition::Event;
+use shared::domain::{LedgerState, Stage, progress};
+use shared::storage::StorageError;
+use shared::vendor::VendorError;
+
+use super::not_answered;
+use crate::environment::Environment;
+use crate::settle::{self, Run, settlement};
+use crate::source;
+use crate::submission::account;
+
+/// A status nobody documented may be new; after this long somebody should look.
+const UNRECOGNISED_FOR: Duration = Duration::from_secs(3600);
+
+/// The vendor ids to ask for.
+pub(super) fn task_ids(items: &[WorkItem]) -> Vec<String> {
+    items.iter().filter_map(|item| item.submission.as_ref()?.task_id.clone()).collect()
+}
+
+/// Says what each job's work came to.
+pub(super) async fn run(
+    environment: &Environment,
+    stage: Stage,
+    items: &[WorkItem],
+    answer: Result<Vec<Work>, VendorError>,
+) -> Result<Vec<Run>, DbError> {
+    let mut runs = Vec::with_capacity(items.len());
+    for item in items {
+        let run = match (&answer, &item.submission) {
+            (_, None) => Run::give_up(Reason::InternalError, "polling a job that has no submission"),
+            (Err(error), Some(_)) => not_answered(environment, error, item.tries),
+            (Ok(works), Some(submission)) => match works.iter().find(|work| is_of(work, submission)) {
+                Some(work) => decide(environment, stage, item, submission, work).await?,
+                None => missing(environment, stage, item),
+            },
+        };
+        runs.push(run);
+    }
+    Ok(runs)
+}
+
+fn is_of(work: &Work, submission: &Submission) -> bool {
+    submission.task_id.as_ref() == Some(&work.task_id)
+        || submission.imported && submission.task_id.is_some() && submission.task_id == work.project_id
+}
+
+async fn decide(
+    environment: &Environment,
+    stage: Stage,
+    item: &WorkItem,
+    submission: &Submission,
+    work: &Work,
+) -> Result<Run, DbError> {
+    let mut fact = Fact::new(submission.token, LedgerState::Accepted);
+    fact.charged = work.charged;
+    fact.task_id = Some(work.task_id.clone());
+    fact.project_id.clone_from(&work.project_id);
+    // A project's id was all we had, or a redo was under way: note what is known now, then look again.
+    let changed = submission.task_id.as_ref() != Some(&work.task_id) || submission.state == LedgerState::Redoing;
+    Ok(match &work.state {
+        WorkState::Pending { progress, unrecognised } => {
+            let run = pending(environment, stage, item, *progress, unrecognised.as_deref());
+            if changed { run.with_fact(fact) } else { run }
+        }
+        _ if changed => Run::later(next_poll(environment, stage, item)).with_fact(fact),
+        WorkState::Succeeded { result_url } => {
+            fact.state = LedgerState::Succeeded;
+            fact.answer = Some(json!({ "result_url": result_url }));
+            Run::advance(Event::Succeeded, Duration::ZERO).with_fact(fact)
+        }
+        WorkState::Failed { class, code, detail } => {
+            let error = if detail.is_empty() { format!("code {code}") } else { format!("{detail} (code {code})") };
+            fact.state = LedgerState::Failed;
+            fact.answer = Some(json!({ "code": code, "detail": detail }));
+            failed(environment, stage, item, submission, fact, *class, error).await?
+        }
+    })
+}
+
+fn pending(
+    environment: &Environment,
+    stage: Stage,
+    item: &WorkItem,
+    percent: Option<f64>,
+    unrecognised: Option<&str>,
+) -> Run {
+    if let Some(status) = unrecognised
+        && item.in_stage > UNRECOGNISED_FOR
+    {
+        tracing::error!(job.id = %item.job_id, stage = %stage, status, "the vendor shows an unknown status for over an hour");
+    }
+    let shown = match stage {
+        Stage::InpaintPoll => Some(progress::inpaint_percentage(percent)),
+        _ => None,
+    };
+    Run::new(Outcome::Later { after: next_poll(environment, stage, item), progress: shown })
+}
+
+fn missing(environment: &Environment, stage: Stage, item: &WorkItem) -> Run {
+    if item.in_stage > UNRECOGNISED_FOR {
+        tracing::error!(job.id = %item.job_id, stage = %stage, "the vendor does not show a work that it accepted");
+    }
+    Run::later(next_poll(environment, stage, item))
+}
+
+fn next_poll(environment: &Environment, stage: Stage, item: &WorkItem) -> Duration {
+    environment.settings.protocol.poll_schedule(stage).delay_at(item.in_stage)
+}
+
+async fn failed(
+    environment: &Environment,
+    stage: Stage,
+    item: &WorkItem,
+    submission: &Submission,
+    fact: Fact,
+    class: FailureClass,
+    error: String,
+) -> Result<Run, DbError> {
+    let protocol = &environment.settings.protocol;
+    let slow = protocol.poll_schedule(stage).delay(u32::MAX);
+    Ok(match class {
+        FailureClass::Permanent => Run::fail(Reason::VendorFailed, error).with_fact(fact),
+        FailureClass::Input => Run::give_up(Reason::InputUnreadable, error).with_fact(fact),
+        FailureClass::Resubmit | FailureClass::Unrecognised if stage == Stage::LipsyncPoll => {
+            // A failed generation is not charged (vendor-apis 2.8); the bound is against loops.
+            if item.failed_attempts + 1 < protocol.max_paid_attempts {
+                Run::advance(Event::Resubmit, Duration::ZERO).with_fact(fact)
+            } else {
+                Run::give_up(Reason::AttemptsExhausted, error).with_fact(fact)
+            }
+        }
+        FailureClass::Redo if submission.redos < protocol.max_redos => redo(environment, stage, item, submission, error).await?,
+        // Points ran out before the work was started. Worth another run of the same work as soon as there are points.
+        FailureClass::Unpaid => match environment.ghostcut.balance().await {
+            Ok(points) if points > 0.0 => redo(environment, stage, item, submission, error).await?,
+            Ok(_) => Run::later(slow).pausing("GhostCut points ran out"),
+            Err(error) => not_answered(environment, &error, item.tries),
+        },
+        // Finished and locked: after a top-up the same poll shows the result.
+        FailureClass::Locked => Run::later(slow).pausing("GhostCut points ran out"),
+        // The ledger keeps it as accepted, so that nothing is paid again before a person has looked.
+        FailureClass::Redo
+        | FailureClass::Resubmit
+        | FailureClass::Support
+        | FailureClass::Operator
+        | FailureClass::Unrecognised => Run::park(Reason::VendorNeedsOperator, error),
+    })
+}
+
+/// Asks the vendor to run the same work again. The ledger allows it to one caller only; the outcome is read from the status,
+/// never sent again.
+async fn redo(
+    environment: &Environment,
+    stage: Stage,
+    item: &WorkItem,
+    submission: &Submission,
+    error: String,
+) -> Result<Run, DbError> {
+    let wait = Run::later(next_poll(environment, stage, item)).with_detail(json!({ "redo_of": error }));
+    let Some(task_id) = &submission.task_id else { return Ok(wait) };
+    if let Err(error) = restore_source(environment, item, submission).await {
+        return Ok(Run::retry(shared::telemetry::chain(&error)));
+    }
+    let context = settle::Context {
+        actor: &environment.settings.actor,
+        account: stage.vendor().map_or("", |vendor| account(environment, vendor)),
+        protocol: &environment.settings.protocol,
+        jitter: 1.0,
+    };
+    let mut claim = settlement(stage, item, wait.clone().with_fact(Fact::new(submission.token, LedgerState::Redoing)), context);
+    // The move comes with the run's own settlement, after the vendor was asked.
+    claim.r#move = None;
+    let verdict = environment.db.settle(&claim).await?;
+    if verdict.ledger != LedgerVerdict::Written {
+        return Ok(wait);
+    }
+    // Killed here, or the answer lost: the next poll shows whether the work runs.
+    let answer = environment.ghostcut.redo(task_id, environment.settings.protocol.send_deadline).await;
+    if !matches!(answer, SubmitAnswer::Accepted { .. }) {
+        tracing::warn!(job.id = %item.job_id, submission.token = %submission.token, ?answer, "redo was not confirmed");
+    }
+    Ok(wait)
+}
+
+/// The vendor fetches the source again.
+async fn restore_source(environment: &Environment, item: &WorkItem, submission: &Submission) -> Result<(), StorageError> {
+    if let (Some(key), Ok(spec)) = (&submission.source_key, source::spec(item))
+        && environment.storage.head(key).await?.is_none()
+    {
+        let (source, _) = source::inpaint_source(environment, item, &spec);
+        environment.storage.copy(&source, key).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! The paid call: claim, send, and what the answer means for the ledger and the job (design, section 4, steps 2 to 5).
+//!
+//! Nothing paid is sent from anywhere else, except a replay of Sync.so under its key and a redo, which the ledger allows in
+//! its own way.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use shared::db::{Claim, Claimed, DbError, Fact, WorkItem};
+use shared::domain::answer::{Limit, SubmitAnswer};
+use shared::domain::outcome::Reason;
+use shared::domain::transition::Event;
+use shared::domain::{LedgerState, Stage, Vendor};
+use uuid::Uuid;
+
+use crate::clock::BootTime;
+use crate::environment::Environment;
+use crate::settle::Run;
+
+/// A request that is ready to be claimed and sent. Nothing in it changes any more.
+pub struct Prepared {
+    /// Identifies the submission.
+    pub token: Uuid,
+    /// The exact bytes.
+    pub body: Vec<u8>,
+    /// The object made for this submission.
+    pub source_key: Option<String>,
+    /// The input URL in the body.
+    pub source_url: Option<String>,
+    /// Keys for `job_metadata`, written together with the vendor's id.
+    pub metadata: Value,
+}
+
+/// What the vendor's own lists show of a submission: job, attempt and token, so that they can rebuild the ledger. Letters,
+/// digits and hyphens, as Sync.so's `outputFileName` wants.
+#[must_use]
+pub fn marker(job: Uuid, attempt: i32, token: Uuid) -> String {
+    format!("gf-{job}-{attempt}-{token}")
+}
+
+/// Claims the prepared request and, if the claim is ours, sends it once.
+///
+/// # Errors
+/// When the claim's outcome is not known: then nothing is sent, and the claim, if it was committed, expires as unknown.
+pub async fn pay(
+    environment: &Environment,
+    stage: Stage,
+    item: &WorkItem,
+    prepared: &Prepared,
+    send: impl AsyncFnOnce(Duration) -> SubmitAnswer,
+) -> Result<Run, DbError> {
+    let Some(vendor) = stage.vendor() else {
+        return Ok(Run::give_up(Reason::InternalError, format!("{stage} pays nobody")));
+    };
+    let settings = &environment.settings;
+    let claim = Claim {
+        job: item.job_id,
+        stage,
+        epoch: item.epoch,
+        actor: settings.actor.clone(),
+        vendor,
+        account: account(environment, vendor).to_owned(),
+        attempt: item.attempts + 1,
+        token: prepared.token,
+        source_key: prepared.source_key.clone(),
+        source_url: prepared.source_url.clone(),
+        send_within_ms: u64::try_from(settings.protocol.send_deadline.as_millis()).unwrap_or(u64::MAX),
+    };
+    // Read before the claim is asked for, so that the way back of its answer counts against the time left.
+    let asked = BootTime::now();
+    let prevented = |how| environment.metrics.duplicates_prevented.with_label_values(&[vendor.as_str(), how]).inc();
+    match environment.db.claim(&claim, &prepared.body).await? {
+        Claimed::Claimed { remaining } => {
+            let left = remaining.saturating_sub(asked.elapsed());
+            // Killed here: the row stands as claimed and becomes unknown after its deadline.
+            if left.is_zero() {
+                return Ok(Run::retry("the send deadline passed before the request could be sent")
+                    .with_fact(Fact::new(prepared.token, LedgerState::NotSent)));
+            }
+            let answer = send(left).await;
+            // Killed here: the vendor may have it and nobody knows: unknown after the deadline.
+            Ok(answered(environment, stage, vendor, item, prepared, answer))
+        }
+        Claimed::Imported => {
+            prevented("imported");
+            Ok(Run::advance(Event::Accepted, Duration::ZERO))
+        }
+        Claimed::Occupied => {
+            prevented("occupied");
+            Ok(Run::later(Duration::ZERO))
+        }
+        Claimed::Stale => {
+            prevented("stale");
+            Ok(Run::later(Duration::ZERO))
+        }
+        Claimed::NotNow(why) => {
+            Ok(Run::later(settings.protocol.vendor_pause.min(Duration::from_secs(60))).with_detail(json!({ "why": why })))
+        }
+        Claimed::LeaseTooShort => Ok(Run::later(Duration::ZERO)),
+    }
+}
+
+/// What is to be done instead of paying for another submission: a paid duplicate takes the place of the one that failed, and
+/// the bound on paid attempts is kept.
+#[must_use]
+pub fn before_another(environment: &Environment, stage: Stage, item: &WorkItem) -> Option<Run> {
+    if let (Some(vendor), Some(paid)) = (stage.vendor(), &item.submission)
+        && let (LedgerState::Duplicate, Some(task_id)) = (paid.state, &paid.task_id)
+        && paid.work_state.as_deref() != Some("failed")
+    {
+        let mut fact = Fact::new(paid.token, LedgerState::Accepted);
+        fact.promote = true;
+        return Some(accepted(environment, vendor, fact, task_id.clone(), paid.project_id.clone(), json!({})));
+    }
+    let bound = environment.settings.protocol.max_paid_attempts;
+    (item.failed_attempts >= bound)
+        .then(|| Run::give_up(Reason::AttemptsExhausted, format!("{bound} paid attempts have failed")))
+}
+
+/// Our account at a vendor.
+#[must_use]
+pub fn account(environment: &Environment, vendor: Vendor) -> &str {
+    match vendor {
+        Vendor::Sync => &environment.settings.sync.account,
+        Vendor::Ghostcut => &environment.settings.ghostcut.account,
+    }
+}
+
+fn answered(
+    environment: &Environment,
+    stage: Stage,
+    vendor: Vendor,
+    item: &WorkItem,
+    prepared: &Prepared,
+    answer: SubmitAnswer,
+) -> Run {
+    let protocol = &environment.settings.protocol;
+    let mut fact = Fact::new(prepared.token, LedgerState::Unknown);
+    fact.answer = serde_json::to_value(&answer).ok();
+    match answer {
+        SubmitAnswer::Accepted { task_id, project_id } => {
+            accepted(environment, vendor, fact, task_id, project_id, prepared.metadata.clone())
+        }
+        SubmitAnswer::NotSent { reason } => {
+            fact.state = LedgerState::NotSent;
+            Run::retry(reason).with_fact(fact)
+        }
+        SubmitAnswer::Rejected { reason } => {
+            fact.state = LedgerState::Rejected;
+            Run::fail(Reason::Rejected, reason).with_fact(fact)
+        }
+        SubmitAnswer::Misconfigured { reason } => {
+            fact.state = LedgerState::Rejected;
+            Run::later(protocol.vendor_pause).with_fact(fact).pausing(reason)
+        }
+        SubmitAnswer::Throttled { limit, retry_after, reason } => {
+            let after = retry_after.unwrap_or_else(|| throttle_delay(environment, limit, item.tries));
+            unknown(stage, after, reason).with_fact(fact)
+        }
+        SubmitAnswer::Unknown { reason, .. } => {
+            let after = match vendor {
+                Vendor::Sync => protocol.sync_replay_schedule.delay(item.tries),
+                // Searches count from the deadline on: until then the request may still arrive.
+                Vendor::Ghostcut => protocol.send_deadline + protocol.ghostcut_search_schedule.delay(0),
+            };
+            unknown(stage, after, reason).with_fact(fact)
+        }
+    }
+}
+
+/// The acceptance of a submission, however it came to be known. `metadata` goes into the job's row with the id.
+#[must_use]
+pub fn accepted(
+    environment: &Environment,
+    vendor: Vendor,
+    mut fact: Fact,
+    task_id: String,
+    project_id: Option<String>,
+    mut metadata: Value,
+) -> Run {
+    let first_poll = environment.settings.protocol.poll_schedule(poll_stage(vendor)).delay(0);
+    if vendor == Vendor::Ghostcut
+        && let Some(keys) = metadata.as_object_mut()
+        && let Some(project) = &project_id
+    {
+        keys.insert("ghostcut_project_id".to_owned(), json!(project));
+    }
+    fact.state = LedgerState::Accepted;
+    fact.task_id = Some(task_id);
+    fact.project_id = project_id;
+    fact.metadata = Some(metadata);
+    Run::advance(Event::Accepted, first_poll).with_fact(fact)
+}
+
+/// Where an unknown outcome is cleared up: at Sync.so by the same stage, at GhostCut by a search.
+fn unknown(stage: Stage, after: Duration, reason: String) -> Run {
+    let detail = json!({ "error": reason });
+    match stage {
+        Stage::InpaintSubmit => Run::advance(Event::AnswerLost, after).with_detail(detail),
+        _ => Run::new(shared::domain::outcome::Outcome::Retry { after: Some(after), error: reason }),
+    }
+}
+
+fn throttle_delay(environment: &Environment, limit: Limit, tries: u32) -> Duration {
+    let protocol = &environment.settings.protocol;
+    match limit {
+        Limit::Rate => protocol.sync_replay_schedule.delay(tries),
+        Limit::Slots | Limit::Unspecified => protocol.throttle_schedule.delay(tries),
+    }
+}
+
+const fn poll_stage(vendor: Vendor) -> Stage {
+    match vendor {
+        Vendor::Sync => Stage::LipsyncPoll,
+        Vendor::Ghostcut => Stage::InpaintPoll,
+    }
+}
