@@ -1,1 +1,88 @@
-fn main() {}
+//! The producer binary: the service and the operator's commands.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use producer::config::ServeConfig;
+use shared::config::DatabaseConfig;
+use shared::db::Db;
+use shared::service::Stopper;
+use shared::telemetry::{LogConfig, init_logs};
+
+/// Takes video jobs in, dispatches their stages to the workers and follows every paid submission.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(flatten)]
+    log: LogConfig,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the service: HTTP API, dispatch, sweeps, dead-letter ingest
+    Serve(Box<ServeConfig>),
+    /// Apply the database migrations that are missing
+    Migrate(DatabaseConfig),
+    /// Stop every paid send of the fleet; polling and storing go on
+    StopPaid {
+        #[command(flatten)]
+        database: DatabaseConfig,
+        /// Why, for the others
+        #[arg(long)]
+        reason: String,
+        /// Who
+        #[arg(long, env = "USER", default_value = "operator")]
+        by: String,
+    },
+    /// Allow paid sends again
+    ResumePaid(DatabaseConfig),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli).await {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    init_logs(&cli.log)?;
+    match cli.command {
+        Command::Serve(config) => {
+            let stopper = Stopper::on_signals(config.service.stop_grace)?;
+            producer::run(*config, stopper).await?;
+        }
+        Command::Migrate(database) => {
+            let applied = Db::migrate(&database).await.context("migrate")?;
+            tracing::info!(applied = applied.len(), migrations = ?applied, "the database is up to date");
+        }
+        Command::StopPaid {
+            database,
+            reason,
+            by,
+        } => {
+            Db::new(&database)?.stop_paid(&reason, &by).await?;
+            tracing::info!("paid sends are stopped; `producer resume-paid` allows them again");
+        }
+        Command::ResumePaid(database) => {
+            let stopped = Db::new(&database)?.resume_paid().await?;
+            tracing::info!(
+                "{}",
+                if stopped {
+                    "paid sends are allowed again"
+                } else {
+                    "paid sends were not stopped"
+                }
+            );
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,7 +1,8 @@
 //! The worker's settings: the shared ones it needs and its own.
 
 use shared::config::{
-    BrokerConfig, DatabaseConfig, FetchConfig, GhostcutApi, ProtocolConfig, StorageConfig, SyncApi, VendorTimeouts,
+    BrokerConfig, DatabaseConfig, FetchConfig, GhostcutApi, ProtocolConfig, StorageConfig, SyncApi,
+    VendorTimeouts,
 };
 use shared::domain::Stage;
 use shared::service::ServiceConfig;
@@ -70,7 +71,11 @@ impl WorkConfig {
     /// The stages to run.
     #[must_use]
     pub fn stages(&self) -> Vec<Stage> {
-        if self.stages.is_empty() { Stage::ALL.to_vec() } else { self.stages.clone() }
+        if self.stages.is_empty() {
+            Stage::ALL.to_vec()
+        } else {
+            self.stages.clone()
+        }
     }
 
     /// How many messages of a stage may be in hand.
@@ -88,7 +93,12 @@ impl WorkerConfig {
     #[must_use]
     pub fn check(&self) -> Vec<String> {
         let mut faults = self.protocol.check(&self.vendor);
-        let permits: usize = self.work.stages().iter().map(|stage| usize::from(self.work.permits(*stage))).sum();
+        let permits: usize = self
+            .work
+            .stages()
+            .iter()
+            .map(|stage| usize::from(self.work.permits(*stage)))
+            .sum();
         // Every delivery in hand may want a connection at once, and waits for one no longer than this.
         if self.database.database_pool_size * 20 < permits {
             faults.push(format!(

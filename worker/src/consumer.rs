@@ -1,1 +1,377 @@
-//! x
+//! One consumer per stage: permit -> delivery -> load -> run -> settle -> acknowledge.
+//!
+//! Must not decide what a stage's outcome means (`settle`), and must not acknowledge before the commit (I4).
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
+use shared::broker::{BrokerError, Connection, Consumer, Delivery, Queue};
+use shared::db::{
+    LedgerVerdict, Loaded, MetadataVerdict, Settlement, Verdict, WorkItem, retry_while_away,
+};
+use shared::domain::message::{Message, Undecodable};
+use shared::domain::outcome::Reason;
+use shared::domain::{JobStatus, Stage};
+use shared::service::Stopper;
+use shared::telemetry::chain;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
+
+use crate::environment::Environment;
+use crate::settle::{Context, Run, settlement};
+use crate::stages;
+use crate::submission::account;
+
+/// Free moves that are settled in one transaction.
+const GROUP: usize = 32;
+/// Left of the lease for settling when a run is cut off.
+const SETTLE_MARGIN: Duration = Duration::from_secs(5);
+/// How long to keep a message of a newer version before giving it back: a rollout is on.
+const NEWER_VERSION_WAIT: Duration = Duration::from_secs(30);
+
+/// One stage's consumer.
+pub struct StageConsumer {
+    /// The handles.
+    pub environment: Environment,
+    /// The stage.
+    pub stage: Stage,
+    /// Messages in hand at a time.
+    pub permits: u16,
+    /// Tells the dispatchers that something became due.
+    pub due: Arc<Notify>,
+    /// The two phases of a stop.
+    pub stopper: Stopper,
+}
+
+/// What happens to a delivery when its work is over.
+enum End {
+    Ack,
+    Reject,
+    Requeue,
+}
+
+impl StageConsumer {
+    /// Consumes until told to stop; then finishes what is in hand, or gives it back when the grace period is over.
+    ///
+    /// # Errors
+    /// When the broker stayed unusable for the bound: the process should exit.
+    pub async fn run(self, connection: Connection) -> Result<(), BrokerError> {
+        let permits = Arc::new(Semaphore::new(usize::from(self.permits)));
+        let mut consumer = Consumer::new(connection, Queue::Stage(self.stage), self.permits);
+        let this = Arc::new(self);
+        let tasks = TaskTracker::new();
+        let result = loop {
+            // The permit first: a delivery in hand that nobody works on would keep another worker from it.
+            let permit = tokio::select! {
+                permit = Arc::clone(&permits).acquire_owned() => permit,
+                () = this.stopper.drain.cancelled() => break Ok(()),
+            };
+            let Ok(permit) = permit else { break Ok(()) };
+            match consumer.next(&this.stopper.drain).await {
+                Ok(Some(delivery)) => {
+                    let this = Arc::clone(&this);
+                    tasks.spawn(async move {
+                        this.handle(delivery).await;
+                        drop(permit);
+                    });
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        tasks.close();
+        tasks.wait().await;
+        result
+    }
+
+    async fn handle(&self, delivery: Delivery) {
+        let (stage, started) = (self.stage, Instant::now());
+        let metrics = &self.environment.metrics;
+        metrics
+            .last_delivery
+            .with_label_values(&[stage.as_str()])
+            .set(chrono::Utc::now().timestamp());
+        let span = tracing::info_span!("delivery", %stage, message.id = ?delivery.message_id);
+        let end = self.work(&delivery).instrument(span).await;
+        metrics
+            .stage_duration
+            .with_label_values(&[stage.as_str()])
+            .observe(started.elapsed().as_secs_f64());
+        // An answer of "it will come again" needs nothing: the rows have moved on and the reference will be stale.
+        let _ = match end {
+            End::Ack => delivery.ack().await,
+            End::Reject => delivery.reject().await,
+            End::Requeue => delivery.requeue().await,
+        };
+    }
+
+    async fn work(&self, delivery: &Delivery) -> End {
+        let message = match Message::decode(&delivery.body) {
+            Ok(message) if message.stage == self.stage => message,
+            Ok(message) => {
+                tracing::error!(found = %message.stage, "a message of another stage: to the dead-letter queue");
+                return End::Reject;
+            }
+            Err(Undecodable::NewerVersion(version)) => {
+                tracing::warn!(
+                    version,
+                    "a message of a newer version: left to a newer worker"
+                );
+                self.stopper
+                    .drain
+                    .run_until_cancelled(tokio::time::sleep(NEWER_VERSION_WAIT))
+                    .await;
+                return End::Requeue;
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = chain(&error),
+                    "a message nobody can read: to the dead-letter queue"
+                );
+                return End::Reject;
+            }
+        };
+        let abort = &self.stopper.abort;
+        let start = || self.environment.db.start(self.stage, &message.jobs);
+        let loaded = match retry_while_away(abort, start).await {
+            None => return End::Requeue,
+            Some(Ok(loaded)) => loaded,
+            Some(Err(error)) => {
+                tracing::error!(
+                    error = chain(&error),
+                    "cannot load; the jobs are due again after their lease"
+                );
+                return End::Ack;
+            }
+        };
+        self.note_misfits(&loaded).await;
+        if loaded.items.is_empty() {
+            return End::Ack;
+        }
+        self.run_and_settle(loaded.items).await
+    }
+
+    /// Counts stale references; one from the future means that the database forgot commits, and stops all paid sends.
+    async fn note_misfits(&self, loaded: &Loaded) {
+        let stale = loaded.stale as u64;
+        self.environment
+            .metrics
+            .stale_references
+            .with_label_values(&[self.stage.as_str()])
+            .inc_by(stale);
+        if stale > 0 {
+            tracing::info!(stale, "skipped references that no longer match");
+        }
+        if let Some(job) = loaded.from_the_future.first() {
+            tracing::error!(job.id = %job, "a message is newer than the database: it forgot commits; stopping paid sends");
+            let reason = format!(
+                "a message for job {job} is newer than its row: the database forgot commits"
+            );
+            if let Err(error) = self
+                .environment
+                .db
+                .stop_paid(&reason, &self.environment.settings.actor)
+                .await
+            {
+                tracing::error!(error = chain(&error), "cannot stop paid sends");
+            }
+        }
+    }
+
+    async fn run_and_settle(&self, items: Vec<WorkItem>) -> End {
+        let abort = self.stopper.abort.clone();
+        let lease = items
+            .iter()
+            .map(|item| item.lease)
+            .min()
+            .unwrap_or_default();
+        let runs = tokio::select! {
+            runs = self.run_stage(&items, lease) => runs,
+            () = abort.cancelled() => return End::Requeue,
+        };
+        let gives_up = runs.iter().any(Run::gives_up);
+        let single = items.len() == 1;
+        if !self.settle(items, runs).await {
+            return End::Requeue;
+        }
+        // The rejected message carries the broker's headers to the dead-letter list; a batch has other jobs in it.
+        if gives_up && single {
+            End::Reject
+        } else {
+            End::Ack
+        }
+    }
+
+    /// Runs the stage within what is left of the lease. Whatever happens, every item has a run.
+    async fn run_stage(&self, items: &[WorkItem], lease: Duration) -> Vec<Run> {
+        let protocol = &self.environment.settings.protocol;
+        let refused = |item: &WorkItem| {
+            if !matches!(
+                item.status,
+                JobStatus::Queued | JobStatus::Uploading | JobStatus::Processing
+            ) {
+                return Some(Run::fail(
+                    Reason::InvalidJob,
+                    format!("the job is {}", item.status),
+                ));
+            }
+            (item.starts > protocol.max_starts).then(|| {
+                let error = format!("started {} times without an end", item.starts - 1);
+                Run::give_up(Reason::KillsConsumers, error)
+            })
+        };
+        if let Some(runs) = items.iter().map(refused).collect::<Option<Vec<_>>>() {
+            return runs;
+        }
+        let within = if self.is_transfer() {
+            Duration::MAX
+        } else {
+            lease.saturating_sub(SETTLE_MARGIN)
+        };
+        let work =
+            AssertUnwindSafe(stages::run(&self.environment, self.stage, items)).catch_unwind();
+        let renewed = self.keep_lease(items);
+        let result = tokio::select! {
+            result = tokio::time::timeout(within, work) => result,
+            () = renewed => return items.iter().map(|_| Run::retry("the lease was lost")).collect(),
+        };
+        let fallback = |error: &str| items.iter().map(|_| Run::retry(error)).collect();
+        match result {
+            Ok(Ok(Ok(runs))) => runs
+                .into_iter()
+                .zip(items)
+                .map(|(run, item)| refused(item).unwrap_or(run))
+                .collect(),
+            Ok(Ok(Err(error))) => fallback(&chain(&error)),
+            Ok(Err(_)) => {
+                tracing::error!("a stage panicked");
+                fallback("the stage panicked")
+            }
+            Err(_) => fallback("the stage did not end within its lease"),
+        }
+    }
+
+    const fn is_transfer(&self) -> bool {
+        matches!(
+            self.stage,
+            Stage::SourceImport | Stage::LipsyncStore | Stage::InpaintStore
+        )
+    }
+
+    /// Extends the lease of a long stage; ends when it was lost. Never ends for short stages.
+    async fn keep_lease(&self, items: &[WorkItem]) {
+        if !self.is_transfer() {
+            return std::future::pending().await;
+        }
+        let lease = self.environment.settings.protocol.stage_lease;
+        loop {
+            tokio::time::sleep(lease / 3).await;
+            for item in items {
+                match self
+                    .environment
+                    .db
+                    .renew_lease(item.job_id, item.epoch, lease)
+                    .await
+                {
+                    Ok(true) => {}
+                    Ok(false) => return,
+                    Err(error) => tracing::warn!(error = chain(&error), "cannot renew a lease"),
+                }
+            }
+        }
+    }
+
+    /// Settles everything, keeping at it while the database is away. False: told to give up.
+    async fn settle(&self, items: Vec<WorkItem>, runs: Vec<Run>) -> bool {
+        let settings = &self.environment.settings;
+        let context = Context {
+            actor: &settings.actor,
+            account: self
+                .stage
+                .vendor()
+                .map_or("", |vendor| account(&self.environment, vendor)),
+            protocol: &settings.protocol,
+            jitter: rand::random(),
+        };
+        let (mut free, mut alone) = (Vec::new(), Vec::new());
+        for (item, run) in items.iter().zip(runs) {
+            self.environment
+                .metrics
+                .stage_runs
+                .with_label_values(&[self.stage.as_str(), run.label()])
+                .inc();
+            let group = if run.is_free() { &mut free } else { &mut alone };
+            group.push(settlement(self.stage, item, run, context));
+        }
+        for settlement in alone {
+            if !self.settle_group(std::slice::from_ref(&settlement)).await {
+                return false;
+            }
+        }
+        for group in free.chunks(GROUP) {
+            if !self.settle_group(group).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn settle_group(&self, group: &[Settlement]) -> bool {
+        let abort = &self.stopper.abort;
+        let settled = retry_while_away(abort, || self.environment.db.settle_all(group)).await;
+        match settled {
+            None => false,
+            Some(Ok(verdicts)) => {
+                for (settlement, verdict) in group.iter().zip(verdicts) {
+                    self.note(settlement, verdict);
+                }
+                true
+            }
+            // One bad settlement must not keep the others from being settled.
+            Some(Err(_)) if group.len() > 1 => {
+                let mut all = true;
+                for settlement in group {
+                    all &= Box::pin(self.settle_group(std::slice::from_ref(settlement))).await;
+                }
+                all
+            }
+            Some(Err(error)) => {
+                tracing::error!(job.id = %group[0].job, error = chain(&error), "cannot settle; the job is due again after its lease");
+                true
+            }
+        }
+    }
+
+    fn note(&self, settlement: &Settlement, verdict: Verdict) {
+        let metrics = &self.environment.metrics;
+        if let (Some(fact), Some(vendor)) = (&settlement.fact, settlement.stage.vendor()) {
+            let vendor = vendor.as_str();
+            if verdict.ledger == LedgerVerdict::Written {
+                metrics
+                    .submissions
+                    .with_label_values(&[vendor, fact.state.as_str()])
+                    .inc();
+            }
+            if verdict.metadata == MetadataVerdict::Other || verdict.ledger == LedgerVerdict::Second
+            {
+                metrics
+                    .duplicate_submissions
+                    .with_label_values(&[vendor])
+                    .inc();
+                tracing::error!(job.id = %settlement.job, submission.token = %fact.token, ?verdict,
+                    "a second work was paid for this job");
+            }
+        }
+        tracing::debug!(job.id = %settlement.job, epoch = settlement.epoch, ?verdict, "settled");
+        if settlement
+            .r#move
+            .as_ref()
+            .is_some_and(|mv| mv.delay_ms == 0)
+        {
+            self.due.notify_one();
+        }
+    }
+}

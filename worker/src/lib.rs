@@ -9,3 +9,108 @@ pub mod settle;
 pub mod source;
 pub mod stages;
 pub mod submission;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use shared::broker::{BrokerMetrics, Connection};
+use shared::service::{Check, Stopper, serve_admin};
+use shared::telemetry::{self, chain};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::WorkerConfig;
+use crate::consumer::StageConsumer;
+use crate::environment::Environment;
+
+/// Hints that something is due are gathered for this long: NOTIFY takes a lock that all commits with one share.
+const NOTIFY_DEBOUNCE: Duration = Duration::from_millis(20);
+
+/// Runs a worker until it is told to stop.
+///
+/// # Errors
+/// A setting that cannot be used, or a broker that stayed away for its bound.
+pub async fn run(config: WorkerConfig, stopper: Stopper) -> anyhow::Result<()> {
+    let faults = config.check();
+    anyhow::ensure!(
+        faults.is_empty(),
+        "the configuration contradicts itself:\n  {}",
+        faults.join("\n  ")
+    );
+    let registry = telemetry::registry("worker")?;
+    let environment = Environment::new(&config, &registry)?;
+    let broker_metrics = BrokerMetrics::register(&registry)?;
+    let connection =
+        Connection::connect(&config.broker, &environment.settings.actor, &broker_metrics)
+            .await
+            .context("RabbitMQ")?;
+
+    let served = CancellationToken::new();
+    let _stop_serving = served.clone().drop_guard();
+    let checks = readiness(&environment, &connection);
+    let admin = serve_admin(config.service.admin_addr, registry, checks, served)
+        .await
+        .context("admin port")?;
+    let stages = config.work.stages();
+    tracing::info!(admin = %admin, actor = environment.settings.actor, version = env!("CARGO_PKG_VERSION"),
+        stages = ?stages.iter().map(|stage| stage.as_str()).collect::<Vec<_>>(), "worker started");
+
+    let due = Arc::new(Notify::new());
+    let notifier = tokio::spawn(notify_due(environment.clone(), Arc::clone(&due)));
+    let consumers = stages.into_iter().map(|stage| {
+        StageConsumer {
+            environment: environment.clone(),
+            stage,
+            permits: config.work.permits(stage),
+            due: Arc::clone(&due),
+            stopper: stopper.clone(),
+        }
+        .run(connection.clone())
+    });
+    let result = futures::future::try_join_all(consumers).await;
+    notifier.abort();
+    connection.close().await;
+    result.context("RabbitMQ")?;
+    tracing::info!("worker stopped");
+    Ok(())
+}
+
+fn readiness(environment: &Environment, connection: &Connection) -> Vec<Check> {
+    let (db, connection) = (environment.db.clone(), connection.clone());
+    vec![
+        Check {
+            name: "database",
+            check: Box::new(move || {
+                let db = db.clone();
+                Box::pin(async move { db.ping().await.map_err(|error| chain(&error)) })
+            }),
+        },
+        Check {
+            name: "broker",
+            check: Box::new(move || {
+                let connected = connection.is_connected();
+                Box::pin(async move {
+                    if connected {
+                        Ok(())
+                    } else {
+                        Err("not connected".to_owned())
+                    }
+                })
+            }),
+        },
+    ]
+}
+
+async fn notify_due(environment: Environment, due: Arc<Notify>) {
+    loop {
+        due.notified().await;
+        tokio::time::sleep(NOTIFY_DEBOUNCE).await;
+        if let Err(error) = environment.db.notify_due().await {
+            tracing::debug!(
+                error = chain(&error),
+                "cannot hint that something is due; dispatch has a timer"
+            );
+        }
+    }
+}

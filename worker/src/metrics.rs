@@ -2,7 +2,8 @@
 
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, exponential_buckets,
-    register_histogram_vec_with_registry, register_int_counter_vec_with_registry, register_int_gauge_vec_with_registry,
+    register_histogram_vec_with_registry, register_int_counter_vec_with_registry,
+    register_int_gauge_vec_with_registry,
 };
 
 /// The worker's metrics. Cheap to clone.
@@ -38,38 +39,57 @@ impl Metrics {
                 registry
             )?,
             stage_duration: register_histogram_vec_with_registry!(
-                HistogramOpts::new("stage_duration_seconds", "From delivery to settled").buckets(seconds),
+                HistogramOpts::new("stage_duration_seconds", "From delivery to settled")
+                    .buckets(seconds),
                 &["stage"],
                 registry
             )?,
             stale_references: register_int_counter_vec_with_registry!(
-                Opts::new("stale_references_total", "References whose stage or epoch no longer matched"),
+                Opts::new(
+                    "stale_references_total",
+                    "References whose stage or epoch no longer matched"
+                ),
                 &["stage"],
                 registry
             )?,
             submissions: register_int_counter_vec_with_registry!(
-                Opts::new("submissions_total", "Submissions by the ledger state they reached"),
+                Opts::new(
+                    "submissions_total",
+                    "Submissions by the ledger state they reached"
+                ),
                 &["vendor", "outcome"],
                 registry
             )?,
             duplicate_submissions: register_int_counter_vec_with_registry!(
-                Opts::new("duplicate_submissions_total", "Works paid twice; must stay 0"),
+                Opts::new(
+                    "duplicate_submissions_total",
+                    "Works paid twice; must stay 0"
+                ),
                 &["vendor"],
                 registry
             )?,
             duplicates_prevented: register_int_counter_vec_with_registry!(
-                Opts::new("duplicates_prevented_total", "Second payments that a guard prevented"),
+                Opts::new(
+                    "duplicates_prevented_total",
+                    "Second payments that a guard prevented"
+                ),
                 &["vendor", "how"],
                 registry
             )?,
             last_delivery: register_int_gauge_vec_with_registry!(
-                Opts::new("consumer_last_delivery_timestamp_seconds", "When a stage last got a delivery"),
+                Opts::new(
+                    "consumer_last_delivery_timestamp_seconds",
+                    "When a stage last got a delivery"
+                ),
                 &["stage"],
                 registry
             )?,
         };
         for vendor in shared::domain::Vendor::ALL {
-            metrics.duplicate_submissions.with_label_values(&[vendor.as_str()]).inc_by(0);
+            metrics
+                .duplicate_submissions
+                .with_label_values(&[vendor.as_str()])
+                .inc_by(0);
         }
         Ok(metrics)
     }

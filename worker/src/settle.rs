@@ -39,7 +39,13 @@ impl Run {
     /// A run that came to this and learned nothing about a submission.
     #[must_use]
     pub const fn new(outcome: Outcome) -> Self {
-        Self { outcome, fact: None, pause: None, stored: None, detail: Value::Null }
+        Self {
+            outcome,
+            fact: None,
+            pause: None,
+            stored: None,
+            detail: Value::Null,
+        }
     }
 
     /// The stage is over.
@@ -51,31 +57,46 @@ impl Run {
     /// Not yet.
     #[must_use]
     pub const fn later(after: Duration) -> Self {
-        Self::new(Outcome::Later { after, progress: None })
+        Self::new(Outcome::Later {
+            after,
+            progress: None,
+        })
     }
 
     /// A passing error.
     #[must_use]
     pub fn retry(error: impl Into<String>) -> Self {
-        Self::new(Outcome::Retry { after: None, error: error.into() })
+        Self::new(Outcome::Retry {
+            after: None,
+            error: error.into(),
+        })
     }
 
     /// Waits for a person.
     #[must_use]
     pub fn park(reason: Reason, error: impl Into<String>) -> Self {
-        Self::new(Outcome::Park { reason, error: error.into() })
+        Self::new(Outcome::Park {
+            reason,
+            error: error.into(),
+        })
     }
 
     /// The job's own fault.
     #[must_use]
     pub fn fail(reason: Reason, error: impl Into<String>) -> Self {
-        Self::new(Outcome::Fail { reason, error: error.into() })
+        Self::new(Outcome::Fail {
+            reason,
+            error: error.into(),
+        })
     }
 
     /// Dead letter.
     #[must_use]
     pub fn give_up(reason: Reason, error: impl Into<String>) -> Self {
-        Self::new(Outcome::GiveUp { reason, error: error.into() })
+        Self::new(Outcome::GiveUp {
+            reason,
+            error: error.into(),
+        })
     }
 
     /// The same, with a fact.
@@ -153,12 +174,20 @@ pub fn settlement(stage: Stage, item: &WorkItem, run: Run, context: Context<'_>)
         r#move: Some(mv),
         job_patch,
         event,
-        pause: run.pause.zip(stage.vendor()).map(|(reason, vendor)| pause(vendor, reason, context)),
+        pause: run
+            .pause
+            .zip(stage.vendor())
+            .map(|(reason, vendor)| pause(vendor, reason, context)),
     }
 }
 
 fn pause(vendor: Vendor, reason: String, context: Context<'_>) -> Pause {
-    Pause { vendor, account: context.account.to_owned(), ms: millis(context.protocol.vendor_pause), reason }
+    Pause {
+        vendor,
+        account: context.account.to_owned(),
+        ms: millis(context.protocol.vendor_pause),
+        reason,
+    }
 }
 
 fn decide(
@@ -168,16 +197,35 @@ fn decide(
     alive: bool,
     context: Context<'_>,
 ) -> (Move, Option<JobPatch>, Option<NewEvent>) {
-    let event = |kind: &'static str, detail: Value| Some(NewEvent { kind, detail: merged(detail, &run.detail) });
+    let event = |kind: &'static str, detail: Value| {
+        Some(NewEvent {
+            kind,
+            detail: merged(detail, &run.detail),
+        })
+    };
     match &run.outcome {
-        Outcome::Advance { event: happened, after } => {
+        Outcome::Advance {
+            event: happened,
+            after,
+        } => {
             let (mv, patch) = advance(stage, item, *happened, *after, run.stored.as_ref());
-            (mv, patch, event("advanced", json!({ "event": format!("{happened:?}") })))
+            (
+                mv,
+                patch,
+                event("advanced", json!({ "event": format!("{happened:?}") })),
+            )
         }
         Outcome::Later { after, progress } => {
-            let patch = progress.map(|percent| JobPatch { progress: Some(percent), ..JobPatch::default() });
+            let patch = progress.map(|percent| JobPatch {
+                progress: Some(percent),
+                ..JobPatch::default()
+            });
             // Every poll passes here: the trail records only what carried news.
-            let line = if run.fact.is_some() || run.pause.is_some() { event("later", json!({})) } else { None };
+            let line = if run.fact.is_some() || run.pause.is_some() {
+                event("later", json!({}))
+            } else {
+                None
+            };
             (waiting(stage, *after, 0), patch, line)
         }
         Outcome::Retry { after, error } => {
@@ -186,8 +234,14 @@ fn decide(
                 let (mv, patch) = dead(stage, Reason::TriesExhausted, &text);
                 return (mv, patch, event("gave_up", json!({ "error": text })));
             }
-            let delay = after.unwrap_or_else(|| retry_delay(&context.protocol.retry(), item.tries, context.jitter));
-            (waiting(stage, delay, item.tries + 1), None, event("retry", json!({ "error": error })))
+            let delay = after.unwrap_or_else(|| {
+                retry_delay(&context.protocol.retry(), item.tries, context.jitter)
+            });
+            (
+                waiting(stage, delay, item.tries + 1),
+                None,
+                event("retry", json!({ "error": error })),
+            )
         }
         Outcome::Park { reason, error } => {
             let mv = Move {
@@ -198,15 +252,34 @@ fn decide(
                 reason: Some(*reason),
                 from: transition::accepted_from(stage),
             };
-            (mv, None, event("parked", json!({ "reason": reason, "error": error })))
+            (
+                mv,
+                None,
+                event("parked", json!({ "reason": reason, "error": error })),
+            )
         }
         Outcome::Fail { reason, error } => {
-            let mv = Move { state: MoveState::Done, stage: None, delay_ms: 0, tries: None, reason: None, from: &[] };
-            (mv, Some(failed(stage, *reason, error)), event("failed", json!({ "reason": reason, "error": error })))
+            let mv = Move {
+                state: MoveState::Done,
+                stage: None,
+                delay_ms: 0,
+                tries: None,
+                reason: None,
+                from: &[],
+            };
+            (
+                mv,
+                Some(failed(stage, *reason, error)),
+                event("failed", json!({ "reason": reason, "error": error })),
+            )
         }
         Outcome::GiveUp { reason, error } => {
             let (mv, patch) = dead(stage, *reason, error);
-            (mv, patch, event("gave_up", json!({ "reason": reason, "error": error })))
+            (
+                mv,
+                patch,
+                event("gave_up", json!({ "reason": reason, "error": error })),
+            )
         }
     }
 }
@@ -233,7 +306,14 @@ fn advance(
             (mv, entering(next, event))
         }
         Ok(Next::Finished) => {
-            let mv = Move { state: MoveState::Done, stage: None, delay_ms: 0, tries: None, reason: None, from: &[] };
+            let mv = Move {
+                state: MoveState::Done,
+                stage: None,
+                delay_ms: 0,
+                tries: None,
+                reason: None,
+                from: &[],
+            };
             (mv, stored.map(completed))
         }
         Err(illegal) => dead(stage, Reason::InternalError, &illegal.to_string()),
@@ -243,13 +323,22 @@ fn advance(
 fn entering(stage: Stage, event: Event) -> Option<JobPatch> {
     let (percent, message) = match (stage, event) {
         (Stage::LipsyncPoll, Event::Accepted) => (progress::STARTED, None),
-        (Stage::InpaintSubmit, Event::Stored { .. }) => {
-            (progress::LIPSYNC_DONE, Some(progress::LIPSYNC_DONE_MESSAGE.to_owned()))
-        }
-        (Stage::InpaintPoll, Event::Accepted) => (progress::INPAINT_ACCEPTED, Some(progress::INPAINT_MESSAGE.to_owned())),
+        (Stage::InpaintSubmit, Event::Stored { .. }) => (
+            progress::LIPSYNC_DONE,
+            Some(progress::LIPSYNC_DONE_MESSAGE.to_owned()),
+        ),
+        (Stage::InpaintPoll, Event::Accepted) => (
+            progress::INPAINT_ACCEPTED,
+            Some(progress::INPAINT_MESSAGE.to_owned()),
+        ),
         _ => return None,
     };
-    Some(JobPatch { status: Some(JobStatus::Processing), progress: Some(percent), message, ..JobPatch::default() })
+    Some(JobPatch {
+        status: Some(JobStatus::Processing),
+        progress: Some(percent),
+        message,
+        ..JobPatch::default()
+    })
 }
 
 fn completed(stored: &StoredResult) -> JobPatch {
@@ -267,16 +356,29 @@ fn failed(stage: Stage, reason: Reason, error: &str) -> JobPatch {
     let text = match stage {
         Stage::LipsyncSubmit => progress::lipsync_not_started(error),
         Stage::LipsyncPoll | Stage::LipsyncStore => progress::lipsync_failed(error),
-        Stage::SourceImport | Stage::InpaintSubmit | Stage::InpaintReconcile => progress::inpaint_not_started(error),
+        Stage::SourceImport | Stage::InpaintSubmit | Stage::InpaintReconcile => {
+            progress::inpaint_not_started(error)
+        }
         Stage::InpaintPoll => progress::inpaint_failed(error),
         Stage::InpaintStore => progress::result_unusable(error),
     };
-    JobPatch { status: Some(JobStatus::Failed), error: Some(text), error_code: Some(reason), ..JobPatch::default() }
+    JobPatch {
+        status: Some(JobStatus::Failed),
+        error: Some(text),
+        error_code: Some(reason),
+        ..JobPatch::default()
+    }
 }
 
 fn dead(stage: Stage, reason: Reason, error: &str) -> (Move, Option<JobPatch>) {
-    let mv =
-        Move { state: MoveState::Dead, stage: None, delay_ms: 0, tries: None, reason: Some(reason), from: &[] };
+    let mv = Move {
+        state: MoveState::Dead,
+        stage: None,
+        delay_ms: 0,
+        tries: None,
+        reason: Some(reason),
+        from: &[],
+    };
     (mv, Some(failed(stage, reason, error)))
 }
 

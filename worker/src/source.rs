@@ -12,17 +12,29 @@ use crate::environment::Environment;
 /// # Errors
 /// What is wrong with the row, for its owner.
 pub fn spec(item: &WorkItem) -> Result<JobSpec, String> {
-    JobSpec::from_row(item.processing_config.as_ref(), item.segments_data.as_ref(), item.job_metadata.as_ref())
-        .map_err(|error| error.to_string())
+    JobSpec::from_row(
+        item.processing_config.as_ref(),
+        item.segments_data.as_ref(),
+        item.job_metadata.as_ref(),
+    )
+    .map_err(|error| error.to_string())
 }
 
 /// A URL under which a vendor can fetch the input for as long as presigned URLs live. A foreign URL is handed on as it is.
 ///
 /// # Errors
 /// When our object cannot be presigned.
-pub async fn vendor_url(environment: &Environment, location: &Location) -> Result<String, StorageError> {
+pub async fn vendor_url(
+    environment: &Environment,
+    location: &Location,
+) -> Result<String, StorageError> {
     match own_key(environment, location) {
-        Some(key) => environment.storage.presign(&key, environment.settings.presign_life).await,
+        Some(key) => {
+            environment
+                .storage
+                .presign(&key, environment.settings.presign_life)
+                .await
+        }
         None => Ok(location.to_text()),
     }
 }
@@ -36,15 +48,25 @@ pub fn own_key(environment: &Environment, location: &Location) -> Option<String>
 /// The video that GhostCut is to work on, as a key in our bucket with its format: the lip-sync result, else the input, else
 /// our copy of the input.
 #[must_use]
-pub fn inpaint_source(environment: &Environment, item: &WorkItem, spec: &JobSpec) -> (String, Container) {
+pub fn inpaint_source(
+    environment: &Environment,
+    item: &WorkItem,
+    spec: &JobSpec,
+) -> (String, Container) {
     let (user, job) = (item.user_id, item.job_id);
     if spec.has_segments() {
         let key = Key::LipsyncResult { user, job };
         return (key.to_string(), key.container());
     }
     let container = container_of(&spec.video);
-    let key = own_key(environment, &spec.video)
-        .unwrap_or_else(|| Key::ImportedSource { user, job, container }.to_string());
+    let key = own_key(environment, &spec.video).unwrap_or_else(|| {
+        Key::ImportedSource {
+            user,
+            job,
+            container,
+        }
+        .to_string()
+    });
     (key, container)
 }
 

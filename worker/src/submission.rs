@@ -50,7 +50,10 @@ pub async fn pay(
     send: impl AsyncFnOnce(Duration) -> SubmitAnswer,
 ) -> Result<Run, DbError> {
     let Some(vendor) = stage.vendor() else {
-        return Ok(Run::give_up(Reason::InternalError, format!("{stage} pays nobody")));
+        return Ok(Run::give_up(
+            Reason::InternalError,
+            format!("{stage} pays nobody"),
+        ));
     };
     let settings = &environment.settings;
     let claim = Claim {
@@ -64,18 +67,27 @@ pub async fn pay(
         token: prepared.token,
         source_key: prepared.source_key.clone(),
         source_url: prepared.source_url.clone(),
-        send_within_ms: u64::try_from(settings.protocol.send_deadline.as_millis()).unwrap_or(u64::MAX),
+        send_within_ms: u64::try_from(settings.protocol.send_deadline.as_millis())
+            .unwrap_or(u64::MAX),
     };
     // Read before the claim is asked for, so that the way back of its answer counts against the time left.
     let asked = BootTime::now();
-    let prevented = |how| environment.metrics.duplicates_prevented.with_label_values(&[vendor.as_str(), how]).inc();
+    let prevented = |how| {
+        environment
+            .metrics
+            .duplicates_prevented
+            .with_label_values(&[vendor.as_str(), how])
+            .inc()
+    };
     match environment.db.claim(&claim, &prepared.body).await? {
         Claimed::Claimed { remaining } => {
             let left = remaining.saturating_sub(asked.elapsed());
             // Killed here: the row stands as claimed and becomes unknown after its deadline.
             if left.is_zero() {
-                return Ok(Run::retry("the send deadline passed before the request could be sent")
-                    .with_fact(Fact::new(prepared.token, LedgerState::NotSent)));
+                return Ok(
+                    Run::retry("the send deadline passed before the request could be sent")
+                        .with_fact(Fact::new(prepared.token, LedgerState::NotSent)),
+                );
             }
             let answer = send(left).await;
             // Killed here: the vendor may have it and nobody knows: unknown after the deadline.
@@ -93,9 +105,10 @@ pub async fn pay(
             prevented("stale");
             Ok(Run::later(Duration::ZERO))
         }
-        Claimed::NotNow(why) => {
-            Ok(Run::later(settings.protocol.vendor_pause.min(Duration::from_secs(60))).with_detail(json!({ "why": why })))
-        }
+        Claimed::NotNow(why) => Ok(Run::later(
+            settings.protocol.vendor_pause.min(Duration::from_secs(60)),
+        )
+        .with_detail(json!({ "why": why }))),
         Claimed::LeaseTooShort => Ok(Run::later(Duration::ZERO)),
     }
 }
@@ -110,11 +123,22 @@ pub fn before_another(environment: &Environment, stage: Stage, item: &WorkItem) 
     {
         let mut fact = Fact::new(paid.token, LedgerState::Accepted);
         fact.promote = true;
-        return Some(accepted(environment, vendor, fact, task_id.clone(), paid.project_id.clone(), json!({})));
+        return Some(accepted(
+            environment,
+            vendor,
+            fact,
+            task_id.clone(),
+            paid.project_id.clone(),
+            json!({}),
+        ));
     }
     let bound = environment.settings.protocol.max_paid_attempts;
-    (item.failed_attempts >= bound)
-        .then(|| Run::give_up(Reason::AttemptsExhausted, format!("{bound} paid attempts have failed")))
+    (item.failed_attempts >= bound).then(|| {
+        Run::give_up(
+            Reason::AttemptsExhausted,
+            format!("{bound} paid attempts have failed"),
+        )
+    })
 }
 
 /// Our account at a vendor.
@@ -138,9 +162,17 @@ fn answered(
     let mut fact = Fact::new(prepared.token, LedgerState::Unknown);
     fact.answer = serde_json::to_value(&answer).ok();
     match answer {
-        SubmitAnswer::Accepted { task_id, project_id } => {
-            accepted(environment, vendor, fact, task_id, project_id, prepared.metadata.clone())
-        }
+        SubmitAnswer::Accepted {
+            task_id,
+            project_id,
+        } => accepted(
+            environment,
+            vendor,
+            fact,
+            task_id,
+            project_id,
+            prepared.metadata.clone(),
+        ),
         SubmitAnswer::NotSent { reason } => {
             fact.state = LedgerState::NotSent;
             Run::retry(reason).with_fact(fact)
@@ -151,17 +183,26 @@ fn answered(
         }
         SubmitAnswer::Misconfigured { reason } => {
             fact.state = LedgerState::Rejected;
-            Run::later(protocol.vendor_pause).with_fact(fact).pausing(reason)
+            Run::later(protocol.vendor_pause)
+                .with_fact(fact)
+                .pausing(reason)
         }
-        SubmitAnswer::Throttled { limit, retry_after, reason } => {
-            let after = retry_after.unwrap_or_else(|| throttle_delay(environment, limit, item.tries));
+        SubmitAnswer::Throttled {
+            limit,
+            retry_after,
+            reason,
+        } => {
+            let after =
+                retry_after.unwrap_or_else(|| throttle_delay(environment, limit, item.tries));
             unknown(stage, after, reason).with_fact(fact)
         }
         SubmitAnswer::Unknown { reason, .. } => {
             let after = match vendor {
                 Vendor::Sync => protocol.sync_replay_schedule.delay(item.tries),
                 // Searches count from the deadline on: until then the request may still arrive.
-                Vendor::Ghostcut => protocol.send_deadline + protocol.ghostcut_search_schedule.delay(0),
+                Vendor::Ghostcut => {
+                    protocol.send_deadline + protocol.ghostcut_search_schedule.delay(0)
+                }
             };
             unknown(stage, after, reason).with_fact(fact)
         }
@@ -178,7 +219,11 @@ pub fn accepted(
     project_id: Option<String>,
     mut metadata: Value,
 ) -> Run {
-    let first_poll = environment.settings.protocol.poll_schedule(poll_stage(vendor)).delay(0);
+    let first_poll = environment
+        .settings
+        .protocol
+        .poll_schedule(poll_stage(vendor))
+        .delay(0);
     if vendor == Vendor::Ghostcut
         && let Some(keys) = metadata.as_object_mut()
         && let Some(project) = &project_id
@@ -197,7 +242,10 @@ fn unknown(stage: Stage, after: Duration, reason: String) -> Run {
     let detail = json!({ "error": reason });
     match stage {
         Stage::InpaintSubmit => Run::advance(Event::AnswerLost, after).with_detail(detail),
-        _ => Run::new(shared::domain::outcome::Outcome::Retry { after: Some(after), error: reason }),
+        _ => Run::new(shared::domain::outcome::Outcome::Retry {
+            after: Some(after),
+            error: reason,
+        }),
     }
 }
 

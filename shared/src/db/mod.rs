@@ -31,8 +31,10 @@ use diesel_async::pooled_connection::{
 };
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _};
 use futures::FutureExt as _;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::DatabaseConfig;
+use crate::telemetry::chain;
 
 /// Channel on which intake and workers say that something became due. A hint: dispatch is right without it.
 pub const DUE_CHANNEL: &str = "ghostfleet_due";
@@ -169,6 +171,30 @@ impl Db {
         let mut connection = self.connection().await?;
         connection.batch_execute("SELECT 1").await?;
         Ok(())
+    }
+}
+
+/// Between tries to reach a database that is away.
+const AWAY_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Calls until the answer is not "the database is away"; `None` when told to give up. A query is never cut off half-way.
+pub async fn retry_while_away<T, F: Future<Output = DbResult<T>>>(
+    give_up: &CancellationToken,
+    call: impl Fn() -> F,
+) -> Option<DbResult<T>> {
+    loop {
+        match call().await {
+            Err(error) if error.is_transient() => {
+                tracing::warn!(
+                    error = chain(&error),
+                    "the database is away; keeping what is in hand"
+                );
+                give_up
+                    .run_until_cancelled(tokio::time::sleep(AWAY_WAIT))
+                    .await?;
+            }
+            answered => return Some(answered),
+        }
     }
 }
 

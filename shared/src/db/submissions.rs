@@ -152,7 +152,8 @@ impl Db {
         Ok(rows)
     }
 
-    /// A page of submissions at the vendor that no stage follows, oldest first.
+    /// A page of submissions at the vendor that no stage follows, oldest first. A parked stage waits for a person's decision,
+    /// which a swept failure would pre-empt.
     ///
     /// # Errors
     /// When the database is away.
@@ -168,7 +169,7 @@ impl Db {
             "SELECT token, job_id, state, vendor_task_id AS task_id, claimed_at FROM submissions s \
              WHERE vendor = $1 AND account = $2 AND claimed_at > coalesce($3, '-infinity') \
              AND (state IN ('accepted', 'redoing') AND NOT EXISTS ( \
-                      SELECT FROM job_stages st WHERE st.job_id = s.job_id AND st.state IN ('waiting', 'dispatched') \
+                      SELECT FROM job_stages st WHERE st.job_id = s.job_id AND st.state <> 'dead' \
                       AND starts_with(st.stage, CASE s.vendor WHEN 'sync' THEN 'lipsync.' ELSE 'inpaint.' END)) \
                   OR state = 'duplicate' AND work_state = 'pending') \
              ORDER BY claimed_at LIMIT $4",

@@ -218,7 +218,10 @@ mod tests {
         let delays: Vec<_> = (0..6).map(|step| schedule.delay(step).as_secs()).collect();
         assert_eq!(delays, [10, 10, 30, 60, 60, 60]);
         let at = |seconds| schedule.delay_at(Duration::from_secs(seconds)).as_secs();
-        assert_eq!([at(0), at(10), at(20), at(49), at(50), at(5000)], [10, 10, 30, 30, 60, 60]);
+        assert_eq!(
+            [at(0), at(10), at(20), at(49), at(50), at(5000)],
+            [10, 10, 30, 30, 60, 60]
+        );
         assert!(matches!(
             "".parse::<Schedule>(),
             Err(InvalidSchedule::Empty)

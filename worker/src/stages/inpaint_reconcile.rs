@@ -33,19 +33,32 @@ pub(super) async fn run(environment: &Environment, item: &WorkItem) -> Result<Ru
     let protocol = &environment.settings.protocol;
     // 3006 is the vendor's own word that it did not take the request: one look after the wait is enough.
     let refused = submission.answer["class"] == "throttled";
-    let needed = if refused { 1 } else { protocol.ghostcut_search_schedule.len() };
+    let needed = if refused {
+        1
+    } else {
+        protocol.ghostcut_search_schedule.len()
+    };
     let made = submission.searches.unsigned_abs();
-    let last = submission.last_searched_at.unwrap_or(submission.send_deadline);
+    let last = submission
+        .last_searched_at
+        .unwrap_or(submission.send_deadline);
 
     let (due, deciding) = if made < needed {
-        let wait = if refused { Duration::ZERO } else { protocol.ghostcut_search_schedule.delay(made) };
+        let wait = if refused {
+            Duration::ZERO
+        } else {
+            protocol.ghostcut_search_schedule.delay(made)
+        };
         (last + delta(wait), refused)
     } else {
         let deleted = match delete_source(environment, submission).await? {
             Ok(deleted) => deleted,
             Err(run) => return Ok(run),
         };
-        (last.max(deleted) + delta(protocol.ghostcut_settle_time), true)
+        (
+            last.max(deleted) + delta(protocol.ghostcut_settle_time),
+            true,
+        )
     };
     if let Ok(left) = (due - item.now).to_std()
         && !left.is_zero()
@@ -62,26 +75,54 @@ async fn search(
     deciding: bool,
     refused: bool,
 ) -> Result<Run, DbError> {
+    // The answer named a project but no work: ask for it first.
+    if let Some(project) = submission.answer["hint"].as_str()
+        && let Ok(works) = environment
+            .ghostcut
+            .status_by_projects(&[project.to_owned()])
+            .await
+        && let Some(work) = works.first()
+    {
+        return Ok(adopt(environment, item, submission, work, &[]));
+    }
     let (from, to) = (submission.claimed_at - AROUND, item.now + AROUND);
-    let works = match environment.ghostcut.list(from.timestamp_millis(), to.timestamp_millis()).await {
+    let works = match environment
+        .ghostcut
+        .list(from.timestamp_millis(), to.timestamp_millis())
+        .await
+    {
         Ok(works) => works,
         Err(error) => return Ok(not_answered(environment, &error, item.tries)),
     };
     let marker = marker(item.job_id, submission.attempt, submission.token);
-    let mut found: Vec<&Work> = works.iter().filter(|work| is_ours(work, submission, &marker)).collect();
+    let mut found: Vec<&Work> = works
+        .iter()
+        .filter(|work| is_ours(work, submission, &marker))
+        .collect();
     found.sort_by_key(|work| worth(&work.state));
     if let Some((best, others)) = found.split_first() {
         return Ok(adopt(environment, item, submission, best, others));
     }
     environment.db.record_search(submission.token).await?;
     if !deciding {
-        let next = environment.settings.protocol.ghostcut_search_schedule.delay(submission.searches.unsigned_abs() + 1);
+        let next = environment
+            .settings
+            .protocol
+            .ghostcut_search_schedule
+            .delay(submission.searches.unsigned_abs() + 1);
         return Ok(Run::later(next));
     }
     let account = &environment.settings.ghostcut.account;
-    let known = environment.db.search_controls(Vendor::Ghostcut, account, from, item.now).await?;
-    let controls = works.iter().filter(|work| known.iter().any(|known| known.task_id == work.task_id)).count();
-    let detail = json!({ "searches": submission.searches + 1, "listed": works.len(), "controls": controls });
+    let known = environment
+        .db
+        .search_controls(Vendor::Ghostcut, account, from, item.now)
+        .await?;
+    let controls = works
+        .iter()
+        .filter(|work| known.iter().any(|known| known.task_id == work.task_id))
+        .count();
+    let detail =
+        json!({ "searches": submission.searches + 1, "listed": works.len(), "controls": controls });
     if controls == 0 && !refused {
         return Ok(Run::park(
             Reason::OutcomeUndecided,
@@ -108,18 +149,35 @@ async fn delete_source(
         return Ok(Err(store_failed(&error)));
     }
     // Killed here: the object is deleted again and the settle time counts from then.
-    let deleted = environment.db.record_source_deleted(submission.token).await?;
+    let deleted = environment
+        .db
+        .record_source_deleted(submission.token)
+        .await?;
     Ok(Ok(deleted.unwrap_or(submission.send_deadline)))
 }
 
-fn adopt(environment: &Environment, item: &WorkItem, submission: &Submission, best: &Work, others: &[&Work]) -> Run {
+fn adopt(
+    environment: &Environment,
+    item: &WorkItem,
+    submission: &Submission,
+    best: &Work,
+    others: &[&Work],
+) -> Run {
     let vendor = Vendor::Ghostcut.as_str();
-    environment.metrics.duplicates_prevented.with_label_values(&[vendor, "adopted"]).inc();
+    environment
+        .metrics
+        .duplicates_prevented
+        .with_label_values(&[vendor, "adopted"])
+        .inc();
     if !others.is_empty() {
         let ids: Vec<_> = others.iter().map(|work| work.task_id.as_str()).collect();
         tracing::error!(job.id = %item.job_id, submission.token = %submission.token, works = ?ids,
             "GhostCut has more than one work for one submission: paid twice");
-        environment.metrics.duplicate_submissions.with_label_values(&[vendor]).inc_by(ids.len() as u64);
+        environment
+            .metrics
+            .duplicate_submissions
+            .with_label_values(&[vendor])
+            .inc_by(ids.len() as u64);
     }
     let metadata = match source::spec(item) {
         Ok(spec) => {
@@ -129,8 +187,15 @@ fn adopt(environment: &Environment, item: &WorkItem, submission: &Submission, be
         Err(_) => json!({}),
     };
     let fact = Fact::new(submission.token, LedgerState::Accepted);
-    accepted(environment, Vendor::Ghostcut, fact, best.task_id.clone(), best.project_id.clone(), metadata)
-        .with_detail(json!({ "adopted": best.task_id, "others": others.len() }))
+    accepted(
+        environment,
+        Vendor::Ghostcut,
+        fact,
+        best.task_id.clone(),
+        best.project_id.clone(),
+        metadata,
+    )
+    .with_detail(json!({ "adopted": best.task_id, "others": others.len() }))
 }
 
 /// Success before pending before failed.
@@ -163,8 +228,13 @@ mod tests {
             code: "20".to_owned(),
             detail: String::new(),
         };
-        let pending = WorkState::Pending { progress: None, unrecognised: None };
-        let succeeded = WorkState::Succeeded { result_url: String::new() };
+        let pending = WorkState::Pending {
+            progress: None,
+            unrecognised: None,
+        };
+        let succeeded = WorkState::Succeeded {
+            result_url: String::new(),
+        };
         assert!(worth(&succeeded) < worth(&pending) && worth(&pending) < worth(&failed));
     }
 }

@@ -7,7 +7,10 @@ use super::poll;
 use crate::environment::Environment;
 use crate::settle::Run;
 
-pub(super) async fn run(environment: &Environment, items: &[WorkItem]) -> Result<Vec<Run>, DbError> {
+pub(super) async fn run(
+    environment: &Environment,
+    items: &[WorkItem],
+) -> Result<Vec<Run>, DbError> {
     let answer = environment.sync.status(&poll::task_ids(items)).await;
     poll::run(environment, Stage::LipsyncPoll, items, answer).await
 }

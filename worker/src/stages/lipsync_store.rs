@@ -9,6 +9,9 @@ use crate::environment::Environment;
 use crate::settle::Run;
 
 pub(super) async fn run(environment: &Environment, item: &WorkItem) -> Run {
-    let key = Key::LipsyncResult { user: item.user_id, job: item.job_id };
+    let key = Key::LipsyncResult {
+        user: item.user_id,
+        job: item.job_id,
+    };
     store::run(environment, Stage::LipsyncStore, item, key).await
 }

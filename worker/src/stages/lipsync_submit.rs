@@ -38,48 +38,83 @@ pub(super) async fn run(environment: &Environment, item: &WorkItem) -> Result<Ru
         Ok(prepared) => prepared,
         Err(error) => return Ok(store_failed(&error)),
     };
-    pay(environment, Stage::LipsyncSubmit, item, &prepared, async |budget| {
-        environment.sync.create(&prepared.body, &prepared.token.to_string(), budget).await
-    })
+    pay(
+        environment,
+        Stage::LipsyncSubmit,
+        item,
+        &prepared,
+        async |budget| {
+            environment
+                .sync
+                .create(&prepared.body, &prepared.token.to_string(), budget)
+                .await
+        },
+    )
     .await
 }
 
-async fn prepare(environment: &Environment, item: &WorkItem, spec: &JobSpec) -> Result<Prepared, StorageError> {
+async fn prepare(
+    environment: &Environment,
+    item: &WorkItem,
+    spec: &JobSpec,
+) -> Result<Prepared, StorageError> {
     let token = Uuid::new_v4();
     let video_url = source::vendor_url(environment, &spec.video).await?;
     let mut audio = Vec::with_capacity(spec.audio.len());
     for input in &spec.audio {
-        audio.push((input.ref_id.as_str(), source::vendor_url(environment, &input.location).await?));
+        audio.push((
+            input.ref_id.as_str(),
+            source::vendor_url(environment, &input.location).await?,
+        ));
     }
     let api = &environment.settings.sync;
     let body = CreateRequest {
         model: &api.model,
         video_url: &video_url,
-        audio: audio.iter().map(|(ref_id, url)| (*ref_id, url.as_str())).collect(),
-        segments: spec.segments.iter().map(|segment| segment.to_json()).collect(),
+        audio: audio
+            .iter()
+            .map(|(ref_id, url)| (*ref_id, url.as_str()))
+            .collect(),
+        segments: spec
+            .segments
+            .iter()
+            .map(|segment| segment.to_json())
+            .collect(),
         sync_mode: &api.mode,
         webhook_url: None,
         output_file_name: &marker(item.job_id, item.attempts + 1, token),
         project_id: None,
     }
     .to_bytes();
-    Ok(Prepared { token, body, source_key: None, source_url: Some(video_url), metadata: json!({}) })
+    Ok(Prepared {
+        token,
+        body,
+        source_key: None,
+        source_url: Some(video_url),
+        metadata: json!({}),
+    })
 }
 
 /// The outcome is unknown: ask about the id the vendor hinted at, else send again under the key, else search.
-async fn clear_up(environment: &Environment, item: &WorkItem, submission: &Submission) -> Result<Run, DbError> {
+async fn clear_up(
+    environment: &Environment,
+    item: &WorkItem,
+    submission: &Submission,
+) -> Result<Run, DbError> {
     let hint = submission.answer["hint"].as_str();
     if let Some(id) = hint
         && let Ok(work) = environment.sync.get(id).await
     {
         return Ok(adopt(environment, submission, work.task_id));
     }
-    let window = TimeDelta::from_std(environment.settings.protocol.sync_replay_window).unwrap_or(TimeDelta::MAX);
+    let window = TimeDelta::from_std(environment.settings.protocol.sync_replay_window)
+        .unwrap_or(TimeDelta::MAX);
     if item.now - submission.claimed_at >= window {
         return search(environment, item, submission).await;
     }
     if environment.db.paid_stopped().await?.is_some() {
-        return Ok(Run::later(Duration::from_secs(60)).with_detail(json!({ "why": "paid sends are stopped" })));
+        return Ok(Run::later(Duration::from_secs(60))
+            .with_detail(json!({ "why": "paid sends are stopped" })));
     }
     Ok(replay(environment, item, submission).await)
 }
@@ -88,12 +123,18 @@ async fn replay(environment: &Environment, item: &WorkItem, submission: &Submiss
     let protocol = &environment.settings.protocol;
     let key = submission.token.to_string();
     let budget = protocol.send_deadline;
-    let answer = environment.sync.create(&submission.request_body, &key, budget).await;
+    let answer = environment
+        .sync
+        .create(&submission.request_body, &key, budget)
+        .await;
     let mut fact = Fact::new(submission.token, LedgerState::Unknown);
     fact.answer = serde_json::to_value(&answer).ok();
     let again = |after: Duration, error: String, fact: Option<Fact>| Run {
         fact,
-        ..Run::new(Outcome::Retry { after: Some(after), error })
+        ..Run::new(Outcome::Retry {
+            after: Some(after),
+            error,
+        })
     };
     let next = protocol.sync_replay_schedule.delay(item.tries + 1);
     match answer {
@@ -105,7 +146,11 @@ async fn replay(environment: &Environment, item: &WorkItem, submission: &Submiss
         // Says nothing about the first send, whose outcome stays unknown.
         SubmitAnswer::NotSent { reason } => again(next, reason, None),
         SubmitAnswer::Misconfigured { reason } => Run::later(protocol.vendor_pause).pausing(reason),
-        SubmitAnswer::Throttled { retry_after, reason, .. } => again(
+        SubmitAnswer::Throttled {
+            retry_after,
+            reason,
+            ..
+        } => again(
             retry_after.unwrap_or_else(|| protocol.throttle_schedule.delay(item.tries)),
             reason,
             Some(fact),
@@ -115,17 +160,29 @@ async fn replay(environment: &Environment, item: &WorkItem, submission: &Submiss
 }
 
 /// Too old to be replayed: the key may be forgotten. The list shows input URLs.
-async fn search(environment: &Environment, item: &WorkItem, submission: &Submission) -> Result<Run, DbError> {
+async fn search(
+    environment: &Environment,
+    item: &WorkItem,
+    submission: &Submission,
+) -> Result<Run, DbError> {
     let around = TimeDelta::minutes(15);
-    let (from, to) = (submission.claimed_at - around, submission.send_deadline + around);
-    let works = match environment.sync.list(from.timestamp_millis(), to.timestamp_millis()).await {
+    let (from, to) = (
+        submission.claimed_at - around,
+        submission.send_deadline + around,
+    );
+    let works = match environment
+        .sync
+        .list(from.timestamp_millis(), to.timestamp_millis())
+        .await
+    {
         Ok(works) => works,
         Err(error) => return Ok(not_answered(environment, &error, item.tries)),
     };
     environment.db.record_search(submission.token).await?;
     let marker = marker(item.job_id, submission.attempt, submission.token);
     let found = works.into_iter().find(|work| {
-        work.name.as_deref() == Some(marker.as_str()) || work.source_url.is_some() && work.source_url == submission.source_url
+        work.name.as_deref() == Some(marker.as_str())
+            || work.source_url.is_some() && work.source_url == submission.source_url
     });
     Ok(match found {
         Some(work) => adopt(environment, submission, work.task_id),
@@ -137,7 +194,11 @@ async fn search(environment: &Environment, item: &WorkItem, submission: &Submiss
 }
 
 fn adopt(environment: &Environment, submission: &Submission, task_id: String) -> Run {
-    environment.metrics.duplicates_prevented.with_label_values(&[Vendor::Sync.as_str(), "adopted"]).inc();
+    environment
+        .metrics
+        .duplicates_prevented
+        .with_label_values(&[Vendor::Sync.as_str(), "adopted"])
+        .inc();
     let fact = Fact::new(submission.token, LedgerState::Accepted);
     accepted(environment, Vendor::Sync, fact, task_id, None, json!({}))
 }

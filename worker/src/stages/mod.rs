@@ -31,7 +31,11 @@ const CLAIM_GRACE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// When the database is away: nothing is known then, and the message is to be kept.
-pub async fn run(environment: &Environment, stage: Stage, items: &[WorkItem]) -> Result<Vec<Run>, DbError> {
+pub async fn run(
+    environment: &Environment,
+    stage: Stage,
+    items: &[WorkItem],
+) -> Result<Vec<Run>, DbError> {
     match stage {
         Stage::LipsyncPoll => return lipsync_poll::run(environment, items).await,
         Stage::InpaintPoll => return inpaint_poll::run(environment, items).await,
@@ -61,7 +65,8 @@ fn resume(submission: &Submission, item: &WorkItem) -> Option<Run> {
             Some(match until.to_std() {
                 // Its owner may still be sending.
                 Ok(left) => Run::later(left + CLAIM_GRACE),
-                Err(_) => Run::later(Duration::ZERO).with_fact(Fact::new(submission.token, LedgerState::Unknown)),
+                Err(_) => Run::later(Duration::ZERO)
+                    .with_fact(Fact::new(submission.token, LedgerState::Unknown)),
             })
         }
         LedgerState::Unknown => None,
@@ -71,7 +76,9 @@ fn resume(submission: &Submission, item: &WorkItem) -> Option<Run> {
 
 /// The submission that keeps another from being opened, if there is one.
 fn live(item: &WorkItem) -> Option<&Submission> {
-    item.submission.as_ref().filter(|submission| submission.state.occupies())
+    item.submission
+        .as_ref()
+        .filter(|submission| submission.state.occupies())
 }
 
 /// What a failed free call means for every job it was made for.
@@ -82,7 +89,9 @@ fn not_answered(environment: &Environment, error: &VendorError, tries: u32) -> R
         ErrorClass::Throttled { retry_after } => {
             Run::later(retry_after.unwrap_or_else(|| protocol.throttle_schedule.delay(tries)))
         }
-        ErrorClass::Transient | ErrorClass::NotFound | ErrorClass::Protocol => Run::retry(chain(error)),
+        ErrorClass::Transient | ErrorClass::NotFound | ErrorClass::Protocol => {
+            Run::retry(chain(error))
+        }
     }
 }
 

@@ -22,7 +22,10 @@ const UNRECOGNISED_FOR: Duration = Duration::from_secs(3600);
 
 /// The vendor ids to ask for.
 pub(super) fn task_ids(items: &[WorkItem]) -> Vec<String> {
-    items.iter().filter_map(|item| item.submission.as_ref()?.task_id.clone()).collect()
+    items
+        .iter()
+        .filter_map(|item| item.submission.as_ref()?.task_id.clone())
+        .collect()
 }
 
 /// Says what each job's work came to.
@@ -35,12 +38,17 @@ pub(super) async fn run(
     let mut runs = Vec::with_capacity(items.len());
     for item in items {
         let run = match (&answer, &item.submission) {
-            (_, None) => Run::give_up(Reason::InternalError, "polling a job that has no submission"),
+            (_, None) => Run::give_up(
+                Reason::InternalError,
+                "polling a job that has no submission",
+            ),
             (Err(error), Some(_)) => not_answered(environment, error, item.tries),
-            (Ok(works), Some(submission)) => match works.iter().find(|work| is_of(work, submission)) {
-                Some(work) => decide(environment, stage, item, submission, work).await?,
-                None => missing(environment, stage, item),
-            },
+            (Ok(works), Some(submission)) => {
+                match works.iter().find(|work| is_of(work, submission)) {
+                    Some(work) => decide(environment, stage, item, submission, work).await?,
+                    None => missing(environment, stage, item),
+                }
+            }
         };
         runs.push(run);
     }
@@ -49,7 +57,9 @@ pub(super) async fn run(
 
 fn is_of(work: &Work, submission: &Submission) -> bool {
     submission.task_id.as_ref() == Some(&work.task_id)
-        || submission.imported && submission.task_id.is_some() && submission.task_id == work.project_id
+        || submission.imported
+            && submission.task_id.is_some()
+            && submission.task_id == work.project_id
 }
 
 async fn decide(
@@ -64,9 +74,13 @@ async fn decide(
     fact.task_id = Some(work.task_id.clone());
     fact.project_id.clone_from(&work.project_id);
     // A project's id was all we had, or a redo was under way: note what is known now, then look again.
-    let changed = submission.task_id.as_ref() != Some(&work.task_id) || submission.state == LedgerState::Redoing;
+    let changed = submission.task_id.as_ref() != Some(&work.task_id)
+        || submission.state == LedgerState::Redoing;
     Ok(match &work.state {
-        WorkState::Pending { progress, unrecognised } => {
+        WorkState::Pending {
+            progress,
+            unrecognised,
+        } => {
             let run = pending(environment, stage, item, *progress, unrecognised.as_deref());
             if changed { run.with_fact(fact) } else { run }
         }
@@ -76,8 +90,16 @@ async fn decide(
             fact.answer = Some(json!({ "result_url": result_url }));
             Run::advance(Event::Succeeded, Duration::ZERO).with_fact(fact)
         }
-        WorkState::Failed { class, code, detail } => {
-            let error = if detail.is_empty() { format!("code {code}") } else { format!("{detail} (code {code})") };
+        WorkState::Failed {
+            class,
+            code,
+            detail,
+        } => {
+            let error = if detail.is_empty() {
+                format!("code {code}")
+            } else {
+                format!("{detail} (code {code})")
+            };
             fact.state = LedgerState::Failed;
             fact.answer = Some(json!({ "code": code, "detail": detail }));
             failed(environment, stage, item, submission, fact, *class, error).await?
@@ -101,7 +123,10 @@ fn pending(
         Stage::InpaintPoll => Some(progress::inpaint_percentage(percent)),
         _ => None,
     };
-    Run::new(Outcome::Later { after: next_poll(environment, stage, item), progress: shown })
+    Run::new(Outcome::Later {
+        after: next_poll(environment, stage, item),
+        progress: shown,
+    })
 }
 
 fn missing(environment: &Environment, stage: Stage, item: &WorkItem) -> Run {
@@ -112,7 +137,11 @@ fn missing(environment: &Environment, stage: Stage, item: &WorkItem) -> Run {
 }
 
 fn next_poll(environment: &Environment, stage: Stage, item: &WorkItem) -> Duration {
-    environment.settings.protocol.poll_schedule(stage).delay_at(item.in_stage)
+    environment
+        .settings
+        .protocol
+        .poll_schedule(stage)
+        .delay_at(item.in_stage)
 }
 
 async fn failed(
@@ -137,7 +166,9 @@ async fn failed(
                 Run::give_up(Reason::AttemptsExhausted, error).with_fact(fact)
             }
         }
-        FailureClass::Redo if submission.redos < protocol.max_redos => redo(environment, stage, item, submission, error).await?,
+        FailureClass::Redo if submission.redos < protocol.max_redos => {
+            redo(environment, stage, item, submission, error).await?
+        }
         // Points ran out before the work was started. Worth another run of the same work as soon as there are points.
         FailureClass::Unpaid => match environment.ghostcut.balance().await {
             Ok(points) if points > 0.0 => redo(environment, stage, item, submission, error).await?,
@@ -164,18 +195,29 @@ async fn redo(
     submission: &Submission,
     error: String,
 ) -> Result<Run, DbError> {
-    let wait = Run::later(next_poll(environment, stage, item)).with_detail(json!({ "redo_of": error }));
-    let Some(task_id) = &submission.task_id else { return Ok(wait) };
+    let wait =
+        Run::later(next_poll(environment, stage, item)).with_detail(json!({ "redo_of": error }));
+    let Some(task_id) = &submission.task_id else {
+        return Ok(wait);
+    };
     if let Err(error) = restore_source(environment, item, submission).await {
         return Ok(Run::retry(shared::telemetry::chain(&error)));
     }
     let context = settle::Context {
         actor: &environment.settings.actor,
-        account: stage.vendor().map_or("", |vendor| account(environment, vendor)),
+        account: stage
+            .vendor()
+            .map_or("", |vendor| account(environment, vendor)),
         protocol: &environment.settings.protocol,
         jitter: 1.0,
     };
-    let mut claim = settlement(stage, item, wait.clone().with_fact(Fact::new(submission.token, LedgerState::Redoing)), context);
+    let mut claim = settlement(
+        stage,
+        item,
+        wait.clone()
+            .with_fact(Fact::new(submission.token, LedgerState::Redoing)),
+        context,
+    );
     // The move comes with the run's own settlement, after the vendor was asked.
     claim.r#move = None;
     let verdict = environment.db.settle(&claim).await?;
@@ -183,7 +225,10 @@ async fn redo(
         return Ok(wait);
     }
     // Killed here, or the answer lost: the next poll shows whether the work runs.
-    let answer = environment.ghostcut.redo(task_id, environment.settings.protocol.send_deadline).await;
+    let answer = environment
+        .ghostcut
+        .redo(task_id, environment.settings.protocol.send_deadline)
+        .await;
     if !matches!(answer, SubmitAnswer::Accepted { .. }) {
         tracing::warn!(job.id = %item.job_id, submission.token = %submission.token, ?answer, "redo was not confirmed");
     }
@@ -191,7 +236,11 @@ async fn redo(
 }
 
 /// The vendor fetches the source again.
-async fn restore_source(environment: &Environment, item: &WorkItem, submission: &Submission) -> Result<(), StorageError> {
+async fn restore_source(
+    environment: &Environment,
+    item: &WorkItem,
+    submission: &Submission,
+) -> Result<(), StorageError> {
     if let (Some(key), Ok(spec)) = (&submission.source_key, source::spec(item))
         && environment.storage.head(key).await?.is_none()
     {

@@ -26,10 +26,20 @@ pub(super) async fn run(environment: &Environment, item: &WorkItem) -> Run {
         container: source::container_of(&spec.video),
     };
     let url = spec.video.to_text();
-    match transfer(&environment.fetcher, &environment.storage, &url, &key, MediaKind::Video).await {
+    match transfer(
+        &environment.fetcher,
+        &environment.storage,
+        &url,
+        &key,
+        MediaKind::Video,
+    )
+    .await
+    {
         Ok(_) => Run::advance(Event::Imported, Duration::ZERO),
         Err(error) => match error.class() {
-            TransferClass::Gone | TransferClass::Invalid => Run::fail(Reason::InputUnreadable, chain(&error)),
+            TransferClass::Gone | TransferClass::Invalid => {
+                Run::fail(Reason::InputUnreadable, chain(&error))
+            }
             TransferClass::Transient | TransferClass::Storage => Run::retry(chain(&error)),
         },
     }

@@ -18,26 +18,46 @@ pub(super) async fn run(environment: &Environment, stage: Stage, item: &WorkItem
         Ok(spec) => spec,
         Err(error) => return Run::fail(Reason::InvalidJob, error),
     };
-    let url = item.submission.as_ref().and_then(|submission| submission.answer["result_url"].as_str());
+    let url = item
+        .submission
+        .as_ref()
+        .and_then(|submission| submission.answer["result_url"].as_str());
     let Some(url) = url else {
         return Run::advance(Event::ResultGone, Duration::ZERO);
     };
     let (has_segments, has_effects) = (spec.has_segments(), spec.has_effects());
-    match transfer(&environment.fetcher, &environment.storage, url, &key, MediaKind::Video).await {
+    match transfer(
+        &environment.fetcher,
+        &environment.storage,
+        url,
+        &key,
+        MediaKind::Video,
+    )
+    .await
+    {
         Ok(_) => {
-            let event = Event::Stored { effects: has_effects && stage == Stage::LipsyncStore };
-            let stored =
-                StoredResult { url: environment.storage.object_url(&key.to_string()), has_segments, has_effects };
-            Run { stored: Some(stored), ..Run::advance(event, Duration::ZERO) }
+            let event = Event::Stored {
+                effects: has_effects && stage == Stage::LipsyncStore,
+            };
+            let stored = StoredResult {
+                url: environment.storage.object_url(&key.to_string()),
+                has_segments,
+                has_effects,
+            };
+            Run {
+                stored: Some(stored),
+                ..Run::advance(event, Duration::ZERO)
+            }
         }
         Err(error) => {
             let protocol = &environment.settings.protocol;
             let tries_left = item.tries + 1 < protocol.max_tries;
             match error.class() {
                 // The vendor signs a fresh URL on every status call.
-                TransferClass::Gone if tries_left => {
-                    Run::advance(Event::ResultGone, protocol.retry_first.saturating_mul(item.tries))
-                }
+                TransferClass::Gone if tries_left => Run::advance(
+                    Event::ResultGone,
+                    protocol.retry_first.saturating_mul(item.tries),
+                ),
                 TransferClass::Gone => Run::give_up(Reason::TriesExhausted, chain(&error)),
                 TransferClass::Invalid => Run::give_up(Reason::InvalidResult, chain(&error)),
                 TransferClass::Transient | TransferClass::Storage => Run::retry(chain(&error)),

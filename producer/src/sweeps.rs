@@ -1,0 +1,250 @@
+//! Small loops that make recovery an everyday path: claims that were never settled, submissions that no stage follows, and the
+//! counts behind the fleet-wide gauges. Idempotent, paged, bounded by what is alive.
+
+use std::time::Duration;
+
+use prometheus::{
+    GaugeVec, IntGauge, IntGaugeVec, Opts, Registry, register_gauge_vec_with_registry,
+    register_int_gauge_vec_with_registry, register_int_gauge_with_registry,
+};
+use serde_json::json;
+use shared::db::{AliveSubmission, Db, DbError, Fact, NewEvent, Settlement};
+use shared::domain::answer::{Work, WorkState};
+use shared::domain::{LedgerState, Stage, StageState, Vendor};
+use shared::telemetry::chain;
+use shared::vendor::{VendorError, ghostcut, sync};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::DispatchConfig;
+use crate::dispatcher::Accounts;
+
+/// Submissions asked about in one call.
+const PAGE: i64 = 100;
+/// After its deadline a claim has had the time to be settled by its owner.
+const CLAIM_GRACE: Duration = Duration::from_secs(60);
+
+/// Follows submissions that no stage follows.
+pub struct LedgerSweep {
+    /// Database.
+    pub db: Db,
+    /// Sync.so.
+    pub sync: sync::Client,
+    /// GhostCut.
+    pub ghostcut: ghostcut::Client,
+    /// Our accounts.
+    pub accounts: Accounts,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum SweepError {
+    #[error(transparent)]
+    Db(#[from] DbError),
+    #[error(transparent)]
+    Vendor(#[from] VendorError),
+}
+
+impl LedgerSweep {
+    /// Sweeps until told to stop.
+    pub async fn run(self, every: Duration, stop: CancellationToken) {
+        loop {
+            let started = async {
+                match self.db.expire_claims(CLAIM_GRACE).await {
+                    Ok(0) => {}
+                    Ok(claims) => tracing::warn!(
+                        claims,
+                        "claims were never settled: their outcome is unknown"
+                    ),
+                    Err(error) => tracing::warn!(error = chain(&error), "cannot expire claims"),
+                }
+                for vendor in Vendor::ALL {
+                    if let Err(error) = self.follow(*vendor).await {
+                        tracing::warn!(%vendor, error = chain(&error), "cannot follow submissions");
+                    }
+                }
+                tokio::time::sleep(every).await;
+            };
+            if stop.run_until_cancelled(started).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn follow(&self, vendor: Vendor) -> Result<(), SweepError> {
+        let mut after = None;
+        loop {
+            let page = self
+                .db
+                .unfollowed(vendor, self.accounts.of(vendor), after, PAGE)
+                .await?;
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
+            after = Some(last.claimed_at);
+            let ids: Vec<String> = page
+                .iter()
+                .map(|submission| submission.task_id.clone())
+                .collect();
+            let works = match vendor {
+                Vendor::Sync => self.sync.status(&ids).await?,
+                Vendor::Ghostcut => self.ghostcut.status(&ids).await?,
+            };
+            for submission in &page {
+                if let Some(work) = works.iter().find(|work| work.task_id == submission.task_id) {
+                    self.note(vendor, submission, work).await?;
+                }
+            }
+            if page.len() < usize::try_from(PAGE).unwrap_or(usize::MAX) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Records how a work ended. Its job, if there still is one, goes its own way.
+    async fn note(
+        &self,
+        vendor: Vendor,
+        submission: &AliveSubmission,
+        work: &Work,
+    ) -> Result<(), DbError> {
+        let succeeded = match &work.state {
+            WorkState::Pending { .. } => return Ok(()),
+            WorkState::Succeeded { .. } => true,
+            WorkState::Failed { .. } => false,
+        };
+        if submission.state == LedgerState::Duplicate.as_str() {
+            return self
+                .db
+                .record_duplicate_end(submission.token, succeeded, work.charged)
+                .await;
+        }
+        let state = match (submission.state == LedgerState::Redoing.as_str(), succeeded) {
+            (true, _) => LedgerState::Accepted,
+            (false, true) => LedgerState::Succeeded,
+            (false, false) => LedgerState::Failed,
+        };
+        let mut fact = Fact::new(submission.token, state);
+        fact.charged = work.charged;
+        self.db
+            .settle(&Settlement {
+                job: submission.job_id,
+                stage: match vendor {
+                    Vendor::Sync => Stage::LipsyncPoll,
+                    Vendor::Ghostcut => Stage::InpaintPoll,
+                },
+                epoch: 0,
+                actor: "ledger-sweep".to_owned(),
+                fact: Some(fact),
+                r#move: None,
+                job_patch: None,
+                event: Some(NewEvent {
+                    kind: "swept",
+                    detail: json!({ "state": state }),
+                }),
+                pause: None,
+            })
+            .await?;
+        Ok(())
+    }
+}
+
+/// The fleet-wide gauges, counted on a timer and never by a scrape.
+pub struct Gauges {
+    backlog: IntGaugeVec,
+    oldest_due: GaugeVec,
+    in_flight: IntGaugeVec,
+    unknown: IntGaugeVec,
+    oldest_unknown: GaugeVec,
+    paid_stopped: IntGauge,
+}
+
+impl Gauges {
+    /// Registers the gauges.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let int = |name, help, labels: &[&str]| {
+            register_int_gauge_vec_with_registry!(Opts::new(name, help), labels, registry)
+        };
+        let float = |name, help, labels: &[&str]| {
+            register_gauge_vec_with_registry!(Opts::new(name, help), labels, registry)
+        };
+        Ok(Self {
+            backlog: int(
+                "stage_backlog",
+                "Unfinished jobs by stage and state",
+                &["stage", "state"],
+            )?,
+            oldest_due: float(
+                "stage_oldest_due_seconds",
+                "How long the oldest due job waits",
+                &["stage"],
+            )?,
+            in_flight: int(
+                "vendor_in_flight",
+                "Submissions from claim to final state",
+                &["vendor"],
+            )?,
+            unknown: int(
+                "submissions_unknown",
+                "Submissions whose outcome is unknown",
+                &["vendor"],
+            )?,
+            oldest_unknown: float(
+                "submissions_unknown_oldest_seconds",
+                "Age of the oldest of these",
+                &["vendor"],
+            )?,
+            paid_stopped: register_int_gauge_with_registry!(
+                "paid_sends_stopped",
+                "1 while the global stop of paid sends is on",
+                registry
+            )?,
+        })
+    }
+
+    /// Counts until told to stop.
+    pub async fn run(self, db: Db, config: DispatchConfig, stop: CancellationToken) {
+        loop {
+            let counted = async {
+                if let Err(error) = self.count(&db).await {
+                    tracing::warn!(error = chain(&error), "cannot count for the gauges");
+                }
+                tokio::time::sleep(config.gauge_interval).await;
+            };
+            if stop.run_until_cancelled(counted).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn count(&self, db: &Db) -> Result<(), DbError> {
+        let (backlog, ledger) = (db.backlog_gauges().await?, db.ledger_gauges().await?);
+        for stage in Stage::ALL.iter().map(|stage| stage.as_str()) {
+            let rows = || backlog.iter().filter(|row| row.stage == stage);
+            let oldest = rows().map(|row| row.oldest_due_seconds).fold(0.0, f64::max);
+            self.oldest_due.with_label_values(&[stage]).set(oldest);
+            for state in StageState::ALL.iter().map(|state| state.as_str()) {
+                let jobs = rows()
+                    .find(|row| row.state == state)
+                    .map_or(0, |row| row.jobs);
+                self.backlog.with_label_values(&[stage, state]).set(jobs);
+            }
+        }
+        for vendor in Vendor::ALL.iter().map(|vendor| vendor.as_str()) {
+            let row = ledger.iter().find(|row| row.vendor == vendor);
+            self.in_flight
+                .with_label_values(&[vendor])
+                .set(row.map_or(0, |row| row.in_flight));
+            self.unknown
+                .with_label_values(&[vendor])
+                .set(row.map_or(0, |row| row.unknown));
+            self.oldest_unknown
+                .with_label_values(&[vendor])
+                .set(row.map_or(0.0, |row| row.oldest_unknown_seconds));
+        }
+        self.paid_stopped
+            .set(i64::from(db.paid_stopped().await?.is_some()));
+        Ok(())
+    }
+}
