@@ -10,6 +10,7 @@ use axum::http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
 };
 use bytes::Bytes;
+use futures::StreamExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -292,6 +293,13 @@ fn walk(value: &mut Value, change: &mut impl FnMut(&mut serde_json::Map<String, 
     }
 }
 
+/// The end of a body that is cut short. hyper forgets what it has not yet written when a body fails,
+/// so the part before needs a moment to leave.
+pub(crate) async fn break_off<T>() -> Result<T, Hangup> {
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    Err(Hangup)
+}
+
 fn respond(reply: Reply, faults: &[Fault]) -> Response<Body> {
     let (content_type, body) = match reply.body {
         Payload::Empty => ("", Bytes::new()),
@@ -309,7 +317,10 @@ fn respond(reply: Reply, faults: &[Fault]) -> Response<Body> {
     let length = body.len();
     let content = match cut.filter(|cut| *cut < length) {
         None => Body::from(body),
-        Some(cut) => Body::from_stream(futures::stream::iter([Ok(body.slice(..cut)), Err(Hangup)])),
+        Some(cut) => {
+            let sent = futures::stream::iter([Ok(body.slice(..cut))]);
+            Body::from_stream(sent.chain(futures::stream::once(break_off())))
+        }
     };
     let mut response = Response::new(content);
     *response.status_mut() = reply.status;
