@@ -1,0 +1,10 @@
+//! Each documented rule and each fault, seen by a real HTTP client over TCP.
+
+mod control;
+mod ghostcut;
+mod ghostcut_faults;
+mod results;
+mod s3;
+mod support;
+mod sync_so;
+mod sync_so_faults;
