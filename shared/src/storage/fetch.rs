@@ -43,7 +43,8 @@ struct Reader {
     received: u64,
     max_bytes: u64,
     idle_timeout: Duration,
-    deadline: Instant,
+    total_timeout: Duration,
+    started: Instant,
 }
 
 impl Fetcher {
@@ -78,13 +79,13 @@ impl Fetcher {
     /// # Errors
     /// [`TransferError`]; nothing is retried.
     pub async fn fetch(&self, url: &str, kind: MediaKind) -> Result<Download, TransferError> {
-        let deadline = Instant::now() + self.total_timeout;
-        let (idle_timeout, max_bytes) = (self.idle_timeout, self.max_bytes);
+        let max_bytes = self.max_bytes;
         let mut reader = Reader {
             received: 0,
             max_bytes,
-            idle_timeout,
-            deadline,
+            idle_timeout: self.idle_timeout,
+            total_timeout: self.total_timeout,
+            started: Instant::now(),
         };
         let (mut response, host) = self.follow(url, &reader).await?;
         if response.status() != StatusCode::OK {
@@ -134,18 +135,11 @@ impl Fetcher {
         let mut url = Url::parse(url).map_err(|_| TransferError::Url("cannot be parsed"))?;
         for _ in 0..=MAX_REDIRECTS {
             let host = self.check(&url)?;
-            let limit = reader.patience();
-            let response =
-                match tokio::time::timeout(limit, self.client.get(url.clone()).send()).await {
-                    Ok(response) => response.map_err(|error| refusal(error, &host))?,
-                    Err(_) => {
-                        return Err(TransferError::Stalled {
-                            host,
-                            received: 0,
-                            after: limit,
-                        });
-                    }
-                };
+            let answer = self.client.get(url.clone()).send();
+            let response = match tokio::time::timeout(reader.patience(), answer).await {
+                Ok(response) => response.map_err(|error| refusal(error, &host))?,
+                Err(_) => return Err(reader.given_up(host)),
+            };
             let location = response
                 .headers()
                 .get(header::LOCATION)
@@ -211,8 +205,27 @@ impl Download {
 impl Reader {
     /// How long the next bytes may take.
     fn patience(&self) -> Duration {
-        self.idle_timeout
-            .min(self.deadline.saturating_duration_since(Instant::now()))
+        let left = self.total_timeout.saturating_sub(self.started.elapsed());
+        self.idle_timeout.min(left)
+    }
+
+    /// The error when they took longer.
+    fn given_up(&self, host: String) -> TransferError {
+        let received = self.received;
+        if self.started.elapsed() < self.total_timeout {
+            let after = self.idle_timeout;
+            return TransferError::Stalled {
+                host,
+                received,
+                after,
+            };
+        }
+        let after = self.total_timeout;
+        TransferError::TooSlow {
+            host,
+            received,
+            after,
+        }
     }
 
     async fn next(
@@ -220,30 +233,19 @@ impl Reader {
         response: &mut Response,
         host: &str,
     ) -> Result<Option<Bytes>, TransferError> {
-        let host = || host.to_owned();
-        let after = self.patience();
-        let received = self.received;
-        let bytes = match tokio::time::timeout(after, response.chunk()).await {
+        let bytes = match tokio::time::timeout(self.patience(), response.chunk()).await {
             // A body shorter than its Content-Length ends in an error too.
             Ok(chunk) => chunk.map_err(|error| TransferError::Broken {
-                host: host(),
-                received,
+                host: host.to_owned(),
+                received: self.received,
                 source: error.without_url(),
             })?,
-            Err(_) => {
-                return Err(TransferError::Stalled {
-                    host: host(),
-                    received,
-                    after,
-                });
-            }
+            Err(_) => return Err(self.given_up(host.to_owned())),
         };
         self.received += bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
         if self.received > self.max_bytes {
-            return Err(TransferError::TooLarge {
-                host: host(),
-                limit: self.max_bytes,
-            });
+            let (host, limit) = (host.to_owned(), self.max_bytes);
+            return Err(TransferError::TooLarge { host, limit });
         }
         Ok(bytes)
     }

@@ -81,7 +81,7 @@ pub enum TransferError {
         /// The cause.
         source: reqwest::Error,
     },
-    /// Nothing more came, or the whole took too long.
+    /// Nothing more came.
     #[error("the file from {host} stalled for {after:?} after {received} bytes")]
     Stalled {
         /// The host.
@@ -89,6 +89,16 @@ pub enum TransferError {
         /// Bytes that came.
         received: u64,
         /// How long was waited.
+        after: Duration,
+    },
+    /// The file did not come whole in the time for all of it.
+    #[error("only {received} bytes of the file from {host} came within {after:?}")]
+    TooSlow {
+        /// The host.
+        host: String,
+        /// Bytes that came.
+        received: u64,
+        /// The time for the whole transfer.
         after: Duration,
     },
     /// The answer was 200, the content is something else: an error page for example.
@@ -128,6 +138,7 @@ impl TransferError {
             Self::Unreachable { .. }
             | Self::Broken { .. }
             | Self::Stalled { .. }
+            | Self::TooSlow { .. }
             | Self::CutShort { .. } => TransferClass::Transient,
             Self::Status {
                 status: 408 | 425 | 429 | 500..,
