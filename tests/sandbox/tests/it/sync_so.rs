@@ -9,7 +9,7 @@ use crate::support::{OK, Receiver, create, generate, sample_url, settle, start, 
 
 #[tokio::test]
 async fn a_generation_completes_with_a_result_made_from_its_video() {
-    let sandbox = start(|settings| settings.sync.process_ms = (300, 300)).await;
+    let sandbox = start(|settings| settings.sync.process_ms = (1500, 1500)).await;
     let (status, body) = create(&sandbox, Some("k1"), &generate(&sandbox, "job-1")).await;
     assert_eq!((status, &body["status"]), (201, &json!("PENDING")));
     assert!(body["createdAt"].as_str().unwrap().ends_with('Z'));
@@ -233,7 +233,11 @@ async fn an_input_that_cannot_be_fetched_fails_the_generation() {
 
 #[tokio::test]
 async fn limits_answer_429() {
-    let sandbox = start(|settings| settings.sync.plan_slots = Some(1)).await;
+    let sandbox = start(|settings| {
+        settings.sync.plan_slots = Some(1);
+        settings.sync.process_ms = (1500, 1500);
+    })
+    .await;
     let body = generate(&sandbox, "x");
     assert_eq!(create(&sandbox, Some("k1"), &body).await.0, 201);
     let (status, full) = create(&sandbox, Some("k2"), &body).await;

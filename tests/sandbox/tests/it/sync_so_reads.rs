@@ -71,7 +71,7 @@ async fn lists_filter_page_and_check_their_parameters() {
 
 #[tokio::test]
 async fn get_can_wait_for_the_end() {
-    let sandbox = start(|settings| settings.sync.process_ms = (400, 400)).await;
+    let sandbox = start(|settings| settings.sync.process_ms = (1500, 1500)).await;
     let id = create(&sandbox, None, &generate(&sandbox, "x")).await.1["id"]
         .as_str()
         .unwrap()
@@ -109,7 +109,7 @@ async fn get_can_wait_for_the_end() {
 
 #[tokio::test]
 async fn only_final_generations_can_be_deleted_and_stay_paid() {
-    let sandbox = start(|settings| settings.sync.process_ms = (300, 300)).await;
+    let sandbox = start(|settings| settings.sync.process_ms = (1500, 1500)).await;
     let id = create(&sandbox, None, &generate(&sandbox, "x")).await.1["id"]
         .as_str()
         .unwrap()
