@@ -49,9 +49,7 @@ const EXAMPLES: &str = r#"Examples:
 Exit status: 0 every job completed (with --no-follow: was stored), 1 not so, 2 the arguments or a job were wrong
 and nothing was stored."#;
 
-/// Arguments of `producer submit`.
-///
-/// Upload files, create jobs and follow them.
+/// Upload files, create jobs and follow them
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct SubmitArgs {
