@@ -1,9 +1,12 @@
 //! The producer: takes jobs in, turns due rows into messages, follows what nobody else follows. The only one who publishes.
 
+pub mod cli;
 pub mod config;
 pub mod dead_letters;
 pub mod dispatcher;
+pub mod intake;
 pub mod sweeps;
+pub mod web;
 
 use std::sync::Arc;
 
@@ -21,7 +24,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::ServeConfig;
 use crate::dispatcher::{Accounts, Dispatcher};
+use crate::intake::Intake;
 use crate::sweeps::{Gauges, LedgerSweep};
+use crate::web::AppState;
 
 /// Runs a producer until it is told to stop.
 ///
@@ -53,17 +58,26 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
     dispatch(&config, &db, &publishing, &registry, &tasks, &stop)?;
     sweep(&config, &db, &registry, &tasks, &stop)?;
-    let dead = tasks.spawn(dead_letters::ingest(
+    tasks.spawn(dead_letters::ingest(
         db.clone(),
         consuming.clone(),
         stopper.clone(),
     ));
 
+    let intake = Intake {
+        db: db.clone(),
+        storage,
+        max_segments: usize::from(config.http.max_segments),
+    };
+    let api = AppState::new(intake, config.http.http_max_body, &registry)?;
+    let (http, serving) = web::serve(&config.http, api, stop.clone())
+        .await
+        .context("HTTP API")?;
     let checks = readiness(&db, &publishing);
     let admin = serve_admin(config.service.admin_addr, registry, checks, stop.clone())
         .await
         .context("admin port")?;
-    tracing::info!(admin = %admin, version = env!("CARGO_PKG_VERSION"), "producer started");
+    tracing::info!(http = %http, admin = %admin, version = env!("CARGO_PKG_VERSION"), "producer started");
 
     let result = tokio::select! {
         () = stop.cancelled() => Ok(()),
@@ -72,11 +86,12 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
     };
     stopper.drain.cancel();
     tasks.close();
-    stopper.abort.run_until_cancelled(tasks.wait()).await;
-    drop(dead);
+    stopper
+        .abort
+        .run_until_cancelled(async { tokio::join!(tasks.wait(), serving) })
+        .await;
     publishing.close().await;
     consuming.close().await;
-    let _ = storage;
     result.context("RabbitMQ")?;
     tracing::info!("producer stopped");
     Ok(())
