@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// Fixed at start. The default uses free ports, throw-away credentials and a temporary folder.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SandboxConfig {
     /// Ports to listen on, on 127.0.0.1; 0 takes a free one.
     pub ports: Ports,
@@ -53,8 +53,8 @@ pub struct Ports {
     pub control: u16,
 }
 
-/// Made-up credentials of the simulated services; they protect nothing.
-#[derive(Clone, Debug)]
+/// Made-up credentials of the simulated services. Not `Debug`, in case someone puts in real ones.
+#[derive(Clone)]
 pub struct Credentials {
     /// `x-api-key` of Sync.so.
     pub sync_api_key: String,
@@ -102,7 +102,7 @@ pub struct Settings {
 pub struct SyncSettings {
     /// Shortest and longest time from acceptance to the final state.
     pub process_ms: (u64, u64),
-    /// Requests per minute; above it 429 `rate_limit_exceeded`. `None`: no limit.
+    /// Creates per minute; above it 429 `rate_limit_exceeded`. `None`: no limit.
     pub rate_limit_per_minute: Option<u32>,
     /// Generations `PENDING` or `PROCESSING` at once; above it 429 `concurrency_limit_reached`.
     pub plan_slots: Option<u32>,

@@ -1,7 +1,6 @@
 //! HTTP as the simulators need it: a server that can really hang up, and the frame around each API call
 //! in which the general faults act. Knows no vendor's rules.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +14,8 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::Core;
 use crate::fault::{Fault, Operation, When};
@@ -28,42 +26,49 @@ use crate::truth::Vendor;
 #[error("connection closed on purpose")]
 pub(crate) struct Hangup;
 
-/// Serves connections until cancelled. A handler's error closes its connection at TCP level.
-pub(crate) async fn serve<H, F, B, E>(
-    listener: TcpListener,
-    cancel: CancellationToken,
-    tasks: TaskTracker,
-    handler: H,
-) where
-    H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+/// Serves connections until the sandbox stops. A handler's error closes its connection at TCP level.
+pub(crate) fn serve<H, F, B, E>(core: &Core, listener: TcpListener, handler: H)
+where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Response<B>, E>> + Send + 'static,
     B: hyper::body::Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    E: Into<BoxError> + 'static,
+{
+    let (cancel, tasks) = (core.cancel.clone(), core.tasks.clone());
+    let connections = tasks.clone();
+    tasks.spawn(async move {
+        loop {
+            let accepted = tokio::select! {
+                () = cancel.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let Ok((stream, _)) = accepted else {
+                // Out of file descriptors or an aborted handshake: both pass.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            };
+            connections.spawn(converse(stream, cancel.clone(), handler.clone()));
+        }
+    });
+}
+
+async fn converse<H, F, B, E>(stream: TcpStream, cancel: CancellationToken, handler: H)
+where
+    H: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Result<Response<B>, E>>,
+    B: hyper::body::Body<Data: Send, Error: Into<BoxError>> + 'static,
     E: Into<BoxError>,
 {
-    loop {
-        let accepted = tokio::select! {
-            () = cancel.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, _)) = accepted else {
-            // Out of file descriptors or an aborted handshake: both pass.
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            continue;
-        };
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "set_nodelay");
-        }
-        let (handler, cancel) = (handler.clone(), cancel.clone());
-        tasks.spawn(async move {
-            let mut server = hyper::server::conn::http1::Builder::new();
-            server.timer(TokioTimer::new());
-            let connection = server.serve_connection(TokioIo::new(stream), service_fn(handler));
-            // Whatever ends a connection, the client has seen it.
-            tokio::select! {
-                () = cancel.cancelled() => {}
-                _ = connection => {}
-            }
-        });
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "set_nodelay");
+    }
+    let mut server = hyper::server::conn::http1::Builder::new();
+    server.timer(TokioTimer::new());
+    let connection = server.serve_connection(TokioIo::new(stream), service_fn(handler));
+    // Whatever ends a connection, the client has seen it.
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        _ = connection => {}
     }
 }
 

@@ -4,6 +4,7 @@
 //! work ([`truth`]). Everything listens on 127.0.0.1. They must never be mistaken for the real services:
 //! credentials here are made up and results are the input with a note appended.
 
+mod callback;
 mod config;
 mod control;
 pub mod fault;
@@ -15,11 +16,14 @@ mod sync_so;
 pub mod truth;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use s3s::service::S3Service;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -99,10 +103,7 @@ impl Core {
         });
         let ms = fixed.unwrap_or_else(|| {
             let (low, high) = bounds_ms;
-            let order = work.id.bytes().fold(0, |sum: u64, byte| {
-                sum.wrapping_mul(31).wrapping_add(byte.into())
-            });
-            let share = fault::unit_interval(self.config.seed, order, work.runs.into());
+            let share = fault::unit_interval(self.config.seed, work.number, work.runs.into());
             low + (high.saturating_sub(low) as f64 * share) as u64
         });
         Duration::from_millis(ms)
@@ -123,7 +124,87 @@ impl Core {
 /// A running sandbox. Dropping it stops everything; [`Sandbox::stop`] also waits.
 pub struct Sandbox {
     core: Arc<Core>,
-    temporary: Option<PathBuf>,
+    folder: DataFolder,
+}
+
+/// Where objects and inputs are kept; removed when dropped, if it is our own temporary one.
+struct DataFolder {
+    path: PathBuf,
+    temporary: bool,
+}
+
+impl DataFolder {
+    fn of(config: &SandboxConfig) -> Self {
+        let name = format!("sandbox-{}", uuid::Uuid::new_v4());
+        let own = || std::env::temp_dir().join(name);
+        Self {
+            path: config.data_dir.clone().unwrap_or_else(own),
+            temporary: config.data_dir.is_none(),
+        }
+    }
+}
+
+impl Drop for DataFolder {
+    fn drop(&mut self) {
+        if self.temporary
+            && let Err(error) = std::fs::remove_dir_all(&self.path)
+        {
+            tracing::warn!(%error, folder = %self.path.display(), "temporary folder left behind");
+        }
+    }
+}
+
+struct Listeners {
+    sync: TcpListener,
+    ghostcut: TcpListener,
+    s3: TcpListener,
+    media: TcpListener,
+    control: TcpListener,
+}
+
+impl Listeners {
+    async fn bind(ports: Ports) -> anyhow::Result<(Self, Endpoints)> {
+        let (sync, sync_url) = bind(ports.sync, "Sync.so").await?;
+        let (ghostcut, ghostcut_url) = bind(ports.ghostcut, "GhostCut").await?;
+        let (s3, s3_url) = bind(ports.s3, "S3").await?;
+        let (media, media_url) = bind(ports.media, "media").await?;
+        let (control, control_url) = bind(ports.control, "control").await?;
+        let endpoints = Endpoints {
+            sync: sync_url,
+            ghostcut: ghostcut_url,
+            s3: s3_url,
+            media: media_url,
+            control: control_url,
+        };
+        let listeners = Self {
+            sync,
+            ghostcut,
+            s3,
+            media,
+            control,
+        };
+        Ok((listeners, endpoints))
+    }
+
+    fn serve(self, core: &Arc<Core>, objects: S3Service) {
+        let shared = core.clone();
+        http::serve(core, self.sync, move |request| {
+            sync_so::handle(shared.clone(), request)
+        });
+        let shared = core.clone();
+        http::serve(core, self.ghostcut, move |request| {
+            ghostcut::handle(shared.clone(), request)
+        });
+        let shared = core.clone();
+        http::serve(core, self.media, move |request| {
+            media::handle(shared.clone(), request)
+        });
+        http::serve(core, self.s3, move |request| {
+            Service::call(&objects, request)
+        });
+        let routes = TowerToHyperService::new(control::router(core.clone()));
+        http::serve(core, self.control, move |request| routes.call(request));
+    }
 }
 
 impl Sandbox {
@@ -134,37 +215,17 @@ impl Sandbox {
     pub async fn start(config: SandboxConfig) -> anyhow::Result<Self> {
         // Fails only if the process has a provider already, which then serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let temporary = match config.data_dir {
-            Some(_) => None,
-            None => Some(std::env::temp_dir().join(format!("sandbox-{}", uuid::Uuid::new_v4()))),
-        };
-        let data_dir = config
-            .data_dir
-            .clone()
-            .or_else(|| temporary.clone())
-            .unwrap_or_default();
-        let store = s3::open(&data_dir, &config)
+        let folder = DataFolder::of(&config);
+        let objects = s3::open(&folder.path, &config)
             .await
             .context("S3 data folder")?;
-        let media = media::Store::open(data_dir.join("inputs")).context("folder of inputs")?;
-
-        let ports = config.ports;
-        let (sync, sync_url) = bind(ports.sync, "Sync.so").await?;
-        let (ghostcut, ghostcut_url) = bind(ports.ghostcut, "GhostCut").await?;
-        let (s3, s3_url) = bind(ports.s3, "S3").await?;
-        let (results, media_url) = bind(ports.media, "media").await?;
-        let (control, control_url) = bind(ports.control, "control").await?;
-        let endpoints = Endpoints {
-            sync: sync_url,
-            ghostcut: ghostcut_url,
-            s3: s3_url,
-            media: media_url,
-            control: control_url,
-        };
+        let media = media::Store::open(folder.path.join("inputs")).context("folder of inputs")?;
+        let (listeners, endpoints) = Listeners::bind(config.ports).await?;
         // The vendors reach clients over the internet; here all is local, so a proxy is never wanted.
         let client = reqwest::Client::builder()
             .no_proxy()
             .connect_timeout(Duration::from_secs(5))
+            .read_timeout(Duration::from_secs(30))
             .build()
             .context("HTTP client")?;
         let core = Arc::new(Core {
@@ -179,44 +240,8 @@ impl Sandbox {
             cancel: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        let (cancel, tasks) = (&core.cancel, &core.tasks);
-        let for_sync = core.clone();
-        tasks.spawn(http::serve(
-            sync,
-            cancel.clone(),
-            tasks.clone(),
-            move |request| sync_so::handle(for_sync.clone(), request),
-        ));
-        let for_ghostcut = core.clone();
-        tasks.spawn(http::serve(
-            ghostcut,
-            cancel.clone(),
-            tasks.clone(),
-            move |request| ghostcut::handle(for_ghostcut.clone(), request),
-        ));
-        let for_media = core.clone();
-        tasks.spawn(http::serve(
-            results,
-            cancel.clone(),
-            tasks.clone(),
-            move |request| media::handle(for_media.clone(), request),
-        ));
-        let service = store;
-        tasks.spawn(http::serve(
-            s3,
-            cancel.clone(),
-            tasks.clone(),
-            move |request| hyper::service::Service::call(&service, request),
-        ));
-        let stopped = cancel.clone().cancelled_owned();
-        let routes = control::router(core.clone());
-        tasks.spawn(async move {
-            let server = axum::serve(control, routes).with_graceful_shutdown(stopped);
-            if let Err(error) = server.await {
-                tracing::error!(%error, "control server ended");
-            }
-        });
-        Ok(Self { core, temporary })
+        listeners.serve(&core, objects);
+        Ok(Self { core, folder })
     }
 
     /// Base URLs of all servers.
@@ -254,28 +279,27 @@ impl Sandbox {
         self.core.reset();
     }
 
+    /// Folder of objects and inputs.
+    pub fn data_dir(&self) -> &Path {
+        &self.folder.path
+    }
+
     /// Environment variables a client of all simulators needs.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         control::environment(&self.core)
     }
 
-    /// Stops all servers and waits for them, a few seconds at most.
+    /// Stops all servers and waits until nothing of them runs.
     pub async fn stop(self) {
         self.core.cancel.cancel();
         self.core.tasks.close();
-        // Only a control client that keeps its connection can make this wait.
-        let _ = tokio::time::timeout(Duration::from_secs(2), self.core.tasks.wait()).await;
+        self.core.tasks.wait().await;
     }
 }
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
         self.core.cancel.cancel();
-        if let Some(folder) = &self.temporary
-            && let Err(error) = std::fs::remove_dir_all(folder)
-        {
-            tracing::warn!(%error, folder = %folder.display(), "temporary folder left behind");
-        }
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Simulators of Sync.so and GhostCut and an S3 server, on 127.0.0.1.
 ///
 /// Prints the endpoints and credentials a client needs, then runs until SIGTERM or SIGINT.
+/// Its own variables begin with SANDBOX_, so that real keys in the environment are never picked up.
 /// Accepted (paid) works, fault rules and settings are served by the control API; see the README.
 #[derive(Parser)]
 #[command(version)]
@@ -34,33 +35,33 @@ struct Args {
     control_port: u16,
 
     /// Sync.so API key to accept.
-    #[arg(long, env = "SYNC_API_KEY", default_value_t = Credentials::default().sync_api_key, hide_env_values = true)]
+    #[arg(long, env = "SANDBOX_SYNC_API_KEY", default_value_t = Credentials::default().sync_api_key, hide_env_values = true)]
     sync_api_key: String,
     /// Secret that signs Sync.so webhooks.
-    #[arg(long, env = "SYNC_WEBHOOK_SECRET", default_value_t = Credentials::default().sync_webhook_secret, hide_env_values = true)]
+    #[arg(long, env = "SANDBOX_SYNC_WEBHOOK_SECRET", default_value_t = Credentials::default().sync_webhook_secret, hide_env_values = true)]
     sync_webhook_secret: String,
     /// GhostCut AppKey to accept.
-    #[arg(long, env = "GHOSTCUT_API_KEY", default_value_t = Credentials::default().ghostcut_key, hide_env_values = true)]
+    #[arg(long, env = "SANDBOX_GHOSTCUT_API_KEY", default_value_t = Credentials::default().ghostcut_key, hide_env_values = true)]
     ghostcut_api_key: String,
     /// Secret behind AppSign and Callback-Sign.
-    #[arg(long, env = "GHOSTCUT_APP_SECRET", default_value_t = Credentials::default().ghostcut_secret, hide_env_values = true)]
+    #[arg(long, env = "SANDBOX_GHOSTCUT_APP_SECRET", default_value_t = Credentials::default().ghostcut_secret, hide_env_values = true)]
     ghostcut_app_secret: String,
     /// GhostCut sub-user to announce.
-    #[arg(long, env = "GHOSTCUT_UID", default_value_t = Credentials::default().ghostcut_uid)]
+    #[arg(long, env = "SANDBOX_GHOSTCUT_UID", default_value_t = Credentials::default().ghostcut_uid)]
     ghostcut_uid: String,
     /// S3 access key id to accept.
-    #[arg(long, env = "AWS_ACCESS_KEY_ID", default_value_t = Credentials::default().s3_access_key, hide_env_values = true)]
+    #[arg(long, env = "SANDBOX_S3_ACCESS_KEY", default_value_t = Credentials::default().s3_access_key, hide_env_values = true)]
     s3_access_key: String,
     /// S3 secret access key to accept.
-    #[arg(long, env = "AWS_SECRET_ACCESS_KEY", default_value_t = Credentials::default().s3_secret_key, hide_env_values = true)]
+    #[arg(long, env = "SANDBOX_S3_SECRET_KEY", default_value_t = Credentials::default().s3_secret_key, hide_env_values = true)]
     s3_secret_key: String,
     /// S3 region to announce.
-    #[arg(long, env = "AWS_REGION", default_value = "us-east-1")]
+    #[arg(long, env = "SANDBOX_S3_REGION", default_value = "us-east-1")]
     region: String,
     /// Bucket to make; repeat for more, the first is announced.
     #[arg(
         long = "bucket",
-        env = "AWS_S3_BUCKET",
+        env = "SANDBOX_S3_BUCKETS",
         default_value = "sandbox",
         value_delimiter = ','
     )]

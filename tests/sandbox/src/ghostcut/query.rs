@@ -118,7 +118,13 @@ impl Page {
         })
     }
 
-    fn answer(&self, core: &Core, call: &Call, wanted: impl Fn(&Work) -> bool) -> Reply {
+    fn answer(
+        &self,
+        core: &Core,
+        call: &Call,
+        ids: Option<&[String]>,
+        wanted: impl Fn(&Work) -> bool,
+    ) -> Reply {
         let now = now_ms();
         let filter = |work: &Work| {
             (self.from..self.to).contains(&work.accepted_at)
@@ -126,9 +132,8 @@ impl Page {
                 && !call.hides(work.accepted_at, now)
         };
         let skip = usize::try_from(self.number.saturating_mul(self.size)).unwrap_or(usize::MAX);
-        let works = core
-            .truth
-            .page(Vendor::Ghostcut, skip, self.size as usize, filter);
+        let size = self.size as usize;
+        let works = core.truth.page(Vendor::Ghostcut, ids, (skip, size), filter);
         succeed(json!({"content": works.iter().map(item).collect::<Vec<_>>()}))
     }
 }
@@ -161,18 +166,18 @@ pub(super) fn status(core: &Core, call: &Call, body: &Map<String, Value>) -> Rep
         works.filter(|ids| !ids.is_empty()),
         projects.filter(|ids| !ids.is_empty()),
     ) {
-        (Some(ids), _) => page.answer(core, call, |work| ids.contains(&work.id)),
-        (None, Some(ids)) => page.answer(core, call, |work| {
+        (Some(ids), _) => page.answer(core, call, Some(&ids), |_| true),
+        (None, Some(ids)) => page.answer(core, call, None, |work| {
             work.batch_id
                 .is_some_and(|batch| ids.contains(&batch.to_string()))
         }),
-        (None, None) => page.answer(core, call, |_| true),
+        (None, None) => page.answer(core, call, None, |_| true),
     }
 }
 
 pub(super) fn list(core: &Core, call: &Call, body: &Map<String, Value>) -> Reply {
     match Page::parse(core, body) {
-        Ok(page) => page.answer(core, call, |_| true),
+        Ok(page) => page.answer(core, call, None, |_| true),
         Err(problem) => refuse_because(4001, &problem),
     }
 }

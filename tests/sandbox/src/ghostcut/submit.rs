@@ -1,16 +1,15 @@
 //! `POST /v-w-c/gateway/ve/work/free`: checks a submit and accepts one paid work per URL.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{refuse, refuse_because, succeed, work};
 use crate::Core;
-use crate::fault::Fault;
+use crate::callback;
 use crate::http::{Call, Reply};
-use crate::truth::{NewWork, Phase, Vendor};
+use crate::truth::{NewWork, Vendor};
 
 const MAX_URLS: usize = 20;
 
@@ -48,29 +47,12 @@ pub(super) async fn submit(core: &Arc<Core>, call: &Call, body: Map<String, Valu
     for work in &accepted {
         core.spawn(work::process(core.clone(), work.id.clone()));
     }
-    for fault in &call.faults {
-        if let Fault::CallbackFirst { timeout_ms } = fault {
-            let limit = Duration::from_millis(*timeout_ms);
-            // An answer is due in any case; the time limit only bounds how late.
-            core.truth
-                .wait_until(limit, |truth| {
-                    accepted.iter().all(|work| called_back(truth, &work.id))
-                })
-                .await;
-        }
-    }
+    callback::before_answer(core, &call.faults, &accepted).await;
     let data: Vec<Value> = accepted
         .iter()
         .map(|work| json!({"url": work.source_url, "id": number(&work.id)}))
         .collect();
     succeed(json!({"idProject": accepted[0].batch_id, "dataList": data}))
-}
-
-fn called_back(truth: &crate::Truth, id: &str) -> bool {
-    truth.work(Vendor::Ghostcut, id).is_none_or(|work| {
-        work.status.phase() != Phase::Pending
-            && (work.callback_url.is_none() || !work.callbacks.is_empty())
-    })
 }
 
 /// The JSON number of an id kept as text.

@@ -6,10 +6,11 @@ use std::time::Duration;
 use super::query::{failure_text, item};
 use super::sign;
 use crate::Core;
+use crate::callback;
 use crate::fault::{Fault, Operation};
 use crate::http::reshape_json;
 use crate::media::result_limits;
-use crate::truth::{CallbackAttempt, Phase, Status, Vendor, Work, now_ms};
+use crate::truth::{Phase, Status, Vendor, Work, now_ms};
 
 const VENDOR: Vendor = Vendor::Ghostcut;
 const SUCCESS: i32 = 1;
@@ -152,11 +153,11 @@ async fn call_back(core: Arc<Core>, id: String, run: u32) {
         let faults = core
             .faults
             .strike(VENDOR, Operation::Callback, &work.subject());
-        if faults.contains(&Fault::LoseRequest) {
+        let Some(sends) = callback::plan(&faults).await else {
             return;
-        }
+        };
         let mut delivered = false;
-        for _ in 0..=prepare(&faults).await {
+        for _ in 0..sends {
             delivered = send(&core, &work, &faults).await;
         }
         let settings = core.settings().ghostcut;
@@ -168,23 +169,7 @@ async fn call_back(core: Arc<Core>, id: String, run: u32) {
     }
 }
 
-/// Waits as faults ask and returns how often to repeat the callback.
-async fn prepare(faults: &[Fault]) -> u32 {
-    let mut repeats = 0;
-    for fault in faults {
-        match fault {
-            Fault::Delay { ms, .. } => tokio::time::sleep(Duration::from_millis(*ms)).await,
-            Fault::Repeat { times } => repeats += times,
-            _ => {}
-        }
-    }
-    repeats
-}
-
 async fn send(core: &Core, work: &Work, faults: &[Fault]) -> bool {
-    let Some(url) = &work.callback_url else {
-        return true;
-    };
     let mut body = item(work);
     reshape_json(&mut body, faults);
     let body = body.to_string();
@@ -192,32 +177,13 @@ async fn send(core: &Core, work: &Work, faults: &[Fault]) -> bool {
     if faults.contains(&Fault::BadSignature) {
         signature = sign(signature.as_bytes(), "another secret");
     }
-    core.truth.count_request(VENDOR, Operation::Callback);
-    let request = core
-        .client
-        .post(url)
-        .header("Content-Type", "application/json")
-        .header("Callback-Sign", signature);
-    let answer = request
-        .timeout(Duration::from_secs(10))
-        .body(body)
-        .send()
-        .await;
-    let (status, taken) = match answer {
-        Ok(answer) => {
-            let status = answer.status().as_u16();
-            let body = answer.bytes().await.unwrap_or_default();
-            // Only 200 with a body counts; an empty 200 or a 204 is a failure to this vendor.
-            (Some(status), status == 200 && !body.is_empty())
-        }
-        Err(_) => (None, false),
-    };
-    core.truth.update(VENDOR, &work.id, |work| {
-        work.callbacks.push(CallbackAttempt {
-            at: now_ms(),
-            answer: status,
-            delivered: taken,
-        });
-    });
-    taken
+    // Only 200 with a body counts; an empty 200 or a 204 is a failure to this vendor.
+    callback::post(
+        core,
+        work,
+        ("Callback-Sign", signature),
+        body,
+        |status, body| status == 200 && !body.is_empty(),
+    )
+    .await
 }

@@ -9,9 +9,10 @@ use sha2::{Digest, Sha256};
 use super::request::CreateRequest;
 use super::{bad_request, generation, refuse, work};
 use crate::Core;
+use crate::callback;
 use crate::fault::{Fault, When};
 use crate::http::{Call, Reply};
-use crate::truth::{Key, NewWork, Phase, Refused, Vendor, Work};
+use crate::truth::{Key, NewWork, Refused, Vendor, Work};
 
 pub(super) async fn create(core: &Arc<Core>, call: &Call) -> Reply {
     let Ok(key) = idempotency_key(&call.headers) else {
@@ -97,27 +98,11 @@ pub(super) async fn create(core: &Arc<Core>, call: &Call) -> Reply {
 
 async fn accepted(core: &Arc<Core>, call: &Call, works: &[Work]) -> Reply {
     let Some(work) = works.first() else {
-        return refuse(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal_error",
-            "nothing accepted",
-        );
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        return refuse(status, "internal_error", "nothing accepted");
     };
     core.spawn(work::process(core.clone(), work.id.clone()));
-    for fault in &call.faults {
-        if let Fault::CallbackFirst { timeout_ms } = fault {
-            let called_back = |truth: &crate::Truth| {
-                truth.work(Vendor::Sync, &work.id).is_none_or(|work| {
-                    work.status.phase() != Phase::Pending
-                        && (work.callback_url.is_none() || !work.callbacks.is_empty())
-                })
-            };
-            // An answer is due in any case; the time limit only bounds how late.
-            core.truth
-                .wait_until(Duration::from_millis(*timeout_ms), called_back)
-                .await;
-        }
-    }
+    callback::before_answer(core, &call.faults, works).await;
     Reply::json(StatusCode::CREATED, generation(work))
 }
 

@@ -108,10 +108,6 @@ impl Filter {
             .as_ref()
             .is_none_or(|wanted| wanted.contains(status))
             && self
-                .ids
-                .as_ref()
-                .is_none_or(|wanted| wanted.contains(&work.id))
-            && self
                 .project
                 .as_ref()
                 .is_none_or(|wanted| work.project_id.as_ref() == Some(wanted))
@@ -125,14 +121,18 @@ pub(super) fn list(core: &Core, call: &Call) -> Reply {
         Some(_) => return bad_request("limit must be 1 to 100"),
     };
     let (cursor, filter, now) = (call.query("cursor"), Filter::of(call), now_ms());
-    let mut works = core.truth.page(VENDOR, 0, usize::MAX, |work| {
-        filter.lets(work) && !call.hides(work.accepted_at, now)
-    });
+    // A cursor needs all works before it; otherwise the limit bounds what is copied.
+    let most = limit.filter(|_| cursor.is_none()).unwrap_or(usize::MAX);
+    let mut works = core
+        .truth
+        .page(VENDOR, filter.ids.as_deref(), (0, most), |work| {
+            filter.lets(work) && !call.hides(work.accepted_at, now)
+        });
     match (limit, cursor) {
         // Without a limit no order is promised; oldest first keeps clients from counting on one.
         (None, None) => works.reverse(),
         (None, Some(_)) => return bad_request("cursor needs limit"),
-        (Some(limit), None) => works.truncate(limit),
+        (Some(_), None) => {}
         (Some(limit), Some(cursor)) => match works.iter().position(|work| work.id == cursor) {
             Some(last) => works = works.into_iter().skip(last + 1).take(limit).collect(),
             None => return bad_request("cursor is unknown"),
@@ -155,7 +155,9 @@ pub(super) fn count(core: &Core, call: &Call) -> Reply {
     let filter = Filter::of(call);
     let works = core
         .truth
-        .page(VENDOR, 0, usize::MAX, |work| filter.lets(work));
+        .page(VENDOR, filter.ids.as_deref(), (0, usize::MAX), |work| {
+            filter.lets(work)
+        });
     Reply::json(StatusCode::OK, json!({"count": works.len()}))
 }
 

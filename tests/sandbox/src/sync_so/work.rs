@@ -1,14 +1,14 @@
 //! What Sync.so does with an accepted generation: statuses over time, the result, the webhook.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{generation, sign};
 use crate::Core;
+use crate::callback;
 use crate::fault::{Fault, Operation};
 use crate::http::reshape_json;
 use crate::media::result_limits;
-use crate::truth::{CallbackAttempt, ResultFile, Status, Vendor, Work, now_ms};
+use crate::truth::{ResultFile, Status, Vendor, Work, now_ms};
 
 const VENDOR: Vendor = Vendor::Sync;
 const MODELS: [&str; 5] = [
@@ -107,9 +107,9 @@ async fn make(core: &Core, work: &Work, faults: &[Fault]) -> Result<ResultFile, 
 
 /// Sends the webhook once: `COMPLETED` and `FAILED` only, and no retry is promised.
 async fn call_back(core: &Core, work: &Work) {
-    let Some(url) = &work.callback_url else {
+    if work.callback_url.is_none() {
         return;
-    };
+    }
     if !matches!(&work.status, Status::Text(status) if status == "COMPLETED" || status == "FAILED")
     {
         return;
@@ -117,45 +117,21 @@ async fn call_back(core: &Core, work: &Work) {
     let faults = core
         .faults
         .strike(VENDOR, Operation::Callback, &work.subject());
-    let mut sends = 1;
-    for fault in &faults {
-        match fault {
-            Fault::LoseRequest => return,
-            Fault::Delay { ms, .. } => tokio::time::sleep(Duration::from_millis(*ms)).await,
-            Fault::Repeat { times } => sends += times,
-            _ => {}
-        }
-    }
+    let Some(sends) = callback::plan(&faults).await else {
+        return;
+    };
     let mut body = generation(work);
     reshape_json(&mut body, &faults);
     let body = body.to_string();
-    let secret = &core.config.credentials.sync_webhook_secret;
+    let secret = match faults.contains(&Fault::BadSignature) {
+        true => "whsec_another",
+        false => &core.config.credentials.sync_webhook_secret,
+    };
     for _ in 0..sends {
-        let secret = if faults.contains(&Fault::BadSignature) {
-            "whsec_another"
-        } else {
-            secret
-        };
-        let signature = sign(&body, now_ms() / 1000, secret);
-        core.truth.count_request(VENDOR, Operation::Callback);
-        let request = core
-            .client
-            .post(url)
-            .header("Content-Type", "application/json")
-            .header("Sync-Signature", signature);
-        let answer = request
-            .timeout(Duration::from_secs(10))
-            .body(body.clone())
-            .send()
-            .await;
-        let status = answer.ok().map(|answer| answer.status().as_u16());
-        let delivered = status.is_some_and(|status| (200..300).contains(&status));
-        core.truth.update(VENDOR, &work.id, |work| {
-            work.callbacks.push(CallbackAttempt {
-                at: now_ms(),
-                answer: status,
-                delivered,
-            });
-        });
+        let signature = ("Sync-Signature", sign(&body, now_ms() / 1000, secret));
+        callback::post(core, work, signature, body.clone(), |status, _| {
+            (200..300).contains(&status)
+        })
+        .await;
     }
 }

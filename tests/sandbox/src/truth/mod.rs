@@ -57,6 +57,7 @@ struct KeyEntry {
 struct State {
     works: Vec<Work>,
     by_id: HashMap<(Vendor, String), usize>,
+    paid: HashMap<Vendor, usize>,
     open: HashMap<Vendor, usize>,
     keys: HashMap<String, KeyEntry>,
     requests: BTreeMap<String, u64>,
@@ -101,26 +102,30 @@ impl Truth {
             .collect()
     }
 
-    /// The page of a vendor's works that `filter` lets through, newest first; removed works are left out.
+    /// A page of a vendor's works, newest first: those named by `ids`, or all, that `filter` lets
+    /// through. Removed works are left out.
     pub(crate) fn page(
         &self,
         vendor: Vendor,
-        skip: usize,
-        take: usize,
+        ids: Option<&[String]>,
+        (skip, take): (usize, usize),
         filter: impl Fn(&Work) -> bool,
     ) -> Vec<Work> {
         let state = self.lock();
-        let visible = state
-            .works
-            .iter()
-            .rev()
-            .filter(|work| work.vendor == vendor && !work.deleted);
-        visible
-            .filter(|work| filter(work))
-            .skip(skip)
-            .take(take)
-            .cloned()
-            .collect()
+        let wanted = |work: &&Work| work.vendor == vendor && !work.deleted && filter(work);
+        let Some(ids) = ids else {
+            let works = state.works.iter().rev().filter(wanted);
+            return works.skip(skip).take(take).cloned().collect();
+        };
+        let index = |id: &String| state.by_id.get(&(vendor, id.clone())).copied();
+        let mut named: Vec<usize> = ids.iter().filter_map(index).collect();
+        named.sort_unstable_by(|a, b| b.cmp(a));
+        named.dedup();
+        let works = named
+            .into_iter()
+            .map(|index| &state.works[index])
+            .filter(wanted);
+        works.skip(skip).take(take).cloned().collect()
     }
 
     /// One work by the vendor's id.
@@ -134,11 +139,7 @@ impl Truth {
 
     /// How many works were accepted: the money.
     pub fn paid(&self, vendor: Vendor) -> usize {
-        self.lock()
-            .works
-            .iter()
-            .filter(|work| work.vendor == vendor)
-            .count()
+        self.lock().paid.get(&vendor).copied().unwrap_or(0)
     }
 
     /// Works of a vendor that are not final.
@@ -294,6 +295,7 @@ impl Truth {
             return Err(Refused::SlotsFull);
         }
         *open += works.len();
+        *state.paid.entry(vendor).or_insert(0) += works.len();
         state.next += 1;
         let batch_id = (vendor == Vendor::Ghostcut).then_some(230_000_000 + state.next);
         let mut accepted = Vec::with_capacity(works.len());

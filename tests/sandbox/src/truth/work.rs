@@ -135,6 +135,9 @@ pub struct Work {
     pub callbacks: Vec<CallbackAttempt>,
     /// Removed by its owner; still paid.
     pub deleted: bool,
+    /// Order of acceptance over both vendors; seeds its duration.
+    #[serde(skip)]
+    pub(crate) number: u64,
 }
 
 impl Work {
@@ -199,6 +202,7 @@ pub(super) fn admit(
         result: None,
         callbacks: Vec::new(),
         deleted: false,
+        number,
     }
 }
 

@@ -165,7 +165,8 @@ async fn rules_and_settings_are_managed_over_http() {
 #[tokio::test]
 async fn stop_closes_all_ports_and_removes_the_folder() {
     let sandbox = start(|_| {}).await;
-    let urls = sandbox.endpoints().clone();
+    let (urls, folder) = (sandbox.endpoints().clone(), sandbox.data_dir().to_owned());
+    assert!(folder.join("s3/sandbox").is_dir());
     assert!(
         reqwest::get(format!("{}/control/healthz", urls.control))
             .await
@@ -174,6 +175,7 @@ async fn stop_closes_all_ports_and_removes_the_folder() {
             .is_success()
     );
     sandbox.stop().await;
+    assert!(!folder.exists());
     for url in [urls.sync, urls.ghostcut, urls.s3, urls.media, urls.control] {
         assert!(reqwest::get(&url).await.unwrap_err().is_connect(), "{url}");
     }

@@ -1,4 +1,5 @@
 //! Each documented rule and each fault, seen by a real HTTP client over TCP.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has to panic")]
 
 mod control;
 mod ghostcut;
