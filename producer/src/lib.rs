@@ -1,9 +1,12 @@
 //! The producer: takes jobs in, turns due rows into messages, follows what nobody else follows. The only one who publishes.
 
+pub mod cli;
 pub mod config;
 pub mod dead_letters;
 pub mod dispatcher;
+pub mod intake;
 pub mod sweeps;
+pub mod web;
 
 use std::sync::Arc;
 

@@ -1,0 +1,3 @@
+//! The subcommands of `producer` that a person calls.
+
+pub mod submit;

@@ -1,0 +1,299 @@
+//! What clients see of a job. Texts from vendors lose the query strings of their URLs: that is where signatures are.
+
+use std::borrow::Cow;
+
+use chrono::{DateTime, NaiveDateTime, SecondsFormat, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use shared::db::{JobEvent, JobRow, StageRow, SubmissionRow};
+use uuid::Uuid;
+
+/// What stands for a query string.
+const REDACTED: &str = "?[redacted]";
+
+/// A job.
+#[derive(Debug, Serialize)]
+pub struct JobDocument {
+    id: Uuid,
+    user_id: Uuid,
+    original_filename: String,
+    display_name: Option<String>,
+    status: String,
+    progress_percentage: i32,
+    progress_message: Option<String>,
+    stage: Option<StageDocument>,
+    output_url: Option<String>,
+    error: Option<ErrorDocument>,
+    created_at: Option<String>,
+    updated_at: Option<String>,
+    completed_at: Option<String>,
+}
+
+/// What will happen next; absent when the job is over.
+#[derive(Debug, Serialize)]
+struct StageDocument {
+    stage: String,
+    state: String,
+    due_at: Option<String>,
+    tries: i32,
+    reason: Option<String>,
+    entered_at: String,
+}
+
+/// Why a job failed.
+#[derive(Debug, Serialize)]
+struct ErrorDocument {
+    code: Option<String>,
+    message: Option<String>,
+}
+
+/// A job with its submissions and its history.
+#[derive(Debug, Serialize)]
+pub(super) struct FullDocument {
+    #[serde(flatten)]
+    pub(super) job: JobDocument,
+    pub(super) submissions: Vec<SubmissionDocument>,
+    /// Oldest first.
+    pub(super) history: Vec<EventDocument>,
+}
+
+/// A line of the ledger.
+#[derive(Debug, Serialize)]
+pub(super) struct SubmissionDocument {
+    token: Uuid,
+    vendor: String,
+    account: String,
+    attempt: i32,
+    state: String,
+    imported: bool,
+    vendor_task_id: Option<String>,
+    vendor_project_id: Option<String>,
+    work_state: Option<String>,
+    claimed_at: String,
+    send_deadline: String,
+    settled_at: Option<String>,
+    searches: i32,
+}
+
+/// A line of the trail.
+#[derive(Debug, Serialize)]
+pub(super) struct EventDocument {
+    id: i64,
+    at: String,
+    kind: String,
+    actor: String,
+    stage: Option<String>,
+    epoch: Option<i64>,
+    token: Option<Uuid>,
+    detail: Value,
+    metadata_changed: Option<Value>,
+}
+
+impl JobDocument {
+    /// Of a row and of the stage it is in.
+    #[must_use]
+    pub fn new(job: JobRow, stage: Option<StageRow>) -> Self {
+        let error = ErrorDocument {
+            code: job.error_code,
+            message: job.error_message.map(redacted),
+        };
+        Self {
+            id: job.id,
+            user_id: job.user_id,
+            original_filename: job.original_filename,
+            display_name: job.display_name,
+            status: job.status,
+            progress_percentage: job.progress_percentage.unwrap_or_default(),
+            progress_message: job.progress_message.map(redacted),
+            stage: stage.map(StageDocument::from),
+            output_url: job.output_url,
+            error: (error.code.is_some() || error.message.is_some()).then_some(error),
+            created_at: job.created_at.map(naive_utc),
+            updated_at: job.updated_at.map(naive_utc),
+            completed_at: job.completed_at.map(naive_utc),
+        }
+    }
+}
+
+impl From<StageRow> for StageDocument {
+    fn from(row: StageRow) -> Self {
+        Self {
+            stage: row.stage,
+            state: row.state,
+            due_at: row.due_at.map(utc),
+            tries: row.tries,
+            reason: row.reason,
+            entered_at: utc(row.entered_at),
+        }
+    }
+}
+
+impl From<SubmissionRow> for SubmissionDocument {
+    fn from(row: SubmissionRow) -> Self {
+        Self {
+            token: row.token,
+            vendor: row.vendor,
+            account: row.account,
+            attempt: row.attempt,
+            state: row.state,
+            imported: row.imported,
+            vendor_task_id: row.vendor_task_id,
+            vendor_project_id: row.vendor_project_id,
+            work_state: row.work_state,
+            claimed_at: utc(row.claimed_at),
+            send_deadline: utc(row.send_deadline),
+            settled_at: row.settled_at.map(utc),
+            searches: row.searches,
+        }
+    }
+}
+
+impl From<JobEvent> for EventDocument {
+    fn from(row: JobEvent) -> Self {
+        Self {
+            id: row.id,
+            at: utc(row.at),
+            kind: row.kind,
+            actor: row.actor,
+            stage: row.stage,
+            epoch: row.epoch,
+            token: row.token,
+            detail: redacted_json(row.detail),
+            metadata_changed: row.metadata_changed.map(redacted_json),
+        }
+    }
+}
+
+/// RFC 3339 in UTC, with `Z`.
+fn utc(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+/// The application's table keeps UTC without saying so.
+fn naive_utc(time: NaiveDateTime) -> String {
+    utc(time.and_utc())
+}
+
+/// A text whose web URLs have lost their query strings.
+#[must_use]
+pub fn redacted(text: String) -> String {
+    match redact(&text) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(redacted) => redacted,
+    }
+}
+
+fn redacted_json(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(redacted(text)),
+        Value::Array(items) => items.into_iter().map(redacted_json).collect(),
+        Value::Object(map) => Value::Object(
+            map.into_iter()
+                .map(|(key, value)| (key, redacted_json(value)))
+                .collect(),
+        ),
+        other => other,
+    }
+}
+
+fn redact(text: &str) -> Cow<'_, str> {
+    let mut rest = text;
+    let mut kept = String::new();
+    while let Some((before, query)) = next_query(rest) {
+        kept.push_str(before);
+        kept.push_str(REDACTED);
+        rest = &rest[before.len() + query.len()..];
+    }
+    if kept.is_empty() {
+        Cow::Borrowed(text)
+    } else {
+        kept.push_str(rest);
+        Cow::Owned(kept)
+    }
+}
+
+/// The first query string of a web URL, with its `?`, and all that stands before it.
+fn next_query(text: &str) -> Option<(&str, &str)> {
+    // What no URL holds unescaped, so that it ends there in JSON, HTML and prose.
+    let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '<' | '>' | '\\' | '`' | '|');
+    let mut from = 0;
+    loop {
+        let start = from + text.get(from..)?.find("://")? + "://".len();
+        let url = &text[start..];
+        let url = &url[..url.find(ends).unwrap_or(url.len())];
+        if let Some(mark) = url.find('?') {
+            return Some((&text[..start + mark], &url[mark..]));
+        }
+        from = start;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn query_strings_are_redacted_wherever_they_stand() {
+        for (text, shown) in [
+            (
+                "https://a.example/v.mp4?X-Amz-Signature=S",
+                "https://a.example/v.mp4?[redacted]",
+            ),
+            (
+                "GET HTTP://a.example?x=S failed; see https://b.example/?y=S (S3)",
+                "GET HTTP://a.example?[redacted] failed; see https://b.example/?[redacted] (S3)",
+            ),
+            (
+                r#"{"url":"https://a.example/?a=S&b=S","n":1}"#,
+                r#"{"url":"https://a.example/?[redacted]","n":1}"#,
+            ),
+            (
+                "测 https://a.example/测?S=测测",
+                "测 https://a.example/测?[redacted]",
+            ),
+        ] {
+            assert_eq!(redacted(text.to_owned()), shown);
+        }
+    }
+
+    #[test]
+    fn other_texts_stay() {
+        for text in [
+            "",
+            "why? because",
+            "https://a.example/v.mp4",
+            "https://a.example/v.mp4 really?",
+            "://",
+        ] {
+            assert_eq!(redacted(text.to_owned()), text);
+        }
+    }
+
+    #[test]
+    fn events_are_redacted_to_the_bottom() {
+        let url = "https://a.example/v?sig=S";
+        let event = JobEvent {
+            id: 1,
+            at: DateTime::UNIX_EPOCH,
+            kind: "second_work".to_owned(),
+            actor: "worker".to_owned(),
+            stage: None,
+            epoch: None,
+            token: None,
+            detail: json!({"answer": {"urls": [url], "n": 1}}),
+            metadata_changed: Some(json!({"ghostcut_video_url": url})),
+        };
+        let text = serde_json::to_string(&EventDocument::from(event)).unwrap();
+        assert!(!text.contains("sig=S"), "{text}");
+        assert!(
+            text.contains(r#""at":"1970-01-01T00:00:00.000000Z""#),
+            "{text}"
+        );
+        assert!(
+            text.contains(r#"["https://a.example/v?[redacted]"]"#),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,149 @@
+//! The HTTP API: `POST /v1/jobs`, `GET /v1/jobs`, `GET /v1/jobs/{id}`.
+//!
+//! Reads and stores jobs, nothing else: must not publish, call a vendor or move a stage. Every error is a problem
+//! document (RFC 9457, `application/problem+json`).
+
+mod document;
+mod jobs;
+mod list;
+mod metrics;
+mod problem;
+
+pub use document::{JobDocument, redacted};
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::Uri;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use metrics::HttpMetrics;
+use problem::{Kind, Problem};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::trace::TraceLayer;
+
+use crate::config::HttpConfig;
+use crate::intake::Intake;
+
+/// For a whole request, reading its body included. Above what storing a job may wait for.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What the API needs.
+#[derive(Clone)]
+pub struct AppState {
+    intake: Intake,
+    metrics: HttpMetrics,
+    max_body: usize,
+}
+
+impl AppState {
+    /// Registers `http_requests_total{route,method,status}` and `http_request_duration_seconds{route}`.
+    ///
+    /// # Errors
+    /// When the registry has metrics of these names already.
+    pub fn new(
+        intake: Intake,
+        max_body: usize,
+        registry: &prometheus::Registry,
+    ) -> Result<Self, prometheus::Error> {
+        let metrics = HttpMetrics::new(registry)?;
+        Ok(Self {
+            intake,
+            metrics,
+            max_body,
+        })
+    }
+}
+
+/// The routes.
+#[must_use]
+pub fn router(state: AppState) -> Router {
+    Router::new()
+        .route("/v1/jobs", get(jobs::list).post(jobs::create))
+        .route("/v1/jobs/{id}", get(jobs::show))
+        .with_state(state.intake)
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(DefaultBodyLimit::max(state.max_body))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(limit_time))
+        .layer(middleware::from_fn_with_state(state.metrics, observe))
+        // The path alone: a query string is the client's.
+        .layer(TraceLayer::new_for_http().make_span_with(|request: &Request| {
+            tracing::info_span!("request", http.method = %request.method(), http.path = request.uri().path())
+        }))
+}
+
+/// Binds the API's address and serves it until `stop`; then requests in hand are finished, and the task ends.
+/// Returns the address it is bound to.
+///
+/// # Errors
+/// When the address cannot be bound.
+pub async fn serve(
+    config: &HttpConfig,
+    state: AppState,
+    stop: CancellationToken,
+) -> std::io::Result<(SocketAddr, JoinHandle<()>)> {
+    let listener = TcpListener::bind(config.http_addr).await?;
+    let bound = listener.local_addr()?;
+    let router = router(state);
+    let task = tokio::spawn(async move {
+        let served = axum::serve(listener, router)
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .await;
+        if let Err(error) = served {
+            tracing::error!(%error, "the API failed");
+        }
+    });
+    Ok((bound, task))
+}
+
+async fn no_route(uri: Uri) -> Problem {
+    let detail = format!("no route leads to `{}`", uri.path());
+    Problem::new(Kind::RouteNotFound, detail)
+}
+
+async fn no_method() -> Problem {
+    let detail = "the header `Allow` has the methods that are";
+    Problem::new(Kind::MethodNotAllowed, detail)
+}
+
+fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
+    // The panic hook has written the message already.
+    tracing::error!("a request panicked");
+    Problem::new(Kind::Internal, "the log of the service says why").into_response()
+}
+
+async fn limit_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let detail = format!("no answer within {} seconds", REQUEST_TIMEOUT.as_secs());
+            Problem::new(Kind::Unavailable, detail).into_response()
+        }
+    }
+}
+
+async fn observe(
+    State(metrics): State<HttpMetrics>,
+    route: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let response = next.run(request).await;
+    let route = route.as_ref().map(MatchedPath::as_str);
+    metrics.observe(route, &method, response.status(), started.elapsed());
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+//! What is answered without a database and an object store: neither is there in these tests.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use reqwest::{Client, Method, RequestBuilder, Response};
+use serde_json::{Value, json};
+use shared::config::{DatabaseConfig, Secret, StorageConfig};
+use shared::db::Db;
+use shared::storage::Storage;
+
+use super::*;
+
+const MAX_BODY: usize = 2000;
+
+struct Api {
+    base: String,
+    client: Client,
+    registry: prometheus::Registry,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// Port 1 on this machine: nobody listens there.
+fn nobody() -> String {
+    "127.0.0.1:1".to_owned()
+}
+
+impl Api {
+    async fn start() -> Self {
+        let database = DatabaseConfig {
+            database_url: Secret::from(format!("postgres://nobody@{}/nothing", nobody())),
+            database_pool_size: 1,
+            database_connect_timeout: Duration::from_secs(5),
+            database_statement_timeout: Duration::from_secs(5),
+        };
+        let storage = StorageConfig {
+            aws_region: "us-east-1".to_owned(),
+            aws_s3_bucket: "ours".to_owned(),
+            aws_access_key_id: Some("key".to_owned()),
+            aws_secret_access_key: Some(Secret::from("secret".to_owned())),
+            aws_session_token: None,
+            aws_credential_expiration: None,
+            aws_profile: None,
+            s3_endpoint_url: Some(format!("http://{}", nobody())),
+            s3_public_base_url: None,
+            s3_presign_life: Duration::from_secs(60),
+            s3_connect_timeout: Duration::from_secs(1),
+            s3_request_timeout: Duration::from_secs(1),
+            s3_idle_timeout: Duration::from_secs(1),
+        };
+        let intake = Intake {
+            db: Db::new(&database).unwrap(),
+            storage: Storage::new(&storage).unwrap(),
+            max_segments: 5,
+        };
+        let config = HttpConfig {
+            http_addr: "127.0.0.1:0".parse().unwrap(),
+            http_max_body: MAX_BODY,
+            max_segments: 5,
+        };
+        let registry = prometheus::Registry::new();
+        let state = AppState::new(intake, config.http_max_body, &registry).unwrap();
+        let stop = CancellationToken::new();
+        let (address, task) = serve(&config, state, stop.clone()).await.unwrap();
+        let client = Client::builder().no_proxy().build().unwrap();
+        Self {
+            base: format!("http://{address}"),
+            client,
+            registry,
+            stop,
+            task,
+        }
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.base))
+    }
+
+    fn post(&self, body: &Value) -> RequestBuilder {
+        self.request(Method::POST, "/v1/jobs").json(body)
+    }
+}
+
+/// The document of an answer that has to be a problem of this status and type.
+async fn problem(request: RequestBuilder, status: StatusCode, kind: &str) -> Value {
+    let response: Response = request.send().await.unwrap();
+    assert_eq!(response.status(), status);
+    let content_type = response.headers()["content-type"].to_str().unwrap();
+    assert_eq!(content_type, "application/problem+json");
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        assert!(response.headers().contains_key("retry-after"));
+    }
+    let document: Value = response.json().await.unwrap();
+    assert_eq!(document["type"], format!("urn:ghostfleet:problem:{kind}"));
+    assert_eq!(document["status"], status.as_u16());
+    assert!(document["title"].is_string() && document["detail"].is_string());
+    document
+}
+
+fn paths(problem: &Value) -> Vec<&str> {
+    let errors = problem["errors"].as_array().unwrap();
+    errors
+        .iter()
+        .map(|error| error["path"].as_str().unwrap())
+        .collect()
+}
+
+fn job() -> Value {
+    json!({
+        "user_id": "7b0c6c7e-0f8b-4a1e-9d0a-0f8b00000001",
+        "video_url": "https://a.example/v.mp4",
+        "effects": [{"type": "text", "startTime": 0, "endTime": 5,
+            "region": {"x": 0.1, "y": 0.8, "width": 0.8, "height": 0.15}}],
+    })
+}
+
+#[tokio::test]
+async fn routes_and_methods_that_are_not_there() {
+    let api = Api::start().await;
+    let unknown = api.request(Method::GET, "/v1/videos?x=SECRET");
+    let document = problem(unknown, StatusCode::NOT_FOUND, "not-found").await;
+    assert!(!document.to_string().contains("SECRET"));
+
+    let response = api
+        .request(Method::DELETE, "/v1/jobs")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.headers()["allow"], "GET,HEAD,POST");
+    let wrong = api.request(Method::DELETE, "/v1/jobs");
+    problem(wrong, StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed").await;
+}
+
+#[tokio::test]
+async fn bodies_that_cannot_be_read() {
+    let api = Api::start().await;
+    let post = |body: &'static str| api.request(Method::POST, "/v1/jobs").body(body);
+    let media_type = (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type");
+    problem(post("{}"), media_type.0, media_type.1).await;
+    let text = post("{}").header("content-type", "text/json");
+    problem(text, media_type.0, media_type.1).await;
+
+    let broken = post("{\"user_id\": \"SECRET\",\n]").header("content-type", "application/json");
+    let document = problem(broken, StatusCode::BAD_REQUEST, "malformed-body").await;
+    let detail = "the body is not JSON at line 2, column 1";
+    assert_eq!(document["detail"], detail);
+
+    let large = json!({"display_name": "x".repeat(MAX_BODY)});
+    let large = api.post(&large);
+    problem(large, StatusCode::PAYLOAD_TOO_LARGE, "body-too-large").await;
+}
+
+#[tokio::test]
+async fn requests_with_faults_are_refused_whole() {
+    let api = Api::start().await;
+    let invalid = (StatusCode::UNPROCESSABLE_ENTITY, "invalid-request");
+    let mut request = job();
+    request["user_id"] = json!(1);
+    request["effects"][0]["region"]["width"] = json!(null);
+    request["colour"] = json!("red");
+    let sent = api
+        .request(Method::POST, "/v1/jobs")
+        .header("content-type", "Application/JSON; charset=utf-8")
+        .body(request.to_string());
+    let document = problem(sent, invalid.0, invalid.1).await;
+    let expected = ["/colour", "/user_id", "/effects/0/region/width"];
+    assert_eq!(paths(&document), expected);
+    assert_eq!(document["errors"][0]["code"], "unknown_field");
+
+    let mut request = job();
+    request["video_url"] = json!("s3://theirs/v.mp4");
+    let document = problem(api.post(&request), invalid.0, invalid.1).await;
+    assert_eq!(paths(&document), ["/video_url"]);
+}
+
+#[tokio::test]
+async fn idempotency_keys_that_cannot_be_used() {
+    let api = Api::start().await;
+    let long = "k".repeat(256);
+    for key in ["", "a b", "ä", &long] {
+        let sent = api.post(&job()).header("idempotency-key", key);
+        problem(sent, StatusCode::BAD_REQUEST, "invalid-idempotency-key").await;
+    }
+    let twice = api
+        .post(&job())
+        .header("idempotency-key", "a")
+        .header("idempotency-key", "a");
+    problem(twice, StatusCode::BAD_REQUEST, "invalid-idempotency-key").await;
+}
+
+#[tokio::test]
+async fn parameters_with_faults() {
+    let api = Api::start().await;
+    let list = api.request(Method::GET, "/v1/jobs?limit=0&user_id=1&x=2&x=3");
+    let document = problem(list, StatusCode::BAD_REQUEST, "invalid-parameters").await;
+    assert_eq!(paths(&document), ["limit", "user_id", "x", "x"]);
+    for path in ["/v1/jobs/7", "/v1/jobs/%ff"] {
+        let show = api.request(Method::GET, path);
+        let document = problem(show, StatusCode::BAD_REQUEST, "invalid-parameters").await;
+        assert_eq!(paths(&document), ["id"]);
+    }
+}
+
+#[tokio::test]
+async fn without_a_database_the_client_is_to_come_again() {
+    let api = Api::start().await;
+    let away = (StatusCode::SERVICE_UNAVAILABLE, "unavailable");
+    problem(api.post(&job()), away.0, away.1).await;
+    problem(api.request(Method::GET, "/v1/jobs"), away.0, away.1).await;
+    let path = "/v1/jobs/7b0c6c7e-0f8b-4a1e-9d0a-0f8b00000001";
+    problem(api.request(Method::GET, path), away.0, away.1).await;
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_route_and_the_server_stops() {
+    let api = Api::start().await;
+    for path in ["/v1/jobs/1", "/v1/jobs/2", "/nowhere/1", "/nowhere/2"] {
+        api.request(Method::GET, path).send().await.unwrap();
+    }
+    api.request(Method::TRACE, "/v1/jobs").send().await.unwrap();
+    let text = prometheus::TextEncoder::new()
+        .encode_to_string(&api.registry.gather())
+        .unwrap();
+    for line in [
+        r#"http_requests_total{method="GET",route="/v1/jobs/{id}",status="400"} 2"#,
+        r#"http_requests_total{method="GET",route="unmatched",status="404"} 2"#,
+        r#"http_requests_total{method="other",route="/v1/jobs",status="405"} 1"#,
+        r#"http_request_duration_seconds_count{route="/v1/jobs/{id}"} 2"#,
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    api.stop.cancel();
+    let stopped = tokio::time::timeout(Duration::from_secs(10), api.task);
+    stopped.await.unwrap().unwrap();
+}
