@@ -24,7 +24,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::ServeConfig;
 use crate::dispatcher::{Accounts, Dispatcher};
+use crate::intake::Intake;
 use crate::sweeps::{Gauges, LedgerSweep};
+use crate::web::AppState;
 
 /// Runs a producer until it is told to stop.
 ///
@@ -63,10 +65,25 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
     ));
 
     let checks = readiness(&db, &publishing);
-    let admin = serve_admin(config.service.admin_addr, registry, checks, stop.clone())
+    let admin = serve_admin(
+        config.service.admin_addr,
+        registry.clone(),
+        checks,
+        stop.clone(),
+    )
+    .await
+    .context("admin port")?;
+    let intake = Intake {
+        db,
+        storage,
+        max_segments: usize::from(config.http.max_segments),
+    };
+    let state = AppState::new(intake, config.http.http_max_body, &registry)?;
+    let (http, api) = web::serve(&config.http, state, stop.clone())
         .await
-        .context("admin port")?;
-    tracing::info!(admin = %admin, version = env!("CARGO_PKG_VERSION"), "producer started");
+        .context("HTTP API")?;
+    tasks.spawn(api);
+    tracing::info!(http = %http, admin = %admin, version = env!("CARGO_PKG_VERSION"), "producer started");
 
     let result = tokio::select! {
         () = stop.cancelled() => Ok(()),
@@ -79,7 +96,6 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
     drop(dead);
     publishing.close().await;
     consuming.close().await;
-    let _ = storage;
     result.context("RabbitMQ")?;
     tracing::info!("producer stopped");
     Ok(())
