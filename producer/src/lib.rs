@@ -58,31 +58,25 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
     dispatch(&config, &db, &publishing, &registry, &tasks, &stop)?;
     sweep(&config, &db, &registry, &tasks, &stop)?;
-    let dead = tasks.spawn(dead_letters::ingest(
+    tasks.spawn(dead_letters::ingest(
         db.clone(),
         consuming.clone(),
         stopper.clone(),
     ));
 
-    let checks = readiness(&db, &publishing);
-    let admin = serve_admin(
-        config.service.admin_addr,
-        registry.clone(),
-        checks,
-        stop.clone(),
-    )
-    .await
-    .context("admin port")?;
     let intake = Intake {
-        db,
+        db: db.clone(),
         storage,
         max_segments: usize::from(config.http.max_segments),
     };
-    let state = AppState::new(intake, config.http.http_max_body, &registry)?;
-    let (http, api) = web::serve(&config.http, state, stop.clone())
+    let api = AppState::new(intake, config.http.http_max_body, &registry)?;
+    let (http, serving) = web::serve(&config.http, api, stop.clone())
         .await
         .context("HTTP API")?;
-    tasks.spawn(api);
+    let checks = readiness(&db, &publishing);
+    let admin = serve_admin(config.service.admin_addr, registry, checks, stop.clone())
+        .await
+        .context("admin port")?;
     tracing::info!(http = %http, admin = %admin, version = env!("CARGO_PKG_VERSION"), "producer started");
 
     let result = tokio::select! {
@@ -92,8 +86,10 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
     };
     stopper.drain.cancel();
     tasks.close();
-    stopper.abort.run_until_cancelled(tasks.wait()).await;
-    drop(dead);
+    stopper
+        .abort
+        .run_until_cancelled(async { tokio::join!(tasks.wait(), serving) })
+        .await;
     publishing.close().await;
     consuming.close().await;
     result.context("RabbitMQ")?;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use producer::cli::submit::{SubmitArgs, submit};
 use producer::config::ServeConfig;
 use shared::config::DatabaseConfig;
 use shared::db::Db;
@@ -26,6 +27,7 @@ enum Command {
     Serve(Box<ServeConfig>),
     /// Apply the database migrations that are missing
     Migrate(DatabaseConfig),
+    Submit(Box<SubmitArgs>),
     /// Stop every paid send of the fleet; polling and storing go on
     StopPaid {
         #[command(flatten)]
@@ -64,6 +66,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let applied = Db::migrate(&database).await.context("migrate")?;
             tracing::info!(applied = applied.len(), migrations = ?applied, "the database is up to date");
         }
+        Command::Submit(args) => return submit(*args).await,
         Command::StopPaid {
             database,
             reason,

@@ -1,9 +1,9 @@
 //! Logs and the metric registry. Says nothing about what is logged or measured: that stands beside the code it is about.
 
+use std::io::IsTerminal as _;
 use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::FmtSpan;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -45,7 +45,7 @@ pub fn init_logs(config: &LogConfig) -> Result<(), BadFilter> {
     })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_span_events(FmtSpan::NONE)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     // Tests run several services in one process; the first one's logging serves all.
     let _ = match config.log_format {

@@ -12,7 +12,7 @@ use shared::db::{
     LedgerVerdict, Loaded, MetadataVerdict, Settlement, Verdict, WorkItem, retry_while_away,
 };
 use shared::domain::message::{Message, Undecodable};
-use shared::domain::outcome::Reason;
+use shared::domain::outcome::{Outcome, Reason};
 use shared::domain::{JobStatus, Stage};
 use shared::service::Stopper;
 use shared::telemetry::chain;
@@ -303,6 +303,7 @@ impl StageConsumer {
                 .stage_runs
                 .with_label_values(&[self.stage.as_str(), run.label()])
                 .inc();
+            log_run(item, &run);
             let group = if run.is_free() { &mut free } else { &mut alone };
             group.push(settlement(self.stage, item, run, context));
         }
@@ -373,5 +374,34 @@ impl StageConsumer {
         {
             self.due.notify_one();
         }
+    }
+}
+
+/// One line per run: for people to act on, to know about, or (polls that found nothing new) to debug with.
+fn log_run(item: &WorkItem, run: &Run) {
+    let (job, epoch, tries) = (item.job_id, item.epoch, item.tries);
+    let token = item.submission.as_ref().map(|submission| submission.token);
+    match &run.outcome {
+        Outcome::Advance { event, .. } => {
+            tracing::info!(job.id = %job, epoch, submission.token = ?token, ?event, "stage done");
+        }
+        Outcome::Later { after, .. } => {
+            tracing::debug!(job.id = %job, epoch, submission.token = ?token, ?after, "stage again later");
+        }
+        Outcome::Retry { after, error } => {
+            tracing::warn!(job.id = %job, epoch, submission.token = ?token, tries, ?after, error, "stage will be retried");
+        }
+        Outcome::Fail { reason, error } => {
+            tracing::warn!(job.id = %job, epoch, submission.token = ?token, %reason, error, "job failed");
+        }
+        Outcome::Park { reason, error } => {
+            tracing::error!(job.id = %job, epoch, submission.token = ?token, %reason, error, "job parked: somebody has to decide");
+        }
+        Outcome::GiveUp { reason, error } => {
+            tracing::error!(job.id = %job, epoch, submission.token = ?token, %reason, error, "job given up: see its dead letter");
+        }
+    }
+    if let Some(reason) = &run.pause {
+        tracing::error!(job.id = %job, reason, "the vendor refuses us: pausing paid sends to it");
     }
 }

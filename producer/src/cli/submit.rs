@@ -49,9 +49,7 @@ const EXAMPLES: &str = r#"Examples:
 Exit status: 0 every job completed (with --no-follow: was stored), 1 not so, 2 the arguments or a job were wrong
 and nothing was stored."#;
 
-/// Arguments of `producer submit`.
-///
-/// Upload files, create jobs and follow them.
+/// Upload files, create jobs and follow them
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct SubmitArgs {
@@ -163,9 +161,8 @@ async fn read(args: &SubmitArgs, bucket: &str) -> Result<(Vec<Draft>, Vec<Fault>
             let effects = list("--effects", args.effects.as_deref()).await?;
             let request = draft::request(args, segments, effects)?;
             let line = lines::Line {
-                number: None,
                 request,
-                key: None,
+                ..lines::Line::default()
             };
             drafts.push(Draft::new(line, bucket, &mut faults).await);
         }
@@ -229,43 +226,38 @@ async fn check(
     Ok(faults)
 }
 
-/// Uploads the files of a job and stores it.
+/// Uploads the files of a job and stores it. What was uploaded for a job that was not is deleted again.
 async fn store(intake: &Intake, display: &Display, draft: &Draft) -> Report {
-    let outcome = async {
+    let created = upload_and_create(intake, display, draft).await;
+    let unused = match &created {
+        Ok(Created::New(_)) => false,
+        Ok(Created::Existing(_) | Created::KeyTaken(_)) => true,
+        // Where the database failed the job may be stored.
+        Err(error) => !matches!(error, StoreError::Intake(IntakeError::Database(_))),
+    };
+    if unused {
         for upload in &draft.uploads {
-            upload.send(&intake.storage, display).await?;
-        }
-        let created = intake
-            .create(&draft.request, draft.key.as_ref(), draft.id)
-            .await
-            .map_err(|error| match &error {
-                IntakeError::Invalid(faults) => faults
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join("; "),
-                _ => chain(&error),
-            })?;
-        if !matches!(created, Created::New(_)) {
-            // Nobody will read these; the existing job has its own.
-            for upload in &draft.uploads {
-                if let Err(error) = intake.storage.delete(&upload.key.to_string()).await {
-                    tracing::warn!(key = %upload.key, %error, "an upload that no job needs was not deleted");
-                }
+            if let Err(error) = intake.storage.delete(&upload.key.to_string()).await {
+                tracing::warn!(key = %upload.key, %error, "an upload that no job needs was not deleted");
             }
-        }
-        match created {
-            Created::New(id) => Ok(Watched::new(draft.line, id)),
-            Created::Existing(id) => {
-                display.note(&draft.named(&format!("the same request made job {id} before")));
-                Ok(Watched::new(draft.line, id))
-            }
-            Created::KeyTaken(id) => Err(format!(
-                "another request under its idempotency_key made job {id}"
-            )),
         }
     }
-    .await;
+    let outcome = match created {
+        Ok(Created::New(id)) => Ok(Watched::new(draft.line, id)),
+        Ok(Created::Existing(id)) => {
+            display.note(&draft.named(&format!("the same request made job {id} before")));
+            Ok(Watched::new(draft.line, id))
+        }
+        Ok(Created::KeyTaken(id)) => Err(format!(
+            "another request under its idempotency_key made job {id}"
+        )),
+        Err(StoreError::Upload(message)) => Err(message),
+        Err(StoreError::Intake(IntakeError::Invalid(faults))) => {
+            let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+            Err(faults.join("; "))
+        }
+        Err(StoreError::Intake(error)) => Err(chain(&error)),
+    };
     if let Err(error) = &outcome {
         display.note(&draft.named(error));
     }
@@ -273,6 +265,31 @@ async fn store(intake: &Intake, display: &Display, draft: &Draft) -> Report {
         line: draft.line,
         outcome,
     }
+}
+
+/// Why a job was not stored.
+enum StoreError {
+    /// A file could not be uploaded.
+    Upload(String),
+    /// The job was not taken.
+    Intake(IntakeError),
+}
+
+async fn upload_and_create(
+    intake: &Intake,
+    display: &Display,
+    draft: &Draft,
+) -> Result<Created, StoreError> {
+    for upload in &draft.uploads {
+        upload
+            .send(&intake.storage, display)
+            .await
+            .map_err(StoreError::Upload)?;
+    }
+    intake
+        .create(&draft.request, draft.key.as_ref(), draft.id)
+        .await
+        .map_err(StoreError::Intake)
 }
 
 fn refuse(messages: &[String]) -> anyhow::Result<ExitCode> {

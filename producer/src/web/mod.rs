@@ -63,7 +63,6 @@ impl AppState {
 }
 
 /// The routes.
-#[must_use]
 pub fn router(state: AppState) -> Router {
     Router::new()
         .route("/v1/jobs", get(jobs::list).post(jobs::create))
@@ -75,8 +74,8 @@ pub fn router(state: AppState) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(limit_time))
         .layer(middleware::from_fn_with_state(state.metrics, observe))
-        // The path alone: a query string is the client's.
-        .layer(TraceLayer::new_for_http().make_span_with(|request: &Request| {
+        // The path alone: a query string is the client's. Failures are logged where they are found.
+        .layer(TraceLayer::new_for_http().on_failure(()).make_span_with(|request: &Request| {
             tracing::info_span!("request", http.method = %request.method(), http.path = request.uri().path())
         }))
 }

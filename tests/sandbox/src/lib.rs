@@ -146,10 +146,15 @@ impl DataFolder {
 
 impl Drop for DataFolder {
     fn drop(&mut self) {
-        if self.temporary
-            && let Err(error) = std::fs::remove_dir_all(&self.path)
-        {
-            tracing::warn!(%error, folder = %self.path.display(), "temporary folder left behind");
+        if !self.temporary {
+            return;
+        }
+        // A file that is just being written can make the first try fail.
+        let removed = (0..3).map(|_| std::fs::remove_dir_all(&self.path));
+        let tries: Vec<_> = removed.take_while(Result::is_err).collect();
+        if let [_, _, Err(error)] = &tries[..] {
+            let folder = self.path.display();
+            tracing::warn!(%error, %folder, "temporary folder left behind");
         }
     }
 }

@@ -58,72 +58,58 @@ impl Draft {
             key: line.key,
             uploads: Vec::new(),
         };
-        // A wrong user is found when the request is checked; until then any will do.
-        let user = draft.request["user_id"].as_str();
-        let user = user.and_then(|user| user.parse().ok()).unwrap_or_default();
-        let names = ref_ids(&draft.request["segments"]);
-        let has = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
-        let effects = has(&draft.request["effects"]);
-        let video = if has(&draft.request["segments"]) {
-            Use::LipsyncVideo { effects }
-        } else {
-            Use::InpaintVideo
-        };
-        let mut wanted = vec![("/video_url".to_owned(), video, 0)];
-        if let Some(audio) = draft.request["audio"].as_object() {
-            for name in audio.keys() {
-                let pointer = format!("/audio/{}", name.replace('~', "~0").replace('/', "~1"));
-                let index = names.iter().position(|other| other == name);
-                wanted.push((pointer, Use::Audio, index.unwrap_or(names.len())));
-            }
+        let mut found: Vec<_> = line.key_fault.into_iter().collect();
+        for file in files(&draft.request) {
+            found.extend(draft.place(file, bucket).await.err());
         }
-        for (pointer, wanted, index) in wanted {
-            let location = draft.request.pointer(&pointer).and_then(Value::as_str);
-            let Some(path) = location.and_then(local::path_of) else {
-                continue;
-            };
-            let inspected = local::inspect(&path)
-                .await
-                .and_then(|file| wanted.fault(file).map_or(Ok(file), Err));
-            let (container, bytes) = match inspected {
-                Ok(file) => (file.container, file.bytes),
-                Err((code, message)) => {
-                    let line = draft.line;
-                    faults.push(Fault {
-                        line,
-                        error: FieldError {
-                            path: pointer.clone(),
-                            code,
-                            message,
-                        },
-                    });
-                    // Never sent; the rest of the request is checked with it.
-                    (Container::Mp4, 0)
-                }
-            };
-            let job = draft.id;
-            let key = match wanted {
-                Use::Audio => Key::InputAudio {
+        let line = draft.line;
+        faults.extend(found.into_iter().map(|error| Fault { line, error }));
+        draft
+    }
+
+    /// Puts the object that a local file will be in its place. A file with a fault gets one too, so that the rest of
+    /// the request can be checked; it is never sent.
+    async fn place(&mut self, file: File, bucket: &str) -> Result<(), FieldError> {
+        let location = self.request.pointer(&file.pointer).and_then(Value::as_str);
+        let Some(path) = location.and_then(local::path_of) else {
+            return Ok(());
+        };
+        let inspected = local::inspect(&path)
+            .await
+            .and_then(|local| file.wanted.fault(local).map_or(Ok(local), Err));
+        let container = inspected
+            .as_ref()
+            .map_or(Container::Mp4, |local| local.container);
+        // A wrong user is found when the request is checked; until then any will do.
+        let user = self.request["user_id"].as_str();
+        let user = user.and_then(|user| user.parse().ok()).unwrap_or_default();
+        let job = self.id;
+        let key = match file.wanted {
+            Use::Audio => Key::InputAudio {
+                user,
+                job,
+                index: file.index,
+                container,
+            },
+            Use::LipsyncVideo { .. } | Use::InpaintVideo => {
+                self.keep_name(&path);
+                Key::InputVideo {
                     user,
                     job,
-                    index,
                     container,
-                },
-                Use::LipsyncVideo { .. } | Use::InpaintVideo => {
-                    draft.keep_name(&path);
-                    Key::InputVideo {
-                        user,
-                        job,
-                        container,
-                    }
                 }
-            };
-            if let Some(location) = draft.request.pointer_mut(&pointer) {
-                *location = format!("s3://{bucket}/{key}").into();
             }
-            draft.uploads.push(Upload { path, key, bytes });
+        };
+        if let Some(location) = self.request.pointer_mut(&file.pointer) {
+            *location = format!("s3://{bucket}/{key}").into();
         }
-        draft
+        let bytes = inspected.as_ref().map_or(0, |local| local.bytes);
+        self.uploads.push(Upload { path, key, bytes });
+        inspected.map(drop).map_err(|(code, message)| FieldError {
+            path: file.pointer,
+            code,
+            message,
+        })
     }
 
     /// The video keeps its name although its object has another.
@@ -158,6 +144,40 @@ impl Draft {
             None => message.to_owned(),
         }
     }
+}
+
+/// A place of a request where a file is named.
+struct File {
+    pointer: String,
+    wanted: Use,
+    /// Of an audio file, in the order of first appearance in the segments.
+    index: usize,
+}
+
+fn files(request: &Value) -> Vec<File> {
+    let has = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
+    let wanted = if has(&request["segments"]) {
+        let effects = has(&request["effects"]);
+        Use::LipsyncVideo { effects }
+    } else {
+        Use::InpaintVideo
+    };
+    let mut files = vec![File {
+        pointer: "/video_url".to_owned(),
+        wanted,
+        index: 0,
+    }];
+    let names = ref_ids(&request["segments"]);
+    for name in request["audio"].as_object().into_iter().flat_map(Map::keys) {
+        let index = names.iter().position(|other| other == name);
+        files.push(File {
+            pointer: format!("/audio/{}", name.replace('~', "~0").replace('/', "~1")),
+            wanted: Use::Audio,
+            // Refused when the request is checked: no segment uses it.
+            index: index.unwrap_or(names.len()),
+        });
+    }
+    files
 }
 
 /// The refIds of a list of segments, in the order in which they first appear.
@@ -292,7 +312,7 @@ mod tests {
             request: json!({"video_url": "no/such\u{7}.mp4", "original_filename": null,
                 "audio": {"a/b": "file:gone.wav", "c": "https://a.example/c.wav", "d": 7},
                 "segments": segments(&["c", "a/b"])}),
-            key: None,
+            ..Line::default()
         };
         let mut faults = Vec::new();
         let draft = Draft::new(line, "ours", &mut faults).await;
@@ -315,7 +335,7 @@ mod tests {
         let line = Line {
             number: Some(1),
             request: json!([1]),
-            key: None,
+            ..Line::default()
         };
         let mut faults = Vec::new();
         let draft = Draft::new(line, "ours", &mut faults).await;

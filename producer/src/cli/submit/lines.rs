@@ -10,7 +10,7 @@ use crate::intake;
 const KEY_FIELD: &str = "idempotency_key";
 
 /// A line that was read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Line {
     /// Its number from 1; none for the job of the command line.
     pub(super) number: Option<usize>,
@@ -18,9 +18,11 @@ pub(super) struct Line {
     pub(super) request: Value,
     /// Of the request as it was written: uploads go under new keys each time.
     pub(super) key: Option<RequestKey>,
+    /// What is wrong with the key.
+    pub(super) key_fault: Option<FieldError>,
 }
 
-/// Every line that is not blank, with its number.
+/// Every line that is not blank, with its number; the error is of a line that is not JSON.
 pub(super) fn read(text: &str) -> impl Iterator<Item = (usize, Result<Line, FieldError>)> {
     text.lines()
         .enumerate()
@@ -28,36 +30,32 @@ pub(super) fn read(text: &str) -> impl Iterator<Item = (usize, Result<Line, Fiel
         .map(|(index, line)| (index + 1, read_line(index + 1, line)))
 }
 
-fn read_line(number: usize, line: &str) -> Result<Line, FieldError> {
-    let fault = |path: &str, code, message: String| FieldError {
-        path: path.to_owned(),
-        code,
-        message,
-    };
-    let mut request: Value = serde_json::from_str(line).map_err(|error| {
-        let message = format!("is not JSON at column {}", error.column());
-        fault("", FieldCode::Malformed, message)
+fn read_line(number: usize, text: &str) -> Result<Line, FieldError> {
+    let request = serde_json::from_str(text).map_err(|error| FieldError {
+        path: String::new(),
+        code: FieldCode::Malformed,
+        message: format!("is not JSON at column {}", error.column()),
     })?;
-    let key = request
-        .as_object_mut()
-        .and_then(|map| map.shift_remove(KEY_FIELD))
-        .filter(|key| !key.is_null());
-    let key = match key.as_ref() {
-        None => None,
-        Some(Value::String(key)) if intake::is_request_key(key) => {
-            Some(intake::request_key(key, &request))
-        }
-        Some(_) => {
-            let message = "must be a text of 1 to 255 visible ASCII characters".to_owned();
-            let path = format!("/{KEY_FIELD}");
-            return Err(fault(&path, FieldCode::Malformed, message));
-        }
-    };
-    Ok(Line {
+    let mut line = Line {
         number: Some(number),
         request,
-        key,
-    })
+        ..Line::default()
+    };
+    let key = line.request.as_object_mut();
+    match key.and_then(|map| map.shift_remove(KEY_FIELD)) {
+        None | Some(Value::Null) => {}
+        Some(Value::String(key)) if intake::is_request_key(&key) => {
+            line.key = Some(intake::request_key(&key, &line.request));
+        }
+        Some(_) => {
+            line.key_fault = Some(FieldError {
+                path: format!("/{KEY_FIELD}"),
+                code: FieldCode::Malformed,
+                message: "must be a text of 1 to 255 visible ASCII characters".to_owned(),
+            });
+        }
+    }
+    Ok(line)
 }
 
 #[cfg(test)]
@@ -87,7 +85,10 @@ mod tests {
     fn bad_lines_name_their_place() {
         let text = "{}\n{\"a\":\n{\"idempotency_key\":\"a b\"}\n{\"idempotency_key\":7}\n{\"idempotency_key\":null}";
         let faults: Vec<_> = read(text)
-            .filter_map(|(number, line)| line.err().map(|error| (number, error.path)))
+            .filter_map(|(number, line)| {
+                let fault = line.map_or_else(Some, |line| line.key_fault);
+                fault.map(|error| (number, error.path))
+            })
             .collect();
         let key = "/idempotency_key".to_owned();
         assert_eq!(faults, [(2, String::new()), (3, key.clone()), (4, key)]);

@@ -47,7 +47,7 @@ pub(super) async fn process(core: Arc<Core>, id: String) {
         None => run(&core, &work, total, &faults).await,
     };
     if let Some((code, progress)) = outcome {
-        finish(&core, &work, code, progress, &faults).await;
+        finish(&core, &work, code, progress);
     }
 }
 
@@ -126,14 +126,13 @@ async fn deliver(core: &Core, work: &Work, faults: &[Fault]) -> Option<(i32, Opt
     }
 }
 
-async fn finish(core: &Arc<Core>, work: &Work, code: i32, progress: Option<f64>, faults: &[Fault]) {
+fn finish(core: &Arc<Core>, work: &Work, code: i32, progress: Option<f64>) {
     let finished = core.truth.update(VENDOR, &work.id, |work| {
         work.status = Status::Code(code);
         work.progress = progress;
         work.finished_at = Some(now_ms());
         work.error = (code > SUCCESS).then(|| failure_text(code).to_owned());
     });
-    tracing::debug!(work = work.id, code, faults = faults.len(), "work is final");
     if let Some(work) = finished
         && work.callback_url.is_some()
     {

@@ -196,24 +196,9 @@ impl Store {
             Piece::Zeros(padding),
         ];
         let token = uuid::Uuid::new_v4().simple().to_string();
-        let name = work.marker.as_deref().unwrap_or(&work.id);
-        let name: String = name
-            .chars()
-            .map(|c| {
-                if c.is_ascii_alphanumeric() || c == '-' {
-                    c
-                } else {
-                    '_'
-                }
-            })
-            .collect();
-        let extension = if input.container == Container::Ebml {
-            "webm"
-        } else {
-            "mp4"
-        };
+        let name = file_name(work, input.container);
         let url = format!(
-            "{base}/results/{token}/{name}.{extension}?expires={}",
+            "{base}/results/{token}/{name}?expires={}",
             expires_at / 1000
         );
         let content_type = input.container.content_type();
@@ -243,6 +228,18 @@ impl Store {
             .get(token)
             .cloned()
     }
+}
+
+/// Name of a result, fit for a URL path.
+fn file_name(work: &Work, container: Container) -> String {
+    let name = work.marker.as_deref().unwrap_or(&work.id);
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let name = name.replace(|c| !plain(c), "_");
+    let extension = match container {
+        Container::Ebml => "webm",
+        _ => "mp4",
+    };
+    format!("{name}.{extension}")
 }
 
 /// Size and life of a result: a fault's, or the settings'.

@@ -16,7 +16,7 @@ mod work;
 
 pub(crate) use work::NewWork;
 use work::admit;
-pub use work::{CallbackAttempt, Phase, ResultFile, Status, Vendor, Work};
+pub use work::{CallbackAttempt, Phase, ResultFile, Status, StatusChange, Vendor, Work};
 
 /// Works that share something only one of them should have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -327,6 +327,17 @@ impl Truth {
         let work = &mut state.works[index];
         let was_open = work.status.phase() == Phase::Pending;
         change(work);
+        if work
+            .history
+            .last()
+            .is_none_or(|last| last.status != work.status)
+        {
+            let status = work.status.clone();
+            work.history.push(StatusChange {
+                at: now_ms(),
+                status,
+            });
+        }
         let work = work.clone();
         let is_open = work.status.phase() == Phase::Pending;
         let open = state.open.entry(vendor).or_insert(0);

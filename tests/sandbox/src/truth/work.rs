@@ -66,6 +66,15 @@ pub struct ResultFile {
     pub bytes: u64,
 }
 
+/// A status and when it began.
+#[derive(Clone, Debug, Serialize)]
+pub struct StatusChange {
+    /// Epoch milliseconds.
+    pub at: i64,
+    /// The status.
+    pub status: Status,
+}
+
 /// One call of a callback URL.
 #[derive(Clone, Debug, Serialize)]
 pub struct CallbackAttempt {
@@ -117,6 +126,8 @@ pub struct Work {
     pub request: Value,
     /// Current state.
     pub status: Status,
+    /// Every status it had, oldest first.
+    pub history: Vec<StatusChange>,
     /// Percent; may be absent.
     pub progress: Option<f64>,
     /// GhostCut `paidPoint`.
@@ -179,11 +190,16 @@ pub(super) fn admit(
     .into_iter()
     .flatten()
     .find_map(find_uuid);
+    let accepted_at = now_ms();
+    let history = vec![StatusChange {
+        at: accepted_at,
+        status: status.clone(),
+    }];
     Work {
         vendor,
         id,
         batch_id,
-        accepted_at: now_ms(),
+        accepted_at,
         source_url: new.source_url,
         marker: new.marker,
         project_id: new.project_id,
@@ -193,6 +209,7 @@ pub(super) fn admit(
         body_sha256: new.body_sha256,
         request: new.request,
         status,
+        history,
         progress: Some(0.0),
         paid_points: 0.0,
         error_code: None,

@@ -12,7 +12,7 @@ use crate::support::{
 
 #[tokio::test]
 async fn a_work_goes_from_waiting_to_a_result_made_from_its_input() {
-    let sandbox = start(|settings| settings.ghostcut.process_ms = (400, 400)).await;
+    let sandbox = start(|settings| settings.ghostcut.process_ms = (1500, 1500)).await;
     let answer = ghostcut(&sandbox, "work/free", &erase(&sandbox, "job-1")).await;
     assert_eq!(answer["code"], 1000, "{answer}");
     let id = answer["body"]["dataList"][0]["id"].as_u64().unwrap();

@@ -6,6 +6,8 @@ mod ghostcut;
 mod ghostcut_faults;
 mod results;
 mod s3;
+mod signer;
 mod support;
 mod sync_so;
 mod sync_so_faults;
+mod sync_so_reads;

@@ -1,136 +1,12 @@
-//! The S3 server with a signer of our own: signatures, presigned URLs and the operations clients use.
+//! The S3 server: signatures, presigned URLs and the operations clients use.
 
-use std::fmt::Write as _;
+use chrono::{Duration, Utc};
+use sandbox::Vendor::Ghostcut;
+use sandbox::media::{Provenance, sample};
+use serde_json::json;
 
-use chrono::{DateTime, Duration, Utc};
-use hmac::{Hmac, KeyInit, Mac};
-use sandbox::Sandbox;
-use sha2::{Digest, Sha256};
-
-use crate::support::start;
-
-fn hmac(key: &[u8], text: &str) -> Vec<u8> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
-    mac.update(text.as_bytes());
-    mac.finalize().into_bytes().to_vec()
-}
-
-/// Signs path-style requests by AWS Signature Version 4.
-struct Signer {
-    host: String,
-    access_key: String,
-    secret: String,
-    now: DateTime<Utc>,
-}
-
-impl Signer {
-    fn new(sandbox: &Sandbox) -> Self {
-        Self {
-            host: sandbox
-                .endpoints()
-                .s3
-                .strip_prefix("http://")
-                .unwrap()
-                .into(),
-            access_key: sandbox.credentials().s3_access_key.clone(),
-            secret: sandbox.credentials().s3_secret_key.clone(),
-            now: Utc::now(),
-        }
-    }
-
-    fn scope(&self) -> String {
-        format!("{}/us-east-1/s3/aws4_request", self.now.format("%Y%m%d"))
-    }
-
-    fn signature(
-        &self,
-        method: &str,
-        path: &str,
-        query: &str,
-        headers: &[(String, String)],
-    ) -> String {
-        let mut canonical = format!("{method}\n{path}\n{query}\n");
-        for (name, value) in headers {
-            writeln!(canonical, "{name}:{value}").unwrap();
-        }
-        let names: Vec<_> = headers.iter().map(|(name, _)| name.as_str()).collect();
-        write!(canonical, "\n{}\nUNSIGNED-PAYLOAD", names.join(";")).unwrap();
-        let time = self.now.format("%Y%m%dT%H%M%SZ");
-        let hash = hex::encode(Sha256::digest(canonical));
-        let text = format!("AWS4-HMAC-SHA256\n{time}\n{}\n{hash}", self.scope());
-        let parts = [
-            self.now.format("%Y%m%d").to_string(),
-            "us-east-1".into(),
-            "s3".into(),
-            "aws4_request".into(),
-        ];
-        let key = parts
-            .iter()
-            .fold(format!("AWS4{}", self.secret).into_bytes(), |key, part| {
-                hmac(&key, part)
-            });
-        hex::encode(hmac(&key, &text))
-    }
-
-    /// `query` sorted and encoded; extra headers in lower case.
-    async fn send(
-        &self,
-        method: &str,
-        path: &str,
-        query: &str,
-        extra: &[(&str, &str)],
-        body: Vec<u8>,
-    ) -> reqwest::Response {
-        let time = self.now.format("%Y%m%dT%H%M%SZ").to_string();
-        let mut headers = vec![
-            ("host".to_owned(), self.host.clone()),
-            (
-                "x-amz-content-sha256".to_owned(),
-                "UNSIGNED-PAYLOAD".to_owned(),
-            ),
-            ("x-amz-date".to_owned(), time),
-        ];
-        headers.extend(
-            extra
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
-        );
-        headers.sort();
-        let signature = self.signature(method, path, query, &headers);
-        let names: Vec<_> = headers.iter().map(|(name, _)| name.as_str()).collect();
-        let authorization = format!(
-            "AWS4-HMAC-SHA256 Credential={}/{}, SignedHeaders={}, Signature={signature}",
-            self.access_key,
-            self.scope(),
-            names.join(";")
-        );
-        let url = format!("http://{}{path}?{query}", self.host);
-        let mut request = reqwest::Client::new().request(method.parse().unwrap(), url);
-        for (name, value) in headers.iter().filter(|(name, _)| name != "host") {
-            request = request.header(name, value);
-        }
-        request
-            .header("authorization", authorization)
-            .body(body)
-            .send()
-            .await
-            .unwrap()
-    }
-
-    fn presign(&self, method: &str, path: &str, seconds: u32) -> String {
-        let credential = format!("{}/{}", self.access_key, self.scope()).replace('/', "%2F");
-        let time = self.now.format("%Y%m%dT%H%M%SZ");
-        let query = format!(
-            "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={credential}&X-Amz-Date={time}\
-             &X-Amz-Expires={seconds}&X-Amz-SignedHeaders=host"
-        );
-        let signature = self.signature(method, path, &query, &[("host".into(), self.host.clone())]);
-        format!(
-            "http://{}{path}?{query}&X-Amz-Signature={signature}",
-            self.host
-        )
-    }
-}
+use crate::signer::Signer;
+use crate::support::{erase, ghostcut, settle, start};
 
 fn between(text: &str, from: &str, to: &str) -> String {
     let (_, rest) = text
@@ -433,5 +309,39 @@ async fn multipart_uploads_are_listed_completed_and_aborted() {
             late.text().await.unwrap().contains("NoSuchUpload")
         ),
         (404, true)
+    );
+}
+
+#[tokio::test]
+async fn a_simulator_fetches_a_presigned_object() {
+    let sandbox = start(|_| {}).await;
+    let s3 = Signer::new(&sandbox);
+    let video = sample("zoom.mp4").unwrap().bytes;
+    s3.send("PUT", "/sandbox/zoom.mp4", "", &[], video.to_vec())
+        .await;
+    let url = s3.presign("GET", "/sandbox/zoom.mp4", 60);
+    let mut body = erase(&sandbox, "x");
+    body["urls"] = json!([url]);
+    ghostcut(&sandbox, "work/free", &body).await;
+    settle(&sandbox, Ghostcut).await;
+    let work = sandbox.truth().works(Ghostcut).remove(0);
+    let file = reqwest::get(work.result.unwrap().url)
+        .await
+        .unwrap()
+        .bytes()
+        .await
+        .unwrap();
+    assert!(file.starts_with(video));
+    assert_eq!(Provenance::find_all(&file)[0].work, work.id);
+
+    s3.send("DELETE", "/sandbox/zoom.mp4", "", &[], Vec::new())
+        .await;
+    ghostcut(&sandbox, "work/free", &body).await;
+    settle(&sandbox, Ghostcut).await;
+    let late = sandbox.truth().works(Ghostcut).remove(1);
+    assert_eq!(
+        late.status,
+        sandbox::Status::Code(3),
+        "a removed source cannot be worked on"
     );
 }

@@ -80,7 +80,7 @@ async fn a_copy_in_progress_and_a_conflict_answer_as_configured() {
         Sync,
         Operation::Submit,
         Fault::Delay {
-            ms: 500,
+            ms: 1500,
             when: When::During,
         },
     );
@@ -267,7 +267,7 @@ async fn webhooks_can_be_lost_repeated_out_of_order_or_first() {
         Sync,
         Operation::Callback,
         Fault::Delay {
-            ms: 400,
+            ms: 1500,
             when: When::Before,
         },
     );

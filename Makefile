@@ -1,0 +1,71 @@
+# `make demo` and `make test` need Rust and nothing else: they start private servers (deploy/README.md) and
+# stop them at the end. Servers of your own are used if both DATABASE_URL and AMQP_URL are set.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+JOBS    ?= 24
+WORKERS ?= 3
+KILLS   ?= 5
+
+# Where rustup installs; a shell that was open at the time does not look there yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+target_dir := $(or $(CARGO_TARGET_DIR),target)
+local      := deploy/local
+
+.PHONY: help
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/\1\t\2/p' Makefile | expand -t 14
+
+.PHONY: demo
+demo: toolchain ## Run JOBS=24 jobs through WORKERS=3 workers, killing KILLS=5 of them on the way
+	cargo build --release --workspace --bins
+	$(local) run -- "$(target_dir)/release/demo" --jobs $(JOBS) --workers $(WORKERS) --kills $(KILLS)
+
+# nextest runs each test in a process of its own, but no doc tests.
+define run_tests
+if cargo nextest --version >/dev/null 2>&1; then
+  code=0
+  cargo nextest run --workspace --no-fail-fast || code=$$?
+  cargo test --workspace --doc --no-fail-fast || code=$$?
+  exit "$$code"
+fi
+cargo test --workspace --no-fail-fast
+endef
+export run_tests
+
+# The fleet tests start the real binaries, which a test build alone does not make.
+.PHONY: test
+test: toolchain ## Run all tests
+	cargo build --workspace --bins
+	cargo test --workspace --no-run
+	$(local) run --name test -- bash -euc "$$run_tests"
+
+.PHONY: lint
+lint: toolchain ## Check format, lints and documentation; shell scripts too where shellcheck is installed
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	if command -v shellcheck >/dev/null; then shellcheck -x $(local) $(local).d/install-packages .ci/run; fi
+
+.PHONY: up
+up: ## Start private servers to work with
+	$(local) up
+
+.PHONY: down
+down: ## Stop them; their data stays
+	$(local) down
+
+.PHONY: clean-local
+clean-local: ## Stop all private servers of this checkout and delete their data
+	for dir in "$${GHOSTFLEET_LOCAL_DIR:-.local}"/*/; do \
+	  if [[ -d $$dir ]]; then $(local) --name "$$(basename "$$dir")" destroy; fi; \
+	done
+
+# Crates with C code need a compiler, which a fresh machine with only Rust may lack.
+.PHONY: toolchain
+toolchain:
+	@command -v cargo >/dev/null || { echo "Rust is needed: see https://rustup.rs" >&2; exit 1; }
+	@command -v cc >/dev/null || $(local) install gcc libc6-dev
