@@ -1,1 +1,8 @@
-//! stub
+//! Whole fleets against real PostgreSQL and RabbitMQ and the simulators.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "in a test a panic with its place is the best error"
+)]
+
+mod happy;

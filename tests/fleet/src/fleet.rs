@@ -1,0 +1,272 @@
+//! A whole fleet for a test: servers, a database and queues of its own, the sandbox in this process, and producers and workers
+//! as tasks of this process or as processes. Everything is removed at the end, also when the test panics.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use futures::FutureExt as _;
+use producer::config::ServeConfig;
+use producer::intake::Intake;
+use sandbox::{Sandbox, SandboxConfig};
+use serde_json::Value;
+use shared::config::{DatabaseConfig, StorageConfig};
+use shared::db::{Created, Db};
+use shared::service::Stopper;
+use shared::storage::Storage;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+use worker::config::WorkerConfig;
+
+use crate::{
+    Books, Control, DEADLINE, Database, Environment, Expectation, Kind, Media, Process, Queues,
+    Servers, eventually,
+};
+
+/// How many segments a job of these tests may have.
+const MAX_SEGMENTS: usize = 10;
+
+/// A fleet without producers and workers: start those a test needs.
+pub struct Fleet {
+    /// The vendors and the object store.
+    pub sandbox: Sandbox,
+    /// Settings of whatever is started from here on.
+    pub environment: Environment,
+    /// The fleet's database.
+    pub db: Db,
+    /// The fleet's bucket.
+    pub storage: Storage,
+    /// Sample media in the bucket.
+    pub media: Media,
+    /// The fleet's queues.
+    pub queues: Queues,
+    /// The database's own handle, for its URL.
+    pub database: Database,
+    control: Control,
+    folder: PathBuf,
+}
+
+/// A producer or worker that runs as a task of this process. Dropping it ends it as a crash would, between two awaits.
+pub struct Service {
+    stopper: Stopper,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Service {
+    /// Starts a worker.
+    ///
+    /// # Errors
+    /// When its settings cannot be read.
+    pub fn worker(environment: &Environment, name: &str) -> anyhow::Result<Self> {
+        let config: WorkerConfig = environment.clone().with("WORKER_NAME", name).parse()?;
+        let stopper = Stopper::default();
+        let task = tokio::spawn(worker::run(config, stopper.clone()));
+        Ok(Self { stopper, task })
+    }
+
+    /// Starts a producer.
+    ///
+    /// # Errors
+    /// When its settings cannot be read.
+    pub fn producer(environment: &Environment) -> anyhow::Result<Self> {
+        let config: ServeConfig = environment.parse()?;
+        let stopper = Stopper::default();
+        let task = tokio::spawn(producer::run(config, stopper.clone()));
+        Ok(Self { stopper, task })
+    }
+
+    /// Drains it and waits for its end.
+    ///
+    /// # Errors
+    /// What it ended with.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.stopper.drain.cancel();
+        (&mut self.task).await.context("the service panicked")?
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.stopper.drain.cancel();
+        self.stopper.abort.cancel();
+        self.task.abort();
+    }
+}
+
+/// Runs a test with a fleet of its own and cleans up after it.
+///
+/// # Errors
+/// What the test or the preparation failed with.
+///
+/// # Panics
+/// When the test does, after cleaning up.
+pub async fn run(
+    config: SandboxConfig,
+    test: impl AsyncFnOnce(&Fleet) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let servers = Servers::get("test").await?;
+    let fleet = Fleet::new(&servers, config).await?;
+    let outcome = std::panic::AssertUnwindSafe(test(&fleet))
+        .catch_unwind()
+        .await;
+    let failed = !matches!(outcome, Ok(Ok(())));
+    let closed = fleet.close(failed).await;
+    servers.release().await;
+    match outcome {
+        Ok(result) => result.and(closed),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+impl Fleet {
+    async fn new(servers: &Servers, config: SandboxConfig) -> anyhow::Result<Self> {
+        let sandbox = Sandbox::start(config).await?;
+        let database = Database::create(&servers.database_url).await?;
+        let queues = Queues::new(&servers.amqp_url);
+        let announced = sandbox.environment();
+        let announced = announced
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value));
+        let environment =
+            Environment::fast(&database.url, &servers.amqp_url, &queues.prefix, announced);
+        let config: DatabaseConfig = environment.parse()?;
+        Db::migrate(&config).await?;
+        let storage = Storage::new(&environment.parse::<StorageConfig>()?)?;
+        let media = Media::upload(&storage, &sandbox.endpoints().media).await?;
+        let folder = std::env::temp_dir().join(&queues.prefix);
+        std::fs::create_dir_all(&folder)?;
+        Ok(Self {
+            control: Control::new(&sandbox.endpoints().control)?,
+            sandbox,
+            environment,
+            db: Db::new(&config)?,
+            storage,
+            media,
+            queues,
+            database,
+            folder,
+        })
+    }
+
+    /// Starts a producer in this process.
+    ///
+    /// # Errors
+    /// When its settings cannot be read.
+    pub fn producer(&self) -> anyhow::Result<Service> {
+        Service::producer(&self.environment)
+    }
+
+    /// Starts `count` workers in this process.
+    ///
+    /// # Errors
+    /// When their settings cannot be read.
+    pub fn workers(&self, count: usize) -> anyhow::Result<Vec<Service>> {
+        (1..=count)
+            .map(|n| Service::worker(&self.environment, &format!("worker-{n}")))
+            .collect()
+    }
+
+    /// Starts a producer as a process and waits until it is up; its log line has the addresses `http` and `admin`.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn producer_process(&self, name: &str) -> anyhow::Result<(Process, Value)> {
+        let variables = self.environment.variables();
+        let mut process = Process::start(name, "producer", ["serve"], variables, self.folder())?;
+        let started = process.started().await?;
+        Ok((process, started))
+    }
+
+    /// Starts a worker as a process and waits until it is up.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn worker_process(&self, name: &str) -> anyhow::Result<Process> {
+        let environment = self.environment.clone().with("WORKER_NAME", name);
+        let none: [&str; 0] = [];
+        let variables = environment.variables();
+        let mut process = Process::start(name, "worker", none, variables, self.folder())?;
+        process.started().await?;
+        Ok(process)
+    }
+
+    /// Where the logs of its processes are; kept when the test fails.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Takes a request in as the API does; no producer needs to run.
+    ///
+    /// # Errors
+    /// When the request is refused or the database is away.
+    pub async fn submit(&self, request: &Value) -> anyhow::Result<Uuid> {
+        let intake = Intake {
+            db: self.db.clone(),
+            storage: self.storage.clone(),
+            max_segments: MAX_SEGMENTS,
+        };
+        match intake.create(request, None, Uuid::new_v4()).await? {
+            Created::New(id) => Ok(id),
+            other => anyhow::bail!("a job without a key was not new: {other:?}"),
+        }
+    }
+
+    /// Submits a job of this kind, number `number` of a mix, and says how it should end.
+    ///
+    /// # Errors
+    /// Like [`Fleet::submit`].
+    pub async fn submit_kind(&self, kind: Kind, number: usize) -> anyhow::Result<Expectation> {
+        let job = self.submit(&self.media.request(kind, number)).await?;
+        Ok(Expectation::completed(job, kind))
+    }
+
+    /// Waits until every job has the status it is expected to end with.
+    ///
+    /// # Errors
+    /// After [`DEADLINE`], with the first job that has not.
+    pub async fn wait_for(&self, expected: &[Expectation]) -> anyhow::Result<()> {
+        eventually(DEADLINE, async || {
+            for Expectation { job, status, .. } in expected {
+                let row = self.db.job(*job).await?.context("the job is gone")?;
+                let stage = self.db.job_stage(*job).await?;
+                anyhow::ensure!(
+                    row.status == *status,
+                    "job {job} is {}: {stage:?}",
+                    row.status
+                );
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits for the jobs' ends and closes the books.
+    ///
+    /// # Errors
+    /// When the jobs do not end as expected in time.
+    pub async fn books(&self, expected: &[Expectation]) -> anyhow::Result<Books> {
+        self.wait_for(expected).await?;
+        Books::close(&self.database.url, &self.control, expected).await
+    }
+
+    async fn close(self, keep_logs: bool) -> anyhow::Result<()> {
+        drop(self.db);
+        self.sandbox.stop().await;
+        self.queues.delete().await?;
+        self.database.drop().await?;
+        if keep_logs {
+            eprint_folder(&self.folder);
+        } else {
+            std::fs::remove_dir_all(&self.folder)?;
+        }
+        Ok(())
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "for the person who reads why a test failed"
+)]
+fn eprint_folder(folder: &Path) {
+    eprintln!("logs of the fleet's processes: {}", folder.display());
+}

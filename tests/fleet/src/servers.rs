@@ -1,0 +1,68 @@
+//! PostgreSQL and RabbitMQ for a run: those that the environment names, else private ones from `deploy/local`.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::Context as _;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+/// Where the servers are. Private ones live until [`Servers::release`] or until this process is gone, however it ends.
+pub struct Servers {
+    /// Of a database whose user may create databases.
+    pub database_url: String,
+    /// Of a virtual host whose user may configure, write and read.
+    pub amqp_url: String,
+    /// `deploy/local run`, which stops what it started when its command ends: a `cat` that reads our end of a pipe.
+    holder: Option<Child>,
+}
+
+impl Servers {
+    /// The servers of `DATABASE_URL` and `AMQP_URL`; without these, the private instance `name`, shared with whoever uses it too.
+    ///
+    /// # Errors
+    /// When `deploy/local` cannot start them.
+    pub async fn get(name: &str) -> anyhow::Result<Self> {
+        let given = |variable| {
+            std::env::var(variable)
+                .ok()
+                .filter(|value| !value.is_empty())
+        };
+        if let (Some(database_url), Some(amqp_url)) = (given("DATABASE_URL"), given("AMQP_URL")) {
+            return Ok(Self {
+                database_url,
+                amqp_url,
+                holder: None,
+            });
+        }
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/local");
+        let mut holder = Command::new(&script)
+            .args(["--name", name, "run", "--", "sh", "-c"])
+            .arg(r#"printf '%s\n' "$DATABASE_URL" "$AMQP_URL"; exec cat"#)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // Ctrl-C is for us: the servers are needed until everything else has stopped.
+            .process_group(0)
+            .spawn()
+            .with_context(|| script.display().to_string())?;
+        let out = holder.stdout.take().context("deploy/local has no output")?;
+        let mut lines = BufReader::new(out).lines();
+        let mut line = async || {
+            let line = lines.next_line().await?;
+            line.context("deploy/local started no servers; it says why above")
+        };
+        Ok(Self {
+            database_url: line().await?,
+            amqp_url: line().await?,
+            holder: Some(holder),
+        })
+    }
+
+    /// Stops the servers if nobody else uses them and they were not running before.
+    pub async fn release(self) {
+        if let Some(mut holder) = self.holder {
+            drop(holder.stdin.take());
+            let _ = holder.wait().await;
+        }
+    }
+}
