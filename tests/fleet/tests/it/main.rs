@@ -6,3 +6,6 @@
 )]
 
 mod happy;
+mod ledger;
+mod migrations;
+mod sql;
