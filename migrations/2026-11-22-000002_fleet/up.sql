@@ -53,7 +53,7 @@ CREATE TABLE submissions (
     source_key text,
     source_url text,
     source_deleted_at timestamptz,
-    vendor_task_id text CHECK (vendor_task_id NOT IN ('', 'None')),
+    vendor_task_id text CHECK (vendor_task_id NOT IN ('', 'None') AND length(vendor_task_id) <= 200),
     vendor_project_id text,
     -- How the work was last seen at the vendor.
     work_state text CHECK (work_state IN ('pending', 'succeeded', 'failed')),
@@ -64,9 +64,9 @@ CREATE TABLE submissions (
     redos integer NOT NULL DEFAULT 0,
     searches integer NOT NULL DEFAULT 0,
     last_searched_at timestamptz,
-    cost_reserved numeric(12, 4),
-    cost_charged numeric(12, 4),
-    cost_wasted numeric(12, 4),
+    cost_reserved numeric,
+    cost_charged numeric,
+    cost_wasted numeric,
     UNIQUE (job_id, vendor, attempt),
     CONSTRAINT known_at_the_vendor CHECK (
         state NOT IN ('accepted', 'redoing', 'succeeded', 'failed', 'duplicate') OR vendor_task_id IS NOT NULL),

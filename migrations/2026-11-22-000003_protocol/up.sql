@@ -32,8 +32,8 @@ END $$;
 
 -- I2. Inserts the intent, or says why not. Only the call that is answered `claimed` may send, until `remaining_ms` is over.
 -- {job, stage, epoch, vendor, account, attempt, token, source_key, source_url, send_within_ms, cost_reserved}
--- verdicts: claimed, imported (the row has an id: poll it), occupied (read the live submission), and the refusals
--- gone, stale, over, stopped, paused, callback, lease.
+-- verdicts: claimed, imported (the row has an id: poll it), occupied (read the live submission), conflict (the row's id is
+-- another submission's), and the refusals gone, stale, over, stopped, paused, callback, lease.
 CREATE FUNCTION claim(c jsonb, body bytea, OUT verdict text, OUT remaining_ms bigint) LANGUAGE plpgsql AS $$
 DECLARE
     job video_jobs%ROWTYPE;
@@ -67,8 +67,11 @@ BEGIN
             INSERT INTO job_events (job_id, kind, actor, stage, epoch, detail)
             VALUES (job.id, 'imported', c ->> 'actor', st.stage, st.epoch, jsonb_build_object('task_id', present));
             verdict := 'imported';
-        ELSE
+        ELSIF EXISTS (SELECT FROM submissions s WHERE s.job_id = job.id AND s.vendor = c ->> 'vendor'
+                      AND ledger_occupies(s.state)) THEN
             verdict := 'occupied';
+        ELSE
+            verdict := 'conflict';
         END IF;
         RETURN;
     END IF;
@@ -250,8 +253,8 @@ BEGIN
             mv := '{"state": "parked", "reason": "task_id_conflict"}';
             s := s - 'job_patch';
         ELSIF ledger = 'kept' OR ledger = 'second' AND mv IS NOT NULL THEN
-            -- Somebody recorded more than we knew: look again at once.
-            mv := '{"state": "waiting", "delay_ms": 0}';
+            -- Somebody recorded more than we knew: look again.
+            mv := '{"state": "waiting", "delay_ms": 1000}';
             s := s - 'job_patch';
         END IF;
         IF ledger IN ('second', 'taken') THEN

@@ -56,6 +56,12 @@ impl Intake {
         id: Uuid,
     ) -> Result<Created, IntakeError> {
         let job = self.validate(request).map_err(IntakeError::Invalid)?;
+        // A repeat is answered as before even if its files are gone by now.
+        if let Some(key) = key
+            && let Some(known) = self.db.known_request(job.user_id, key).await?
+        {
+            return Ok(known);
+        }
         self.check_objects(&job, |_| false).await?;
         let created = self.db.create_job(id, &job, key).await?;
         if matches!(created, Created::New(_))

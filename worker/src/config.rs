@@ -1,8 +1,8 @@
 //! The worker's settings: the shared ones it needs and its own.
 
 use shared::config::{
-    BrokerConfig, DatabaseConfig, FetchConfig, GhostcutApi, ProtocolConfig, StorageConfig, SyncApi,
-    VendorTimeouts,
+    BrokerConfig, CONSUMER_TIMEOUT, DatabaseConfig, FetchConfig, GhostcutApi, ProtocolConfig,
+    StorageConfig, SyncApi, VendorTimeouts,
 };
 use shared::domain::Stage;
 use shared::service::ServiceConfig;
@@ -93,6 +93,12 @@ impl WorkerConfig {
     #[must_use]
     pub fn check(&self) -> Vec<String> {
         let mut faults = self.protocol.check(&self.vendor);
+        let transfer = self.fetch.fetch_total_timeout;
+        if transfer >= CONSUMER_TIMEOUT {
+            faults.push(format!(
+                "FETCH_TOTAL_TIMEOUT ({transfer:?}) must be shorter than RabbitMQ's consumer timeout ({CONSUMER_TIMEOUT:?})"
+            ));
+        }
         let permits: usize = self
             .work
             .stages()

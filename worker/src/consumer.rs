@@ -209,13 +209,17 @@ impl StageConsumer {
     async fn run_stage(&self, items: &[WorkItem], lease: Duration) -> Vec<Run> {
         let protocol = &self.environment.settings.protocol;
         let refused = |item: &WorkItem| {
-            if !matches!(
+            let active = matches!(
                 item.status,
-                JobStatus::Queued | JobStatus::Uploading | JobStatus::Processing
-            ) {
+                Some(JobStatus::Queued | JobStatus::Uploading | JobStatus::Processing)
+            );
+            if !active {
+                let status = item
+                    .status
+                    .map_or("in an unknown status", JobStatus::as_str);
                 return Some(Run::fail(
                     Reason::InvalidJob,
-                    format!("the job is {}", item.status),
+                    format!("the job is {status}"),
                 ));
             }
             (item.starts > protocol.max_starts).then(|| {

@@ -109,6 +109,10 @@ pub async fn pay(
             settings.protocol.vendor_pause.min(Duration::from_secs(60)),
         )
         .with_detail(json!({ "why": why }))),
+        Claimed::Conflict => Ok(Run::park(
+            Reason::TaskIdConflict,
+            format!("the job's row names a {vendor} work that belongs to another submission"),
+        )),
         Claimed::LeaseTooShort => Ok(Run::later(Duration::ZERO)),
     }
 }

@@ -9,6 +9,10 @@ use super::VendorTimeouts;
 use crate::domain::Stage;
 use crate::domain::outcome::{RetryPolicy, Schedule};
 
+/// RabbitMQ closes the channel of a consumer that holds a delivery for longer (30 minutes: its default since 3.8.17, "Delivery
+/// Acknowledgement Timeout" of its consumer guide).
+pub const CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
 /// Times and bounds of the protocol. Producer and workers must agree on them.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Protocol")]
@@ -86,8 +90,6 @@ impl ProtocolConfig {
     /// Everything wrong with the settings taken together; empty when nothing is.
     #[must_use]
     pub fn check(&self, vendor: &VendorTimeouts) -> Vec<String> {
-        /// RabbitMQ closes the channel of a consumer that holds a delivery for 30 minutes (its default since 3.8.17).
-        const CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
         let nested = [
             (
                 "VENDOR_REQUEST_TIMEOUT",

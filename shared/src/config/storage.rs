@@ -72,7 +72,7 @@ pub struct FetchConfig {
     #[arg(long, env = "FETCH_IDLE_TIMEOUT", default_value = "30s", value_parser = humantime::parse_duration)]
     pub fetch_idle_timeout: Duration,
     /// Time for a whole download, storing it included.
-    #[arg(long, env = "FETCH_TOTAL_TIMEOUT", default_value = "30m", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "FETCH_TOTAL_TIMEOUT", default_value = "20m", value_parser = humantime::parse_duration)]
     pub fetch_total_timeout: Duration,
 }
 

@@ -183,6 +183,19 @@ impl Db {
         Ok(created)
     }
 
+    /// What an earlier creation under this key came to, if there was one.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn known_request(
+        &self,
+        user_id: Uuid,
+        key: &RequestKey,
+    ) -> DbResult<Option<Created>> {
+        let mut connection = self.connection().await?;
+        Ok(find_request(&mut connection, user_id, key).await?)
+    }
+
     /// One job.
     ///
     /// # Errors
@@ -294,15 +307,26 @@ async fn claim_request_key(
     if inserted == 1 {
         return Ok(None);
     }
-    let (sha256, existing): (Vec<u8>, Uuid) = job_requests::table
+    find_request(connection, user_id, key).await
+}
+
+async fn find_request(
+    connection: &mut AsyncPgConnection,
+    user_id: Uuid,
+    key: &RequestKey,
+) -> QueryResult<Option<Created>> {
+    let found: Option<(Vec<u8>, Uuid)> = job_requests::table
         .find((user_id, &key.key))
         .select((job_requests::request_sha256, job_requests::job_id))
         .first(connection)
-        .await?;
-    Ok(Some(if sha256 == key.sha256 {
-        Created::Existing(existing)
-    } else {
-        Created::KeyTaken(existing)
+        .await
+        .optional()?;
+    Ok(found.map(|(sha256, job)| {
+        if sha256 == key.sha256 {
+            Created::Existing(job)
+        } else {
+            Created::KeyTaken(job)
+        }
     }))
 }
 

@@ -73,8 +73,8 @@ pub struct WorkItem {
     pub now: DateTime<Utc>,
     /// The job's owner.
     pub user_id: Uuid,
-    /// Where the job stands for its owner.
-    pub status: JobStatus,
+    /// Where the job stands for its owner; none when that is a word that the fleet does not know.
+    pub status: Option<JobStatus>,
     /// `video_jobs.processing_config`.
     pub processing_config: Option<Value>,
     /// `video_jobs.segments_data`.
@@ -218,7 +218,7 @@ WITH started AS ( \
 SELECT started.job_id, started.epoch, started.tries, started.starts, \
     floor(extract(epoch FROM started.due_at - clock_timestamp()) * 1000)::bigint AS lease_ms, \
     floor(extract(epoch FROM clock_timestamp() - started.entered_at) * 1000)::bigint AS in_stage_ms, \
-    clock_timestamp() AS now, j.user_id, j.status, j.processing_config, j.segments_data, j.job_metadata, \
+    clock_timestamp() AS now, j.user_id, coalesce(j.status, 'queued') AS status, j.processing_config, j.segments_data, j.job_metadata, \
     ended.attempts, ended.failed_attempts, \
     sub.token, sub.attempt, sub.state, sub.imported, sub.request_body, sub.source_key, sub.source_url, \
     sub.source_deleted_at, sub.vendor_task_id, sub.vendor_project_id, sub.work_state, sub.answer, sub.claimed_at, sub.send_deadline, \
@@ -275,7 +275,7 @@ impl Db {
                 in_stage: Duration::from_millis(row.in_stage_ms.max(0).unsigned_abs()),
                 now: row.now,
                 user_id: row.user_id,
-                status: row.status.parse()?,
+                status: row.status.parse().ok(),
                 processing_config: row.processing_config,
                 segments_data: row.segments_data,
                 job_metadata: row.job_metadata,

@@ -49,6 +49,8 @@ pub enum Claimed {
     },
     /// The job's row names a work at the vendor that the ledger did not know; now it does. Poll it.
     Imported,
+    /// The job's row names a work that belongs to another submission: a person has to look.
+    Conflict,
     /// Another submission is live: read it with a second statement and go on from its state.
     Occupied,
     /// The job is gone, over, or at another stage or epoch.
@@ -295,6 +297,7 @@ impl Db {
             },
             "imported" => Claimed::Imported,
             "occupied" => Claimed::Occupied,
+            "conflict" => Claimed::Conflict,
             "gone" | "stale" | "over" => Claimed::Stale,
             "stopped" => Claimed::NotNow("paid sends are stopped"),
             "paused" => Claimed::NotNow("the vendor is paused"),
@@ -343,6 +346,19 @@ impl Db {
     }
 }
 
+/// As JSON that PostgreSQL can store: `jsonb` has no U+0000, and vendors' texts may hold anything.
 fn to_json(value: &impl Serialize) -> DbResult<Value> {
-    serde_json::to_value(value).map_err(|error| DbError::Value(error.to_string()))
+    let mut value =
+        serde_json::to_value(value).map_err(|error| DbError::Value(error.to_string()))?;
+    strip_nul(&mut value);
+    Ok(value)
+}
+
+fn strip_nul(value: &mut Value) {
+    match value {
+        Value::String(text) if text.contains('\0') => *text = text.replace('\0', "\u{fffd}"),
+        Value::Array(items) => items.iter_mut().for_each(strip_nul),
+        Value::Object(keys) => keys.values_mut().for_each(strip_nul),
+        _ => {}
+    }
 }

@@ -186,6 +186,10 @@ async fn search(
     });
     Ok(match found {
         Some(work) => adopt(environment, submission, work.task_id),
+        // The vendor's last word was that it did not take it, and its list agrees.
+        None if submission.answer["class"] == "throttled" => {
+            Run::later(Duration::ZERO).with_fact(Fact::new(submission.token, LedgerState::Absent))
+        }
         None => Run::park(
             Reason::OutcomeUndecided,
             "Sync.so neither answered for the key in time nor lists the generation; look at its dashboard",

@@ -90,6 +90,10 @@ async fn decide(
             fact.answer = Some(json!({ "result_url": result_url }));
             Run::advance(Event::Succeeded, Duration::ZERO).with_fact(fact)
         }
+        WorkState::Failed { code, .. } if submission.state == LedgerState::Succeeded => Run::park(
+            Reason::VendorNeedsOperator,
+            format!("the vendor shows a finished work as failed (code {code})"),
+        ),
         WorkState::Failed {
             class,
             code,
