@@ -13,7 +13,7 @@ use crate::view::View;
 /// Share of the milestones after which the last worker is killed: what it held must still be seen to recover.
 const LAST_KILL: f64 = 0.75;
 /// How long to wait for a worker whose paid request is on its way, which is the worst moment.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The plan of a run and how far it has come.
 pub(crate) struct Chaos {
@@ -60,7 +60,7 @@ impl Chaos {
             control.add_fault(&certainly).await?;
             let sometimes = on_submit(Fault::LoseAnswer).with_probability(0.1);
             control.add_fault(&sometimes).await?;
-            let often = on_submit(late.clone()).with_probability(0.3);
+            let often = on_submit(late.clone()).with_probability(0.4);
             control.add_fault(&often).await?;
         }
         Ok(())

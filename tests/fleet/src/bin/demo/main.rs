@@ -111,12 +111,13 @@ async fn run(args: &Args, site: &mut Site, view: &View) -> anyhow::Result<Report
             view.show(&now, chaos.kills());
             break;
         }
+        // First of all: who pays at this moment may have the answer in the next.
+        chaos.act(site, &now, expected.len() > over, view).await?;
+        view.show(&now, chaos.kills());
         let room = args.workers as usize * JOBS_PER_WORKER;
         while expected.len() < args.jobs as usize && expected.len() - over < room {
             expected.push(submit(site, expected.len()).await?);
         }
-        chaos.act(site, &now, expected.len() > over, view).await?;
-        view.show(&now, chaos.kills());
         if now != last {
             (last, changed) = (now, Instant::now());
         }
