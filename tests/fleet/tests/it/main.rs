@@ -8,4 +8,5 @@
 mod happy;
 mod ledger;
 mod migrations;
+mod protocol;
 mod sql;
