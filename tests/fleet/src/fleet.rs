@@ -103,7 +103,21 @@ pub async fn run(
     config: SandboxConfig,
     test: impl AsyncFnOnce(&Fleet) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let servers = Servers::get("test").await?;
+    run_on(Servers::get("test").await?, config, test).await
+}
+
+/// The same on these servers, which are released at the end.
+///
+/// # Errors
+/// What the test or the preparation failed with.
+///
+/// # Panics
+/// When the test does, after cleaning up.
+pub async fn run_on(
+    servers: Servers,
+    config: SandboxConfig,
+    test: impl AsyncFnOnce(&Fleet) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let fleet = Fleet::new(&servers, config).await?;
     let outcome = std::panic::AssertUnwindSafe(test(&fleet))
         .catch_unwind()

@@ -8,5 +8,7 @@
 mod happy;
 mod ledger;
 mod migrations;
+mod outages;
+mod poison;
 mod protocol;
 mod sql;
