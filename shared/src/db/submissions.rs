@@ -29,12 +29,18 @@ pub struct AliveSubmission {
     pub claimed_at: DateTime<Utc>,
 }
 
-/// A work known to be at the vendor: a search that shows it has been seen to work.
+/// A work known to be at the vendor: a search that shows it, and shows it as ours, has been seen to work.
 #[derive(Clone, Debug, diesel::QueryableByName)]
-pub struct SearchSubject {
+pub struct KnownWork {
     /// The vendor's id of the work.
     #[diesel(sql_type = Text)]
     pub task_id: String,
+    /// The submission behind it.
+    #[diesel(sql_type = SqlUuid)]
+    pub token: Uuid,
+    /// The input URL it was given.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub source_url: Option<String>,
 }
 
 /// Counts over the alive part of the ledger, per vendor.
@@ -110,20 +116,20 @@ impl Db {
         Ok(row.source_deleted_at)
     }
 
-    /// Works of the account that were accepted with a claim in the window: the positive controls of a search.
+    /// Works of the account that the vendor is known to have, claimed in the window: the positive controls of a search.
     ///
     /// # Errors
     /// When the database is away.
-    pub async fn search_controls(
+    pub async fn known_works(
         &self,
         vendor: Vendor,
         account: &str,
         from: DateTime<Utc>,
         to: DateTime<Utc>,
-    ) -> DbResult<Vec<SearchSubject>> {
+    ) -> DbResult<Vec<KnownWork>> {
         let mut connection = self.connection().await?;
         let rows = diesel::sql_query(
-            "SELECT vendor_task_id AS task_id FROM submissions \
+            "SELECT vendor_task_id AS task_id, token, source_url FROM submissions \
              WHERE vendor = $1 AND account = $2 AND claimed_at >= $3 AND claimed_at < $4 \
              AND vendor_task_id IS NOT NULL AND NOT imported ORDER BY claimed_at DESC LIMIT 1000",
         )
