@@ -77,6 +77,26 @@ pub struct BacklogGauge {
     pub oldest_due_seconds: f64,
 }
 
+/// Open dead letters by stage and reason.
+#[derive(Clone, Debug, diesel::QueryableByName)]
+pub struct DeadLetterGauge {
+    /// The stage, or for a message nobody can read the queue it died in.
+    #[diesel(sql_type = Text)]
+    pub stage: String,
+    /// Why.
+    #[diesel(sql_type = Text)]
+    pub reason: String,
+    /// How many.
+    #[diesel(sql_type = BigInt)]
+    pub letters: i64,
+}
+
+#[derive(diesel::QueryableByName)]
+struct Paused {
+    #[diesel(sql_type = Text)]
+    vendor: String,
+}
+
 #[derive(diesel::QueryableByName)]
 struct Deleted {
     #[diesel(sql_type = Nullable<Timestamptz>)]
@@ -244,5 +264,33 @@ impl Db {
         .load(&mut connection)
         .await?;
         Ok(rows)
+    }
+
+    /// Dead letters that nobody has resolved.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn dead_letter_gauges(&self) -> DbResult<Vec<DeadLetterGauge>> {
+        let mut connection = self.connection().await?;
+        let rows = diesel::sql_query(
+            "SELECT coalesce(stage, 'unknown') AS stage, reason, count(*) AS letters FROM dead_letters \
+             WHERE resolved_at IS NULL GROUP BY 1, 2",
+        )
+        .load(&mut connection)
+        .await?;
+        Ok(rows)
+    }
+
+    /// Vendors with an account whose paid sends are paused.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn paused_vendors(&self) -> DbResult<Vec<Vendor>> {
+        let mut connection = self.connection().await?;
+        let rows: Vec<Paused> =
+            diesel::sql_query("SELECT DISTINCT vendor FROM vendors WHERE paused_until > now()")
+                .load(&mut connection)
+                .await?;
+        rows.iter().map(|row| Ok(row.vendor.parse()?)).collect()
     }
 }
