@@ -6,3 +6,4 @@
 )]
 
 mod happy;
+mod killed;
