@@ -103,7 +103,21 @@ pub async fn run(
     config: SandboxConfig,
     test: impl AsyncFnOnce(&Fleet) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let servers = Servers::get("test").await?;
+    run_on(Servers::get("test").await?, config, test).await
+}
+
+/// The same on these servers, which are released at the end.
+///
+/// # Errors
+/// What the test or the preparation failed with.
+///
+/// # Panics
+/// When the test does, after cleaning up.
+pub async fn run_on(
+    servers: Servers,
+    config: SandboxConfig,
+    test: impl AsyncFnOnce(&Fleet) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let fleet = Fleet::new(&servers, config).await?;
     let outcome = std::panic::AssertUnwindSafe(test(&fleet))
         .catch_unwind()
@@ -218,6 +232,26 @@ impl Fleet {
     pub async fn submit_kind(&self, kind: Kind, number: usize) -> anyhow::Result<Expectation> {
         let job = self.submit(&self.media.request(kind, number)).await?;
         Ok(Expectation::completed(job, kind))
+    }
+
+    /// Waits until every job has the status it is expected to end with.
+    ///
+    /// # Errors
+    /// After [`DEADLINE`], with the first job that has not.
+    pub async fn wait_for(&self, expected: &[Expectation]) -> anyhow::Result<()> {
+        eventually(DEADLINE, async || {
+            for Expectation { job, status, .. } in expected {
+                let row = self.db.job(*job).await?.context("the job is gone")?;
+                let stage = self.db.job_stage(*job).await?;
+                anyhow::ensure!(
+                    row.status == *status,
+                    "job {job} is {}: {stage:?}",
+                    row.status
+                );
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Waits until none of the jobs goes on by itself, and closes the books.

@@ -7,3 +7,9 @@
 
 mod happy;
 mod killed;
+mod ledger;
+mod migrations;
+mod outages;
+mod poison;
+mod protocol;
+mod sql;
