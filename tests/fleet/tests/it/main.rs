@@ -6,6 +6,7 @@
 )]
 
 mod happy;
+mod killed;
 mod ledger;
 mod migrations;
 mod outages;
