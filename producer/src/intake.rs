@@ -63,7 +63,7 @@ impl Intake {
             return Ok(known);
         }
         self.check_objects(&job, |_| false).await?;
-        let created = self.db.create_job(id, &job, key).await?;
+        let created = self.db.create_job(id, &job, key).await.map_err(refusal)?;
         if matches!(created, Created::New(_))
             && let Err(error) = self.db.notify_due().await
         {
@@ -147,6 +147,18 @@ impl Intake {
             Err(error) => Err(error),
         }
     }
+}
+
+/// The table of the replaced application refers to its users. Nothing else that a request brings is referred to.
+fn refusal(error: DbError) -> IntakeError {
+    if !error.is_unmatched_reference() {
+        return IntakeError::Database(error);
+    }
+    IntakeError::Invalid(vec![FieldError {
+        path: "/user_id".to_owned(),
+        code: FieldCode::Unmatched,
+        message: "names a user who does not exist".to_owned(),
+    }])
 }
 
 /// The files of a job with the places where the request names them.
