@@ -57,9 +57,7 @@ impl Intake {
     ) -> Result<Created, IntakeError> {
         let job = self.validate(request).map_err(IntakeError::Invalid)?;
         // A repeat is answered as before even if its files are gone by now.
-        if let Some(key) = key
-            && let Some(known) = self.db.known_request(job.user_id, key).await?
-        {
+        if let Some(known) = self.known(&job, key).await? {
             return Ok(known);
         }
         self.check_objects(&job, |_| false).await?;
@@ -70,6 +68,21 @@ impl Intake {
             tracing::debug!(job.id = %id, %error, "the dispatcher was not told; its timer will find the job");
         }
         Ok(created)
+    }
+
+    /// What an earlier request under this key came to, if there was one.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn known(
+        &self,
+        job: &NewJob,
+        key: Option<&RequestKey>,
+    ) -> Result<Option<Created>, DbError> {
+        match key {
+            Some(key) => self.db.known_request(job.user_id, key).await,
+            None => Ok(None),
+        }
     }
 
     /// The rules that need no look outside. An object in a bucket that is not ours is refused: nothing says that the
