@@ -5,8 +5,12 @@
     reason = "in a test a panic with its place is the best error"
 )]
 
+mod api;
+mod api_create;
+mod api_read;
 mod happy;
 mod ledger;
 mod migrations;
 mod protocol;
 mod sql;
+mod submit;
