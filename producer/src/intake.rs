@@ -57,19 +57,32 @@ impl Intake {
     ) -> Result<Created, IntakeError> {
         let job = self.validate(request).map_err(IntakeError::Invalid)?;
         // A repeat is answered as before even if its files are gone by now.
-        if let Some(key) = key
-            && let Some(known) = self.db.known_request(job.user_id, key).await?
-        {
+        if let Some(known) = self.known(&job, key).await? {
             return Ok(known);
         }
         self.check_objects(&job, |_| false).await?;
-        let created = self.db.create_job(id, &job, key).await?;
+        let created = self.db.create_job(id, &job, key).await.map_err(refusal)?;
         if matches!(created, Created::New(_))
             && let Err(error) = self.db.notify_due().await
         {
             tracing::debug!(job.id = %id, %error, "the dispatcher was not told; its timer will find the job");
         }
         Ok(created)
+    }
+
+    /// What an earlier request under this key came to, if there was one.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn known(
+        &self,
+        job: &NewJob,
+        key: Option<&RequestKey>,
+    ) -> Result<Option<Created>, DbError> {
+        match key {
+            Some(key) => self.db.known_request(job.user_id, key).await,
+            None => Ok(None),
+        }
     }
 
     /// The rules that need no look outside. An object in a bucket that is not ours is refused: nothing says that the
@@ -147,6 +160,18 @@ impl Intake {
             Err(error) => Err(error),
         }
     }
+}
+
+/// The table of the replaced application refers to its users. Nothing else that a request brings is referred to.
+fn refusal(error: DbError) -> IntakeError {
+    if !error.is_unmatched_reference() {
+        return IntakeError::Database(error);
+    }
+    IntakeError::Invalid(vec![FieldError {
+        path: "/user_id".to_owned(),
+        code: FieldCode::Unmatched,
+        message: "names a user who does not exist".to_owned(),
+    }])
 }
 
 /// The files of a job with the places where the request names them.

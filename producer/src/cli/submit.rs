@@ -22,6 +22,7 @@ use report::Report;
 use serde_json::Value;
 use shared::config::{DatabaseConfig, StorageConfig};
 use shared::db::{Created, Db};
+use shared::domain::fields::FieldError;
 use shared::storage::Storage;
 use shared::telemetry::chain;
 use uuid::Uuid;
@@ -106,15 +107,17 @@ pub async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
         storage: Storage::new(&args.storage)?,
         max_segments: args.max_segments.into(),
     };
-    let (drafts, faults) = match read(&args, intake.storage.bucket()).await {
+    let (mut drafts, faults) = match read(&args, intake.storage.bucket()).await {
         Ok(read) => read,
         Err(message) => return refuse(&[message]),
     };
-    let faults = check(&intake, &drafts, faults).await?;
+    let faults = check(&intake, &mut drafts, faults).await?;
     if !faults.is_empty() {
         let texts: Vec<_> = faults.iter().map(Fault::to_string).collect();
         return refuse(&texts);
     }
+    let answers = intake.db.ping().await;
+    answers.context("the database is away; nothing was stored")?;
     let display = Display::new(args.jobs.is_some().then_some(drafts.len()));
     let mut reports: Vec<Report> = stream::iter(&drafts)
         .map(|draft| store(&intake, &display, draft))
@@ -189,59 +192,66 @@ async fn list(argument: &str, value: Option<&str>) -> Result<Option<Value>, Stri
     Ok(Some(parsed))
 }
 
-/// Everything that is wrong with the jobs, in the order of their lines.
+/// Everything that is wrong with the jobs, in the order of their lines. Finds out which of them are known already:
+/// their files may be gone by now.
 async fn check(
     intake: &Intake,
-    drafts: &[Draft],
+    drafts: &mut [Draft],
     mut faults: Vec<Fault>,
 ) -> anyhow::Result<Vec<Fault>> {
-    let found: Vec<Vec<Fault>> = stream::iter(drafts)
-        .map(async |draft| {
-            let checked = match intake.validate(&draft.request) {
-                Ok(job) => {
-                    intake
-                        .check_objects(&job, |key| draft.uploads_to(key))
-                        .await
-                }
-                Err(errors) => Err(IntakeError::Invalid(errors)),
-            };
-            match checked {
-                Ok(()) => Ok(Vec::new()),
-                Err(IntakeError::Invalid(errors)) => Ok(errors
-                    .into_iter()
-                    .map(|error| Fault {
-                        line: draft.line,
-                        error,
-                    })
-                    .collect()),
-                Err(error) => Err(error),
-            }
-        })
+    let checked: Vec<_> = stream::iter(&*drafts)
+        .map(|draft| check_one(intake, draft))
         .buffered(AT_ONCE)
         .try_collect()
         .await
         .context("the jobs could not be checked; nothing was stored")?;
-    faults.extend(found.into_iter().flatten());
+    for (draft, checked) in drafts.iter_mut().zip(checked) {
+        let line = draft.line;
+        match checked {
+            Checked::Good => {}
+            Checked::Known(known) => {
+                draft.known = Some(known);
+                faults.retain(|fault| fault.line != line);
+            }
+            Checked::Faulty(errors) => {
+                faults.extend(errors.into_iter().map(|error| Fault { line, error }));
+            }
+        }
+    }
     faults.sort_by_key(|fault| fault.line);
     Ok(faults)
 }
 
-/// Uploads the files of a job and stores it. What was uploaded for a job that was not is deleted again.
-async fn store(intake: &Intake, display: &Display, draft: &Draft) -> Report {
-    let created = upload_and_create(intake, display, draft).await;
-    let unused = match &created {
-        Ok(Created::New(_)) => false,
-        Ok(Created::Existing(_) | Created::KeyTaken(_)) => true,
-        // Where the database failed the job may be stored.
-        Err(error) => !matches!(error, StoreError::Intake(IntakeError::Database(_))),
+/// What is found of a job before it is stored.
+enum Checked {
+    Good,
+    /// An earlier request under its key came to this.
+    Known(Created),
+    Faulty(Vec<FieldError>),
+}
+
+async fn check_one(intake: &Intake, draft: &Draft) -> Result<Checked, IntakeError> {
+    let job = match intake.validate(&draft.request) {
+        Ok(job) => job,
+        Err(errors) => return Ok(Checked::Faulty(errors)),
     };
-    if unused {
-        for upload in &draft.uploads {
-            if let Err(error) = intake.storage.delete(&upload.key.to_string()).await {
-                tracing::warn!(key = %upload.key, %error, "an upload that no job needs was not deleted");
-            }
-        }
+    if let Some(known) = intake.known(&job, draft.key.as_ref()).await? {
+        return Ok(Checked::Known(known));
     }
+    let is_upload = |key: &str| draft.uploads_to(key);
+    match intake.check_objects(&job, is_upload).await {
+        Ok(()) => Ok(Checked::Good),
+        Err(IntakeError::Invalid(errors)) => Ok(Checked::Faulty(errors)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Uploads the files of a job and stores it, unless it is known.
+async fn store(intake: &Intake, display: &Display, draft: &Draft) -> Report {
+    let created = match draft.known {
+        Some(known) => Ok(known),
+        None => upload_and_create(intake, display, draft).await,
+    };
     let outcome = match created {
         Ok(Created::New(id)) => Ok(Watched::new(draft.line, id)),
         Ok(Created::Existing(id)) => {
@@ -275,21 +285,35 @@ enum StoreError {
     Intake(IntakeError),
 }
 
+/// What was uploaded for a job that was not stored is deleted again.
 async fn upload_and_create(
     intake: &Intake,
     display: &Display,
     draft: &Draft,
 ) -> Result<Created, StoreError> {
-    for upload in &draft.uploads {
-        upload
-            .send(&intake.storage, display)
-            .await
-            .map_err(StoreError::Upload)?;
+    let created = async {
+        for upload in &draft.uploads {
+            let sent = upload.send(&intake.storage, display).await;
+            sent.map_err(StoreError::Upload)?;
+        }
+        let created = intake.create(&draft.request, draft.key.as_ref(), draft.id);
+        created.await.map_err(StoreError::Intake)
     }
-    intake
-        .create(&draft.request, draft.key.as_ref(), draft.id)
-        .await
-        .map_err(StoreError::Intake)
+    .await;
+    let unused = match &created {
+        Ok(Created::New(_)) => false,
+        Ok(Created::Existing(_) | Created::KeyTaken(_)) => true,
+        // Where the database failed the job may be stored.
+        Err(error) => !matches!(error, StoreError::Intake(IntakeError::Database(_))),
+    };
+    if unused {
+        for upload in &draft.uploads {
+            if let Err(error) = intake.storage.delete(&upload.key.to_string()).await {
+                tracing::warn!(key = %upload.key, %error, "an upload that no job needs was not deleted");
+            }
+        }
+    }
+    created
 }
 
 fn refuse(messages: &[String]) -> anyhow::Result<ExitCode> {

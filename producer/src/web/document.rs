@@ -106,7 +106,8 @@ impl JobDocument {
             progress_percentage: job.progress_percentage.unwrap_or_default(),
             progress_message: job.progress_message.map(redacted),
             stage: stage.map(StageDocument::from),
-            output_url: job.output_url,
+            // Ours has no query string; that of an adopted job may be signed.
+            output_url: job.output_url.map(redacted),
             error: (error.code.is_some() || error.message.is_some()).then_some(error),
             created_at: job.created_at.map(naive_utc),
             updated_at: job.updated_at.map(naive_utc),

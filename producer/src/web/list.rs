@@ -10,7 +10,7 @@ use uuid::Uuid;
 const DEFAULT_LIMIT: i64 = 50;
 /// Most jobs on a page.
 const MAX_LIMIT: i64 = 200;
-/// 9999-12-31T23:59:59.999999Z. Rows adopted from elsewhere may have no time; they come first.
+/// 9999-12-31T23:59:59.999999Z, which stands for no time. Adopted rows may have none; they come first.
 const MAX_MICROS: i64 = 253_402_300_799_999_999;
 /// Sixteen hexadecimal digits of time and thirty-two of id.
 const CURSOR_LENGTH: usize = 48;
@@ -103,7 +103,7 @@ pub(super) fn cursor_after(job: &JobRow) -> String {
     format!("{micros:016x}{}", job.id.simple())
 }
 
-fn read_cursor(text: &str) -> Option<(NaiveDateTime, Uuid)> {
+fn read_cursor(text: &str) -> Option<(Option<NaiveDateTime>, Uuid)> {
     if text.len() != CURSOR_LENGTH || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
@@ -112,6 +112,7 @@ fn read_cursor(text: &str) -> Option<(NaiveDateTime, Uuid)> {
     // PostgreSQL refuses times that chrono can say.
     let micros = (0..=MAX_MICROS).contains(&micros).then_some(micros)?;
     let time = DateTime::from_timestamp_micros(micros)?.naive_utc();
+    let time = (micros < MAX_MICROS).then_some(time);
     Some((time, Uuid::try_parse(id).ok()?))
 }
 
@@ -150,10 +151,10 @@ mod tests {
         let cursor = cursor_after(&job(Some(time.naive_utc())));
         assert_eq!(
             read_cursor(&cursor),
-            Some((time.naive_utc(), Uuid::from_u128(7)))
+            Some((Some(time.naive_utc()), Uuid::from_u128(7)))
         );
-        let (time, _) = read_cursor(&cursor_after(&job(None))).unwrap();
-        assert_eq!(time.and_utc().timestamp_micros(), MAX_MICROS);
+        let cursor = cursor_after(&job(None));
+        assert_eq!(read_cursor(&cursor), Some((None, Uuid::from_u128(7))));
     }
 
     #[test]

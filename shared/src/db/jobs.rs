@@ -130,8 +130,8 @@ pub struct JobFilter {
     pub status: Option<JobStatus>,
     /// Only in this stage.
     pub stage: Option<Stage>,
-    /// Only older than this (time, id) of the page before.
-    pub before: Option<(NaiveDateTime, Uuid)>,
+    /// Only those after this (time, id), the last of the page before. Adopted rows may have no time; they come first.
+    pub before: Option<(Option<NaiveDateTime>, Uuid)>,
     /// At most this many.
     pub limit: i64,
 }
@@ -276,13 +276,19 @@ impl Db {
         if let Some(stage) = filter.stage {
             query = query.filter(job_stages::stage.eq(stage.as_str()));
         }
-        if let Some((time, id)) = filter.before {
+        query = match filter.before {
             // A row comparison, which one index scan answers; diesel cannot say it on columns.
-            query = query.filter(
+            Some((Some(time), id)) => query.filter(
                 diesel::dsl::sql::<Bool>("(video_jobs.created_at, video_jobs.id) < ")
                     .bind::<Record<(Timestamp, SqlUuid)>, _>((time, id)),
-            );
-        }
+            ),
+            Some((None, id)) => query.filter(
+                video_jobs::created_at
+                    .is_not_null()
+                    .or(video_jobs::id.lt(id)),
+            ),
+            None => query,
+        };
         Ok(query.load(&mut connection).await?)
     }
 }

@@ -99,6 +99,16 @@ impl DbError {
             Self::Query(_) | Self::Build(_) | Self::Migration(_) | Self::Value(_) => false,
         }
     }
+
+    /// Whether a row was to refer to one that is not there.
+    #[must_use]
+    pub const fn is_unmatched_reference(&self) -> bool {
+        use diesel::result::Error::DatabaseError;
+        matches!(
+            self,
+            Self::Query(DatabaseError(DatabaseErrorKind::ForeignKeyViolation, _))
+        )
+    }
 }
 
 impl From<crate::domain::UnknownWord> for DbError {

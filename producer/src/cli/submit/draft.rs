@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use shared::db::RequestKey;
+use shared::db::{Created, RequestKey};
 use shared::domain::fields::FieldError;
 use shared::storage::{Container, Key};
 use uuid::Uuid;
@@ -27,6 +27,8 @@ pub(super) struct Draft {
     pub(super) request: Value,
     pub(super) key: Option<RequestKey>,
     pub(super) uploads: Vec<Upload>,
+    /// What an earlier request under its key came to; then nothing is uploaded.
+    pub(super) known: Option<Created>,
 }
 
 /// What is wrong with a job.
@@ -57,6 +59,7 @@ impl Draft {
             request: line.request,
             key: line.key,
             uploads: Vec::new(),
+            known: None,
         };
         let mut found: Vec<_> = line.key_fault.into_iter().collect();
         for file in files(&draft.request) {

@@ -33,8 +33,8 @@ impl Report {
                 let Some(job) = &watched.job else {
                     return (id, "deleted".to_owned(), String::new());
                 };
-                let error = job.error_message.clone().map(redacted);
-                let detail = job.output_url.clone().or(error).unwrap_or_default();
+                let detail = job.output_url.clone().or(job.error_message.clone());
+                let detail = detail.map(redacted).unwrap_or_default();
                 (id, job.status.clone(), detail)
             }
         }

@@ -5,6 +5,9 @@
     reason = "in a test a panic with its place is the best error"
 )]
 
+mod api;
+mod api_create;
+mod api_read;
 mod happy;
 mod killed;
 mod ledger;
@@ -13,3 +16,4 @@ mod outages;
 mod poison;
 mod protocol;
 mod sql;
+mod submit;
