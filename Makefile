@@ -24,24 +24,15 @@ demo: toolchain ## Run JOBS=24 jobs through WORKERS=3 workers, killing KILLS=5 o
 	cargo build --release --workspace --bins
 	$(local) run -- "$(target_dir)/release/demo" --jobs $(JOBS) --workers $(WORKERS) --kills $(KILLS)
 
-# nextest runs each test in a process of its own, but no doc tests.
-define run_tests
-if cargo nextest --version >/dev/null 2>&1; then
-  code=0
-  cargo nextest run --workspace --no-fail-fast || code=$$?
-  cargo test --workspace --doc --no-fail-fast || code=$$?
-  exit "$$code"
-fi
-cargo test --workspace --no-fail-fast
-endef
-export run_tests
-
-# The fleet tests start the real binaries, which a test build alone does not make.
+# The fleet tests start the real binaries, which a test build alone does not make. nextest runs each test in a
+# process of its own, but no doc tests.
 .PHONY: test
+test: runner = $(if $(shell PATH="$(PATH)" command -v cargo-nextest),nextest run,test --tests)
 test: toolchain ## Run all tests
 	cargo build --workspace --bins
 	cargo test --workspace --no-run
-	$(local) run --name test -- bash -euc "$$run_tests"
+	$(local) run --name test -- cargo $(runner) --workspace --no-fail-fast
+	cargo test --workspace --doc --no-fail-fast
 
 .PHONY: lint
 lint: toolchain ## Check format, lints and documentation; shell scripts too where shellcheck is installed

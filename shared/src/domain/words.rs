@@ -205,10 +205,8 @@ impl LedgerState {
             ) | (
                 L::Unknown,
                 L::Accepted | L::Absent | L::Rejected | L::Duplicate
-            ) | (
-                L::Accepted,
-                L::Succeeded | L::Failed | L::Redoing | L::Duplicate
-            ) | (L::Redoing, L::Accepted | L::Succeeded | L::Failed)
+            ) | (L::Accepted, L::Succeeded | L::Failed | L::Redoing)
+                | (L::Redoing, L::Accepted)
                 | (L::Absent, L::Accepted | L::Duplicate)
                 | (L::Duplicate, L::Accepted)
         )

@@ -13,6 +13,7 @@ mod jobs;
 mod process;
 mod queues;
 mod servers;
+mod snapshot;
 mod wait;
 
 pub use api::Api;
@@ -25,4 +26,5 @@ pub use jobs::{Kind, Media};
 pub use process::{Process, binary};
 pub use queues::Queues;
 pub use servers::Servers;
+pub use snapshot::{Observer, Snapshot};
 pub use wait::{DEADLINE, eventually};

@@ -173,14 +173,21 @@ async fn failed(
         FailureClass::Redo if submission.redos < protocol.max_redos => {
             redo(environment, stage, item, submission, error).await?
         }
-        // Points ran out before the work was started. Worth another run of the same work as soon as there are points.
-        FailureClass::Unpaid => match environment.ghostcut.balance().await {
-            Ok(points) if points > 0.0 => redo(environment, stage, item, submission, error).await?,
-            Ok(_) => Run::later(slow).pausing("GhostCut points ran out"),
+        FailureClass::Unpaid | FailureClass::Locked => match environment.ghostcut.balance().await {
+            Ok(points) if points <= 0.0 => Run::later(slow).pausing("GhostCut points ran out"),
+            // A finished work may unlock by itself after a top-up (vendor-apis, open question 3): one more poll before the redo.
+            Ok(_) if class == FailureClass::Locked && submission.answer["locked"] != true => {
+                let mut seen = fact;
+                seen.state = LedgerState::Accepted;
+                seen.answer = Some(json!({ "locked": true }));
+                Run::later(slow).with_fact(seen)
+            }
+            Ok(_) if submission.redos < protocol.max_redos => {
+                redo(environment, stage, item, submission, error).await?
+            }
+            Ok(_) => Run::park(Reason::OutOfPoints, error),
             Err(error) => not_answered(environment, &error, item.tries),
         },
-        // Finished and locked: after a top-up the same poll shows the result.
-        FailureClass::Locked => Run::later(slow).pausing("GhostCut points ran out"),
         // The ledger keeps it as accepted, so that nothing is paid again before a person has looked.
         FailureClass::Redo
         | FailureClass::Resubmit

@@ -6,3 +6,7 @@
 )]
 
 mod happy;
+mod ledger;
+mod migrations;
+mod protocol;
+mod sql;
