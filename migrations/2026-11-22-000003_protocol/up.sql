@@ -298,5 +298,6 @@ BEGIN
                 coalesce(s -> 'event' -> 'detail', '{}')
                 || jsonb_build_object('ledger', ledger, 'metadata', metadata, 'move', moved));
     END IF;
-    RETURN jsonb_build_object('ledger', ledger, 'metadata', metadata, 'move', moved);
+    RETURN jsonb_build_object('ledger', ledger, 'metadata', metadata, 'move', moved,
+        'job_seconds', greatest(extract(epoch FROM timezone('utc', now()) - job.created_at), 0));
 END $$;

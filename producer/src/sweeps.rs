@@ -155,6 +155,8 @@ pub struct Gauges {
     unknown: IntGaugeVec,
     oldest_unknown: GaugeVec,
     paid_stopped: IntGauge,
+    paused: IntGaugeVec,
+    dead_letters: IntGaugeVec,
 }
 
 impl Gauges {
@@ -194,6 +196,16 @@ impl Gauges {
                 "submissions_unknown_oldest_seconds",
                 "Age of the oldest of these",
                 &["vendor"],
+            )?,
+            paused: int(
+                "vendor_paused",
+                "1 while paid sends to the vendor are paused",
+                &["vendor"],
+            )?,
+            dead_letters: int(
+                "dead_letters",
+                "Dead letters that nobody has resolved",
+                &["stage", "reason"],
             )?,
             paid_stopped: register_int_gauge_with_registry!(
                 "paid_sends_stopped",
@@ -242,6 +254,18 @@ impl Gauges {
             self.oldest_unknown
                 .with_label_values(&[vendor])
                 .set(row.map_or(0.0, |row| row.oldest_unknown_seconds));
+        }
+        let paused = db.paused_vendors().await?;
+        for vendor in Vendor::ALL {
+            self.paused
+                .with_label_values(&[vendor.as_str()])
+                .set(i64::from(paused.contains(vendor)));
+        }
+        self.dead_letters.reset();
+        for row in db.dead_letter_gauges().await? {
+            self.dead_letters
+                .with_label_values(&[&row.stage, &row.reason])
+                .set(row.letters);
         }
         self.paid_stopped
             .set(i64::from(db.paid_stopped().await?.is_some()));

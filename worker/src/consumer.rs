@@ -3,13 +3,14 @@
 //! Must not decide what a stage's outcome means (`settle`), and must not acknowledge before the commit (I4).
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use shared::broker::{BrokerError, Connection, Consumer, Delivery, Queue};
 use shared::db::{
-    LedgerVerdict, Loaded, MetadataVerdict, Settlement, Verdict, WorkItem, retry_while_away,
+    LedgerVerdict, Loaded, MetadataVerdict, MoveVerdict, Settlement, Verdict, WorkItem,
+    retry_while_away,
 };
 use shared::domain::message::{Message, Undecodable};
 use shared::domain::outcome::{Outcome, Reason};
@@ -44,6 +45,46 @@ pub struct StageConsumer {
     pub due: Arc<Notify>,
     /// The two phases of a stop.
     pub stopper: Stopper,
+    /// For readiness; see [`Pulse`].
+    pub pulse: Pulse,
+}
+
+/// How a stage's consumer is doing, for readiness.
+#[derive(Clone)]
+pub struct Pulse {
+    /// The stage.
+    pub stage: Stage,
+    permits: Arc<Semaphore>,
+    last_delivery: Arc<Mutex<Instant>>,
+}
+
+impl Pulse {
+    /// The pulse of a consumer with that many permits.
+    #[must_use]
+    pub fn new(stage: Stage, permits: u16) -> Self {
+        Self {
+            stage,
+            permits: Arc::new(Semaphore::new(usize::from(permits))),
+            last_delivery: Arc::new(Mutex::new(Instant::now())),
+        }
+    }
+
+    fn beat(&self) {
+        *self
+            .last_delivery
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Whether it could take a message and has got none for `quiet`. With messages in its queue, that is deaf.
+    #[must_use]
+    pub fn idle_for(&self, quiet: Duration) -> bool {
+        let last = *self
+            .last_delivery
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.permits.available_permits() > 0 && last.elapsed() > quiet
+    }
 }
 
 /// What happens to a delivery when its work is over.
@@ -59,7 +100,7 @@ impl StageConsumer {
     /// # Errors
     /// When the broker stayed unusable for the bound: the process should exit.
     pub async fn run(self, connection: Connection) -> Result<(), BrokerError> {
-        let permits = Arc::new(Semaphore::new(usize::from(self.permits)));
+        let permits = Arc::clone(&self.pulse.permits);
         let mut consumer = Consumer::new(connection, Queue::Stage(self.stage), self.permits);
         let this = Arc::new(self);
         let tasks = TaskTracker::new();
@@ -89,6 +130,7 @@ impl StageConsumer {
 
     async fn handle(&self, delivery: Delivery) {
         let (stage, started) = (self.stage, Instant::now());
+        self.pulse.beat();
         let metrics = &self.environment.metrics;
         metrics
             .last_delivery
@@ -330,6 +372,10 @@ impl StageConsumer {
         match settled {
             None => false,
             Some(Ok(verdicts)) => {
+                self.environment
+                    .metrics
+                    .settle_batch
+                    .observe(group.len() as f64);
                 for (settlement, verdict) in group.iter().zip(verdicts) {
                     self.note(settlement, verdict);
                 }
@@ -369,6 +415,18 @@ impl StageConsumer {
                 tracing::error!(job.id = %settlement.job, submission.token = %fact.token, ?verdict,
                     "a second work was paid for this job");
             }
+        }
+        let ended = settlement.job_patch.as_ref().and_then(|patch| patch.status);
+        if let (
+            Some(status @ (JobStatus::Completed | JobStatus::Failed)),
+            MoveVerdict::Moved,
+            Some(seconds),
+        ) = (ended, verdict.r#move, verdict.job_seconds)
+        {
+            metrics
+                .job_duration
+                .with_label_values(&[status.as_str()])
+                .observe(seconds);
         }
         tracing::debug!(job.id = %settlement.job, epoch = settlement.epoch, ?verdict, "settled");
         if settlement

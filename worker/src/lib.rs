@@ -14,15 +14,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use shared::broker::{BrokerMetrics, Connection};
+use shared::broker::{BrokerMetrics, Connection, Queue};
 use shared::service::{Check, Stopper, serve_admin};
 use shared::telemetry::{self, chain};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::WorkerConfig;
-use crate::consumer::StageConsumer;
+use crate::consumer::{Pulse, StageConsumer};
 use crate::environment::Environment;
+
+/// A consumer with free permits and a filled queue that got nothing for this long is deaf.
+const DEAF_AFTER: Duration = Duration::from_secs(30);
 
 /// Hints that something is due are gathered for this long: NOTIFY takes a lock that all commits with one share.
 const NOTIFY_DEBOUNCE: Duration = Duration::from_millis(20);
@@ -48,21 +51,26 @@ pub async fn run(config: WorkerConfig, stopper: Stopper) -> anyhow::Result<()> {
 
     let served = CancellationToken::new();
     let _stop_serving = served.clone().drop_guard();
-    let checks = readiness(&environment, &connection);
+    let stages = config.work.stages();
+    let pulses: Vec<Pulse> = stages
+        .iter()
+        .map(|stage| Pulse::new(*stage, config.work.permits(*stage)))
+        .collect();
+    let checks = readiness(&environment, &connection, &pulses);
     let admin = serve_admin(config.service.admin_addr, registry, checks, served)
         .await
         .context("admin port")?;
-    let stages = config.work.stages();
     tracing::info!(admin = %admin, actor = environment.settings.actor, version = env!("CARGO_PKG_VERSION"),
         stages = ?stages.iter().map(|stage| stage.as_str()).collect::<Vec<_>>(), "worker started");
 
     let due = Arc::new(Notify::new());
     let notifier = tokio::spawn(notify_due(environment.clone(), Arc::clone(&due)));
-    let consumers = stages.into_iter().map(|stage| {
+    let consumers = pulses.into_iter().map(|pulse| {
         StageConsumer {
             environment: environment.clone(),
-            stage,
-            permits: config.work.permits(stage),
+            stage: pulse.stage,
+            permits: config.work.permits(pulse.stage),
+            pulse,
             due: Arc::clone(&due),
             stopper: stopper.clone(),
         }
@@ -76,8 +84,9 @@ pub async fn run(config: WorkerConfig, stopper: Stopper) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn readiness(environment: &Environment, connection: &Connection) -> Vec<Check> {
-    let (db, connection) = (environment.db.clone(), connection.clone());
+fn readiness(environment: &Environment, connection: &Connection, pulses: &[Pulse]) -> Vec<Check> {
+    let (db, broker) = (environment.db.clone(), connection.clone());
+    let (connection, pulses) = (connection.clone(), pulses.to_vec());
     vec![
         Check {
             name: "database",
@@ -89,7 +98,7 @@ fn readiness(environment: &Environment, connection: &Connection) -> Vec<Check> {
         Check {
             name: "broker",
             check: Box::new(move || {
-                let connected = connection.is_connected();
+                let connected = broker.is_connected();
                 Box::pin(async move {
                     if connected {
                         Ok(())
@@ -99,7 +108,45 @@ fn readiness(environment: &Environment, connection: &Connection) -> Vec<Check> {
                 })
             }),
         },
+        Check {
+            name: "deliveries",
+            check: Box::new(move || {
+                let (connection, pulses) = (connection.clone(), pulses.clone());
+                Box::pin(async move { deaf(&connection, &pulses).await })
+            }),
+        },
     ]
+}
+
+/// Names the stages that wait for messages although their queues hold some.
+async fn deaf(connection: &Connection, pulses: &[Pulse]) -> Result<(), String> {
+    let idle: Vec<_> = pulses
+        .iter()
+        .filter(|pulse| pulse.idle_for(DEAF_AFTER))
+        .map(|pulse| pulse.stage)
+        .collect();
+    if idle.is_empty() {
+        return Ok(());
+    }
+    let queues: Vec<_> = idle.iter().map(|stage| Queue::Stage(*stage)).collect();
+    let depths = connection
+        .queue_depths(&queues)
+        .await
+        .map_err(|error| chain(&error))?;
+    let deaf: Vec<_> = idle
+        .iter()
+        .zip(depths)
+        .filter(|(_, depth)| *depth > 0)
+        .map(|(stage, _)| stage.as_str())
+        .collect();
+    if deaf.is_empty() {
+        Ok(())
+    } else {
+        Err(format!(
+            "no deliveries although messages wait for {}",
+            deaf.join(", ")
+        ))
+    }
 }
 
 async fn notify_due(environment: Environment, due: Arc<Notify>) {

@@ -1,9 +1,9 @@
 //! What a worker measures about its own runs. Fleet-wide gauges are the producer's.
 
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, exponential_buckets,
-    register_histogram_vec_with_registry, register_int_counter_vec_with_registry,
-    register_int_gauge_vec_with_registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+    exponential_buckets, register_histogram_vec_with_registry, register_histogram_with_registry,
+    register_int_counter_vec_with_registry, register_int_gauge_vec_with_registry,
 };
 
 /// The worker's metrics. Cheap to clone.
@@ -13,6 +13,10 @@ pub struct Metrics {
     pub stage_runs: IntCounterVec,
     /// Time from delivery to settled.
     pub stage_duration: HistogramVec,
+    /// Time from a job's creation to its end.
+    pub job_duration: HistogramVec,
+    /// Settlements per transaction.
+    pub settle_batch: Histogram,
     /// References that no longer matched their row.
     pub stale_references: IntCounterVec,
     /// Submissions by ledger state reached.
@@ -42,6 +46,20 @@ impl Metrics {
                 HistogramOpts::new("stage_duration_seconds", "From delivery to settled")
                     .buckets(seconds),
                 &["stage"],
+                registry
+            )?,
+            job_duration: register_histogram_vec_with_registry!(
+                HistogramOpts::new(
+                    "job_duration_seconds",
+                    "From creation to completed or failed"
+                )
+                .buckets(exponential_buckets(15.0, 2.5, 11)?),
+                &["outcome"],
+                registry
+            )?,
+            settle_batch: register_histogram_with_registry!(
+                HistogramOpts::new("settle_batch_size", "Settlements per transaction")
+                    .buckets(exponential_buckets(1.0, 2.0, 6)?),
                 registry
             )?,
             stale_references: register_int_counter_vec_with_registry!(

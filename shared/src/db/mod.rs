@@ -21,7 +21,7 @@ pub use protocol::{
     Claim, Claimed, Fact, JobPatch, LedgerVerdict, MetadataVerdict, Move, MoveState, MoveVerdict,
     NewEvent, Pause, Settlement, Verdict,
 };
-pub use submissions::{AliveSubmission, BacklogGauge, LedgerGauge, SearchSubject};
+pub use submissions::{AliveSubmission, BacklogGauge, DeadLetterGauge, KnownWork, LedgerGauge};
 
 use diesel::ConnectionError;
 use diesel::result::DatabaseErrorKind;

@@ -207,7 +207,7 @@ pub struct Settlement {
 }
 
 /// What `settle` did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize)]
 pub struct Verdict {
     /// About the ledger.
     pub ledger: LedgerVerdict,
@@ -215,6 +215,8 @@ pub struct Verdict {
     pub metadata: MetadataVerdict,
     /// About the stage row.
     pub r#move: MoveVerdict,
+    /// Age of the job; none when it is gone.
+    pub job_seconds: Option<f64>,
 }
 
 /// What became of the fact.

@@ -29,12 +29,18 @@ pub struct AliveSubmission {
     pub claimed_at: DateTime<Utc>,
 }
 
-/// A work known to be at the vendor: a search that shows it has been seen to work.
+/// A work known to be at the vendor: a search that shows it, and shows it as ours, has been seen to work.
 #[derive(Clone, Debug, diesel::QueryableByName)]
-pub struct SearchSubject {
+pub struct KnownWork {
     /// The vendor's id of the work.
     #[diesel(sql_type = Text)]
     pub task_id: String,
+    /// The submission behind it.
+    #[diesel(sql_type = SqlUuid)]
+    pub token: Uuid,
+    /// The input URL it was given.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub source_url: Option<String>,
 }
 
 /// Counts over the alive part of the ledger, per vendor.
@@ -69,6 +75,26 @@ pub struct BacklogGauge {
     /// How long the oldest due one waits, in seconds; 0 when none is due.
     #[diesel(sql_type = Double)]
     pub oldest_due_seconds: f64,
+}
+
+/// Open dead letters by stage and reason.
+#[derive(Clone, Debug, diesel::QueryableByName)]
+pub struct DeadLetterGauge {
+    /// The stage, or for a message nobody can read the queue it died in.
+    #[diesel(sql_type = Text)]
+    pub stage: String,
+    /// Why.
+    #[diesel(sql_type = Text)]
+    pub reason: String,
+    /// How many.
+    #[diesel(sql_type = BigInt)]
+    pub letters: i64,
+}
+
+#[derive(diesel::QueryableByName)]
+struct Paused {
+    #[diesel(sql_type = Text)]
+    vendor: String,
 }
 
 #[derive(diesel::QueryableByName)]
@@ -110,20 +136,20 @@ impl Db {
         Ok(row.source_deleted_at)
     }
 
-    /// Works of the account that were accepted with a claim in the window: the positive controls of a search.
+    /// Works of the account that the vendor is known to have, claimed in the window: the positive controls of a search.
     ///
     /// # Errors
     /// When the database is away.
-    pub async fn search_controls(
+    pub async fn known_works(
         &self,
         vendor: Vendor,
         account: &str,
         from: DateTime<Utc>,
         to: DateTime<Utc>,
-    ) -> DbResult<Vec<SearchSubject>> {
+    ) -> DbResult<Vec<KnownWork>> {
         let mut connection = self.connection().await?;
         let rows = diesel::sql_query(
-            "SELECT vendor_task_id AS task_id FROM submissions \
+            "SELECT vendor_task_id AS task_id, token, source_url FROM submissions \
              WHERE vendor = $1 AND account = $2 AND claimed_at >= $3 AND claimed_at < $4 \
              AND vendor_task_id IS NOT NULL AND NOT imported ORDER BY claimed_at DESC LIMIT 1000",
         )
@@ -238,5 +264,33 @@ impl Db {
         .load(&mut connection)
         .await?;
         Ok(rows)
+    }
+
+    /// Dead letters that nobody has resolved.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn dead_letter_gauges(&self) -> DbResult<Vec<DeadLetterGauge>> {
+        let mut connection = self.connection().await?;
+        let rows = diesel::sql_query(
+            "SELECT coalesce(stage, 'unknown') AS stage, reason, count(*) AS letters FROM dead_letters \
+             WHERE resolved_at IS NULL GROUP BY 1, 2",
+        )
+        .load(&mut connection)
+        .await?;
+        Ok(rows)
+    }
+
+    /// Vendors with an account whose paid sends are paused.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn paused_vendors(&self) -> DbResult<Vec<Vendor>> {
+        let mut connection = self.connection().await?;
+        let rows: Vec<Paused> =
+            diesel::sql_query("SELECT DISTINCT vendor FROM vendors WHERE paused_until > now()")
+                .load(&mut connection)
+                .await?;
+        rows.iter().map(|row| Ok(row.vendor.parse()?)).collect()
     }
 }

@@ -103,7 +103,21 @@ pub async fn run(
     config: SandboxConfig,
     test: impl AsyncFnOnce(&Fleet) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let servers = Servers::get("test").await?;
+    run_on(Servers::get("test").await?, config, test).await
+}
+
+/// The same on these servers, which are released at the end.
+///
+/// # Errors
+/// What the test or the preparation failed with.
+///
+/// # Panics
+/// When the test does, after cleaning up.
+pub async fn run_on(
+    servers: Servers,
+    config: SandboxConfig,
+    test: impl AsyncFnOnce(&Fleet) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let fleet = Fleet::new(&servers, config).await?;
     let outcome = std::panic::AssertUnwindSafe(test(&fleet))
         .catch_unwind()
@@ -240,12 +254,22 @@ impl Fleet {
         .await
     }
 
-    /// Waits for the jobs' ends and closes the books.
+    /// Waits until none of the jobs goes on by itself, and closes the books.
     ///
     /// # Errors
-    /// When the jobs do not end as expected in time.
+    /// After [`DEADLINE`], with a job that still goes on.
     pub async fn books(&self, expected: &[Expectation]) -> anyhow::Result<Books> {
-        self.wait_for(expected).await?;
+        eventually(DEADLINE, async || {
+            for Expectation { job, .. } in expected {
+                let stage = self.db.job_stage(*job).await?;
+                let goes_on = stage
+                    .as_ref()
+                    .is_some_and(|stage| matches!(stage.state.as_str(), "waiting" | "dispatched"));
+                anyhow::ensure!(!goes_on, "job {job} goes on: {stage:?}");
+            }
+            Ok(())
+        })
+        .await?;
         Books::close(&self.database.url, &self.control, expected).await
     }
 

@@ -1,6 +1,6 @@
 //! PostgreSQL and RabbitMQ for a run: those that the environment names, else private ones from `deploy/local`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::Context as _;
@@ -35,8 +35,18 @@ impl Servers {
                 holder: None,
             });
         }
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/local");
+        Self::private(name).await
+    }
+
+    /// The private instance `name`, whatever the environment names: for tests that restart servers.
+    ///
+    /// # Errors
+    /// When `deploy/local` cannot start them.
+    pub async fn private(name: &str) -> anyhow::Result<Self> {
+        let script = local_script();
         let mut holder = Command::new(&script)
+            .env_remove("DATABASE_URL")
+            .env_remove("AMQP_URL")
             .args(["--name", name, "run", "--", "sh", "-c"])
             .arg(r#"printf '%s\n' "$DATABASE_URL" "$AMQP_URL"; exec cat"#)
             .stdin(Stdio::piped())
@@ -65,4 +75,27 @@ impl Servers {
             let _ = holder.wait().await;
         }
     }
+}
+
+/// Tells `deploy/local` to do something with the private instance `name`, such as `["restart", "rabbitmq"]`.
+///
+/// # Errors
+/// When it does not succeed.
+pub async fn local(name: &str, command: &[&str]) -> anyhow::Result<()> {
+    let status = Command::new(local_script())
+        .args(["--name", name])
+        .args(command)
+        .stdout(Stdio::null())
+        .status()
+        .await?;
+    anyhow::ensure!(
+        status.success(),
+        "deploy/local --name {name} {} failed",
+        command.join(" ")
+    );
+    Ok(())
+}
+
+fn local_script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/local")
 }

@@ -29,7 +29,8 @@ pub struct Snapshot {
     /// Jobs on their way to pay GhostCut.
     #[diesel(sql_type = BigInt)]
     pub submitting_ghostcut: i64,
-    /// Names of the workers that have claimed a submission and not settled it: their paid request is on its way.
+    /// Names of the workers that have claimed a submission and not settled it: their paid request is on its way, unless they
+    /// are gone.
     #[diesel(sql_type = Array<Text>)]
     pub paying: Vec<String>,
 }

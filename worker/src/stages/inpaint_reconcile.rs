@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use percent_encoding::percent_decode_str;
 use serde_json::json;
-use shared::db::{DbError, Fact, Submission, WorkItem};
+use shared::db::{DbError, Fact, KnownWork, Submission, WorkItem};
 use shared::domain::answer::{Work, WorkState};
 use shared::domain::outcome::Reason;
 use shared::domain::transition::Event;
@@ -115,18 +115,15 @@ async fn search(
     let account = &environment.settings.ghostcut.account;
     let known = environment
         .db
-        .search_controls(Vendor::Ghostcut, account, from, item.now)
+        .known_works(Vendor::Ghostcut, account, from, item.now)
         .await?;
-    let controls = works
-        .iter()
-        .filter(|work| known.iter().any(|known| known.task_id == work.task_id))
-        .count();
-    let detail =
-        json!({ "searches": submission.searches + 1, "listed": works.len(), "controls": controls });
-    if controls == 0 && !refused {
+    let evidence = weigh(&works, &known);
+    let detail = json!({ "searches": submission.searches + 1, "listed": works.len(), "controls": evidence.controls,
+        "nameless": evidence.nameless });
+    if evidence.nameless > 0 || evidence.controls == 0 && !refused {
         return Ok(Run::park(
             Reason::OutcomeUndecided,
-            "GhostCut lists neither this work nor any other that it is known to have; look at its dashboard",
+            "GhostCut's list does not show this work, nor does it show that it would; look at its dashboard",
         )
         .with_detail(detail));
     }
@@ -198,6 +195,37 @@ fn adopt(
     .with_detail(json!({ "adopted": best.task_id, "others": others.len() }))
 }
 
+/// What a list that does not show our work proves.
+struct Evidence {
+    /// Works that we know the vendor to have and that the list shows as ours: it would have shown this one too.
+    controls: usize,
+    /// Works that show neither a URL nor a name and that we do not know: one of them may be ours.
+    nameless: usize,
+}
+
+fn weigh(works: &[Work], known: &[KnownWork]) -> Evidence {
+    let known_as = |work: &Work| known.iter().find(|known| known.task_id == work.task_id);
+    let shown_as_ours = |work: &Work, known: &KnownWork| {
+        let token = known.token.to_string();
+        work.name
+            .as_ref()
+            .is_some_and(|name| name.ends_with(&token))
+            || matches!((&work.source_url, &known.source_url), (Some(theirs), Some(ours)) if same_url(theirs, ours))
+    };
+    Evidence {
+        controls: works
+            .iter()
+            .filter(|work| known_as(work).is_some_and(|known| shown_as_ours(work, known)))
+            .count(),
+        nameless: works
+            .iter()
+            .filter(|work| {
+                work.source_url.is_none() && work.name.is_none() && known_as(work).is_none()
+            })
+            .count(),
+    }
+}
+
 /// Success before pending before failed.
 const fn worth(state: &WorkState) -> u8 {
     match state {
@@ -208,9 +236,13 @@ const fn worth(state: &WorkState) -> u8 {
 }
 
 fn is_ours(work: &Work, submission: &Submission, marker: &str) -> bool {
-    let same_url = |a: &str, b: &str| percent_decode_str(a).eq(percent_decode_str(b));
     work.name.as_deref() == Some(marker)
         || matches!((&work.source_url, &submission.source_url), (Some(theirs), Some(ours)) if same_url(theirs, ours))
+}
+
+/// The vendor may show a URL percent-decoded.
+fn same_url(a: &str, b: &str) -> bool {
+    percent_decode_str(a).eq(percent_decode_str(b))
 }
 
 fn delta(duration: Duration) -> TimeDelta {
@@ -220,6 +252,62 @@ fn delta(duration: Duration) -> TimeDelta {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn work(task_id: &str, source_url: Option<&str>, name: Option<&str>) -> Work {
+        Work {
+            task_id: task_id.to_owned(),
+            project_id: None,
+            source_url: source_url.map(str::to_owned),
+            name: name.map(str::to_owned),
+            callback_url: None,
+            created_at_ms: None,
+            state: WorkState::Pending {
+                progress: None,
+                unrecognised: None,
+            },
+            charged: None,
+        }
+    }
+
+    #[test]
+    fn a_list_proves_only_what_it_shows() {
+        let token = uuid::Uuid::from_u128(7);
+        let known = KnownWork {
+            task_id: "1".to_owned(),
+            token,
+            source_url: Some("https://s3/a%2Fb?x=1".to_owned()),
+        };
+        let weigh = |works: &[Work]| {
+            let evidence = weigh(works, std::slice::from_ref(&known));
+            (evidence.controls, evidence.nameless)
+        };
+        assert_eq!(weigh(&[]), (0, 0));
+        assert_eq!(
+            weigh(&[work("1", Some("https://s3/a/b?x=1"), None)]),
+            (1, 0),
+            "by URL, percent-decoded"
+        );
+        assert_eq!(
+            weigh(&[work("1", None, Some(&marker(token, 1, token)))]),
+            (1, 0),
+            "by name"
+        );
+        assert_eq!(
+            weigh(&[work("1", None, None)]),
+            (0, 0),
+            "seen, but ours would not be recognised"
+        );
+        assert_eq!(
+            weigh(&[work("2", None, None)]),
+            (0, 1),
+            "might be the one we look for"
+        );
+        assert_eq!(
+            weigh(&[work("2", Some("https://s3/other"), None)]),
+            (0, 0),
+            "somebody else's"
+        );
+    }
 
     #[test]
     fn the_best_work_comes_first() {

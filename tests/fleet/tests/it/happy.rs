@@ -22,6 +22,17 @@ async fn every_kind_is_completed_and_paid_once() -> anyhow::Result<()> {
         assert_eq!((books.jobs, books.finished, books.duplicates), (6, 6, 0));
         assert_eq!((books.paid.sync, books.paid.ghostcut), (4, 4));
         assert_eq!((books.ledger, books.unknowns_resolved), (books.paid, 0));
+        // The books would have told.
+        let wrong: Vec<_> = ends
+            .iter()
+            .map(|end| end.clone().paying(Vendor::Sync, 0))
+            .collect();
+        let wrong = fleet.books(&wrong).await?;
+        assert_eq!((wrong.differences.len(), wrong.duplicates), (4, 4));
+        assert!(
+            !fleet.books(&ends[1..]).await?.balanced(),
+            "an unexpected job"
+        );
         for (end, kind) in &expected {
             check_output(fleet, end, *kind).await?;
         }

@@ -6,7 +6,10 @@
 )]
 
 mod happy;
+mod killed;
 mod ledger;
 mod migrations;
+mod outages;
+mod poison;
 mod protocol;
 mod sql;

@@ -260,11 +260,37 @@ async fn a_lost_ghostcut_request_is_sent_anew_after_a_search_with_a_control() ->
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_control_a_person_decides_and_nothing_is_sent() -> anyhow::Result<()> {
+    undecided(async |_| Ok(0)).await
+}
+
+/// The list shows other works, but neither their names nor their URLs: it would not show ours either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_without_names_and_urls_proves_nothing() -> anyhow::Result<()> {
+    undecided(async |fleet| {
+        let other = fleet.submit_kind(Kind::Inpaint, 1).await?;
+        fleet.wait_for(&[other]).await?;
+        let keys = ["name", "url"].map(str::to_owned).to_vec();
+        for operation in [Operation::List, Operation::Status] {
+            let blind = FaultRule::new(
+                Payee::Ghostcut,
+                operation,
+                Fault::Omit { keys: keys.clone() },
+            );
+            fleet.sandbox.faults().add(blind)?;
+        }
+        Ok(1)
+    })
+    .await
+}
+
+/// A lost request whose fate the search cannot tell. `prepare` says how many works were submitted before.
+async fn undecided(prepare: impl AsyncFnOnce(&Fleet) -> anyhow::Result<u64>) -> anyhow::Result<()> {
     fleet::run(SandboxConfig::default(), async |fleet| {
+        let services = [fleet.workers(1)?, vec![fleet.producer()?]];
+        let before = prepare(fleet).await?;
         let rule = FaultRule::new(Payee::Ghostcut, Operation::Submit, Fault::LoseRequest).times(1);
         fleet.sandbox.faults().add(rule)?;
         let lost = fleet.submit_kind(Kind::Inpaint, 0).await?;
-        let services = [fleet.workers(1)?, vec![fleet.producer()?]];
         let stage = eventually(DEADLINE, async || {
             let stage = fleet.db.job_stage(lost.job).await?;
             stage
@@ -278,7 +304,7 @@ async fn without_a_control_a_person_decides_and_nothing_is_sent() -> anyhow::Res
                 .sandbox
                 .truth()
                 .request_count(Payee::Ghostcut, Operation::Submit),
-            1
+            before + 1
         );
         for service in services.into_iter().flatten() {
             service.stop().await?;

@@ -82,11 +82,12 @@ impl Chaos {
             lose_requests(site.control()?).await?;
         }
         let passed = usize::try_from(now.sync + now.ghostcut + now.completed)?;
-        let due = self.due.get(self.kills).is_some_and(|due| passed >= *due);
-        if !due || !jobs_run || !(provable || now.submitting_ghostcut == 0) {
+        let is_due = |kill: usize| self.due.get(kill).is_some_and(|due| passed >= *due);
+        if !is_due(self.kills) || !jobs_run || !(provable || now.submitting_ghostcut == 0) {
             return Ok(());
         }
-        let Some(victim) = self.victim(&site.workers(), now) else {
+        let behind = is_due(self.kills + 1);
+        let Some(victim) = self.victim(&site.workers(), now, behind) else {
             return Ok(());
         };
         self.waiting_since = None;
@@ -104,15 +105,16 @@ impl Chaos {
         Ok(())
     }
 
-    /// A worker that pays right now; any, when none does for a while or nobody is about to.
-    fn victim(&mut self, workers: &[&str], now: &Snapshot) -> Option<usize> {
+    /// A worker that pays right now; any, when nobody is about to, none did for a while, or the plan is behind.
+    fn victim(&mut self, workers: &[&str], now: &Snapshot, behind: bool) -> Option<usize> {
         let pays = |name: &str| now.paying.iter().any(|paying| paying == name);
         if let Some(paying) = workers.iter().position(|name| pays(name)) {
             return Some(paying);
         }
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         let hopeless = now.submitting_sync + now.submitting_ghostcut == 0;
-        (hopeless || since.elapsed() > PATIENCE).then(|| self.random.random_range(0..workers.len()))
+        let any = behind || hopeless || since.elapsed() > PATIENCE;
+        any.then(|| self.random.random_range(0..workers.len()))
     }
 }
 
@@ -154,10 +156,12 @@ mod tests {
             submitting_sync: 1,
             ..Snapshot::default()
         };
-        assert_eq!(chaos.victim(&["a", "b"], &now), None, "waits for one");
+        let workers = ["a", "b"];
+        assert_eq!(chaos.victim(&workers, &now, false), None, "waits for one");
+        assert!(chaos.victim(&workers, &now, true).is_some(), "cannot wait");
         now.paying = vec!["gone".to_owned(), "b".to_owned()];
-        assert_eq!(chaos.victim(&["a", "b"], &now), Some(1));
+        assert_eq!(chaos.victim(&workers, &now, false), Some(1));
         now = Snapshot::default();
-        assert!(chaos.victim(&["a", "b"], &now).is_some(), "none will");
+        assert!(chaos.victim(&workers, &now, false).is_some(), "none will");
     }
 }

@@ -1,0 +1,48 @@
+//! Broker and database go away under a running fleet. No process is restarted; nothing is lost or paid twice.
+
+use fleet::{DEADLINE, Kind, Servers, local};
+use sandbox::{SandboxConfig, Vendor as Payee};
+
+/// An instance of its own: other tests use theirs while this one restarts and kills servers.
+const INSTANCE: &str = "it-outages";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fleet_survives_its_servers() -> anyhow::Result<()> {
+    let servers = Servers::private(INSTANCE).await?;
+    let result = fleet::run_on(servers, SandboxConfig::default(), async |fleet| {
+        let producer = fleet.producer()?;
+        let workers = fleet.workers(2)?;
+        let mut jobs = Vec::new();
+        let outages: [&[&str]; 4] = [
+            &["restart", "rabbitmq"],
+            &["restart", "postgresql"],
+            &["kill", "rabbitmq"],
+            &["kill", "postgresql"],
+        ];
+        for (number, outage) in outages.into_iter().enumerate() {
+            // Something is on its way when the server goes.
+            for kind in Kind::ALL {
+                jobs.push(fleet.submit_kind(kind, number).await?);
+            }
+            let paid = 2 * number + 1;
+            let under_way = fleet
+                .sandbox
+                .truth()
+                .wait_until(DEADLINE, |truth| truth.paid(Payee::Sync) >= paid)
+                .await;
+            assert!(under_way, "nothing was submitted before outage {number}");
+            local(INSTANCE, outage).await?;
+            local(INSTANCE, &["up"]).await?;
+            fleet.wait_for(&jobs).await?;
+        }
+        let books = fleet.books(&jobs).await?;
+        books.assert_balanced();
+        for service in workers.into_iter().chain([producer]) {
+            service.stop().await?;
+        }
+        Ok(())
+    })
+    .await;
+    local(INSTANCE, &["destroy"]).await?;
+    result
+}
