@@ -3,7 +3,7 @@
 //! Must not decide what a stage's outcome means (`settle`), and must not acknowledge before the commit (I4).
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
@@ -13,16 +13,18 @@ use shared::db::{
     retry_while_away,
 };
 use shared::domain::message::{Message, Undecodable};
-use shared::domain::outcome::{Outcome, Reason};
+use shared::domain::outcome::Reason;
 use shared::domain::{JobStatus, Stage};
 use shared::service::Stopper;
 use shared::telemetry::chain;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use crate::environment::Environment;
-use crate::settle::{Context, Run, settlement};
+use crate::readiness::Pulse;
+use crate::run::{Run, log_run};
+use crate::settle::{Context, settlement};
 use crate::stages;
 use crate::submission::account;
 
@@ -47,44 +49,6 @@ pub struct StageConsumer {
     pub stopper: Stopper,
     /// For readiness; see [`Pulse`].
     pub pulse: Pulse,
-}
-
-/// How a stage's consumer is doing, for readiness.
-#[derive(Clone)]
-pub struct Pulse {
-    /// The stage.
-    pub stage: Stage,
-    permits: Arc<Semaphore>,
-    last_delivery: Arc<Mutex<Instant>>,
-}
-
-impl Pulse {
-    /// The pulse of a consumer with that many permits.
-    #[must_use]
-    pub fn new(stage: Stage, permits: u16) -> Self {
-        Self {
-            stage,
-            permits: Arc::new(Semaphore::new(usize::from(permits))),
-            last_delivery: Arc::new(Mutex::new(Instant::now())),
-        }
-    }
-
-    fn beat(&self) {
-        *self
-            .last_delivery
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
-    /// Whether it could take a message and has got none for `quiet`. With messages in its queue, that is deaf.
-    #[must_use]
-    pub fn idle_for(&self, quiet: Duration) -> bool {
-        let last = *self
-            .last_delivery
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        self.permits.available_permits() > 0 && last.elapsed() > quiet
-    }
 }
 
 /// What happens to a delivery when its work is over.
@@ -436,34 +400,5 @@ impl StageConsumer {
         {
             self.due.notify_one();
         }
-    }
-}
-
-/// One line per run: for people to act on, to know about, or (polls that found nothing new) to debug with.
-fn log_run(item: &WorkItem, run: &Run) {
-    let (job, epoch, tries) = (item.job_id, item.epoch, item.tries);
-    let token = item.submission.as_ref().map(|submission| submission.token);
-    match &run.outcome {
-        Outcome::Advance { event, .. } => {
-            tracing::info!(job.id = %job, epoch, submission.token = ?token, ?event, "stage done");
-        }
-        Outcome::Later { after, .. } => {
-            tracing::debug!(job.id = %job, epoch, submission.token = ?token, ?after, "stage again later");
-        }
-        Outcome::Retry { after, error } => {
-            tracing::warn!(job.id = %job, epoch, submission.token = ?token, tries, ?after, error, "stage will be retried");
-        }
-        Outcome::Fail { reason, error } => {
-            tracing::warn!(job.id = %job, epoch, submission.token = ?token, %reason, error, "job failed");
-        }
-        Outcome::Park { reason, error } => {
-            tracing::error!(job.id = %job, epoch, submission.token = ?token, %reason, error, "job parked: somebody has to decide");
-        }
-        Outcome::GiveUp { reason, error } => {
-            tracing::error!(job.id = %job, epoch, submission.token = ?token, %reason, error, "job given up: see its dead letter");
-        }
-    }
-    if let Some(reason) = &run.pause {
-        tracing::error!(job.id = %job, reason, "the vendor refuses us: pausing paid sends to it");
     }
 }

@@ -5,6 +5,8 @@ pub mod config;
 pub mod consumer;
 pub mod environment;
 pub mod metrics;
+pub mod readiness;
+pub mod run;
 pub mod settle;
 pub mod source;
 pub mod stages;
@@ -14,18 +16,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use shared::broker::{BrokerMetrics, Connection, Queue};
-use shared::service::{Check, Stopper, serve_admin};
+use shared::broker::{BrokerMetrics, Connection};
+use shared::service::{Stopper, serve_admin};
 use shared::telemetry::{self, chain};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::WorkerConfig;
-use crate::consumer::{Pulse, StageConsumer};
+use crate::consumer::StageConsumer;
 use crate::environment::Environment;
-
-/// A consumer with free permits and a filled queue that got nothing for this long is deaf.
-const DEAF_AFTER: Duration = Duration::from_secs(30);
+use crate::readiness::Pulse;
 
 /// Hints that something is due are gathered for this long: NOTIFY takes a lock that all commits with one share.
 const NOTIFY_DEBOUNCE: Duration = Duration::from_millis(20);
@@ -56,7 +56,7 @@ pub async fn run(config: WorkerConfig, stopper: Stopper) -> anyhow::Result<()> {
         .iter()
         .map(|stage| Pulse::new(*stage, config.work.permits(*stage)))
         .collect();
-    let checks = readiness(&environment, &connection, &pulses);
+    let checks = readiness::checks(&environment, &connection, &pulses);
     let admin = serve_admin(config.service.admin_addr, registry, checks, served)
         .await
         .context("admin port")?;
@@ -82,71 +82,6 @@ pub async fn run(config: WorkerConfig, stopper: Stopper) -> anyhow::Result<()> {
     result.context("RabbitMQ")?;
     tracing::info!("worker stopped");
     Ok(())
-}
-
-fn readiness(environment: &Environment, connection: &Connection, pulses: &[Pulse]) -> Vec<Check> {
-    let (db, broker) = (environment.db.clone(), connection.clone());
-    let (connection, pulses) = (connection.clone(), pulses.to_vec());
-    vec![
-        Check {
-            name: "database",
-            check: Box::new(move || {
-                let db = db.clone();
-                Box::pin(async move { db.ping().await.map_err(|error| chain(&error)) })
-            }),
-        },
-        Check {
-            name: "broker",
-            check: Box::new(move || {
-                let connected = broker.is_connected();
-                Box::pin(async move {
-                    if connected {
-                        Ok(())
-                    } else {
-                        Err("not connected".to_owned())
-                    }
-                })
-            }),
-        },
-        Check {
-            name: "deliveries",
-            check: Box::new(move || {
-                let (connection, pulses) = (connection.clone(), pulses.clone());
-                Box::pin(async move { deaf(&connection, &pulses).await })
-            }),
-        },
-    ]
-}
-
-/// Names the stages that wait for messages although their queues hold some.
-async fn deaf(connection: &Connection, pulses: &[Pulse]) -> Result<(), String> {
-    let idle: Vec<_> = pulses
-        .iter()
-        .filter(|pulse| pulse.idle_for(DEAF_AFTER))
-        .map(|pulse| pulse.stage)
-        .collect();
-    if idle.is_empty() {
-        return Ok(());
-    }
-    let queues: Vec<_> = idle.iter().map(|stage| Queue::Stage(*stage)).collect();
-    let depths = connection
-        .queue_depths(&queues)
-        .await
-        .map_err(|error| chain(&error))?;
-    let deaf: Vec<_> = idle
-        .iter()
-        .zip(depths)
-        .filter(|(_, depth)| *depth > 0)
-        .map(|(stage, _)| stage.as_str())
-        .collect();
-    if deaf.is_empty() {
-        Ok(())
-    } else {
-        Err(format!(
-            "no deliveries although messages wait for {}",
-            deaf.join(", ")
-        ))
-    }
 }
 
 async fn notify_due(environment: Environment, due: Arc<Notify>) {

@@ -4,147 +4,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use shared::config::ProtocolConfig;
-use shared::db::{Fact, JobPatch, Move, MoveState, NewEvent, Pause, Settlement, WorkItem};
+use shared::db::{JobPatch, Move, MoveState, NewEvent, Pause, Settlement, WorkItem};
 use shared::domain::outcome::{Outcome, Reason, retry_delay};
 use shared::domain::transition::{self, Event, Next};
 use shared::domain::{JobStatus, Stage, Vendor, progress};
 
-/// What a run of a stage came to.
-#[derive(Clone, Debug)]
-pub struct Run {
-    /// What it came to.
-    pub outcome: Outcome,
-    /// What was learned about a submission.
-    pub fact: Option<Fact>,
-    /// Stops paid sends to the stage's vendor for a while, for this reason.
-    pub pause: Option<String>,
-    /// Set when a result was stored.
-    pub stored: Option<StoredResult>,
-    /// Evidence for the trail.
-    pub detail: Value,
-}
-
-/// A result in our bucket.
-#[derive(Clone, Debug)]
-pub struct StoredResult {
-    /// Where.
-    pub url: String,
-    /// Whether Sync.so had a part in it.
-    pub has_segments: bool,
-    /// Whether GhostCut has, or will have, a part in it.
-    pub has_effects: bool,
-}
-
-impl Run {
-    /// A run that came to this and learned nothing about a submission.
-    #[must_use]
-    pub const fn new(outcome: Outcome) -> Self {
-        Self {
-            outcome,
-            fact: None,
-            pause: None,
-            stored: None,
-            detail: Value::Null,
-        }
-    }
-
-    /// The stage is over.
-    #[must_use]
-    pub const fn advance(event: Event, after: Duration) -> Self {
-        Self::new(Outcome::Advance { event, after })
-    }
-
-    /// Not yet.
-    #[must_use]
-    pub const fn later(after: Duration) -> Self {
-        Self::new(Outcome::Later {
-            after,
-            progress: None,
-        })
-    }
-
-    /// A passing error.
-    #[must_use]
-    pub fn retry(error: impl Into<String>) -> Self {
-        Self::new(Outcome::Retry {
-            after: None,
-            error: error.into(),
-        })
-    }
-
-    /// Waits for a person.
-    #[must_use]
-    pub fn park(reason: Reason, error: impl Into<String>) -> Self {
-        Self::new(Outcome::Park {
-            reason,
-            error: error.into(),
-        })
-    }
-
-    /// The job's own fault.
-    #[must_use]
-    pub fn fail(reason: Reason, error: impl Into<String>) -> Self {
-        Self::new(Outcome::Fail {
-            reason,
-            error: error.into(),
-        })
-    }
-
-    /// Dead letter.
-    #[must_use]
-    pub fn give_up(reason: Reason, error: impl Into<String>) -> Self {
-        Self::new(Outcome::GiveUp {
-            reason,
-            error: error.into(),
-        })
-    }
-
-    /// The same, with a fact.
-    #[must_use]
-    pub fn with_fact(mut self, fact: Fact) -> Self {
-        self.fact = Some(fact);
-        self
-    }
-
-    /// The same, pausing the vendor.
-    #[must_use]
-    pub fn pausing(mut self, reason: impl Into<String>) -> Self {
-        self.pause = Some(reason.into());
-        self
-    }
-
-    /// The same, with evidence.
-    #[must_use]
-    pub fn with_detail(mut self, detail: Value) -> Self {
-        self.detail = detail;
-        self
-    }
-
-    /// Whether it moves nothing but a due time: such settlements are grouped.
-    #[must_use]
-    pub const fn is_free(&self) -> bool {
-        self.fact.is_none() && matches!(self.outcome, Outcome::Later { .. } | Outcome::Retry { .. })
-    }
-
-    /// Whether the message is to be rejected after the commit, so that its headers reach the dead-letter list.
-    #[must_use]
-    pub const fn gives_up(&self) -> bool {
-        matches!(self.outcome, Outcome::GiveUp { .. })
-    }
-
-    /// The value of the metric label `outcome`.
-    #[must_use]
-    pub const fn label(&self) -> &'static str {
-        match self.outcome {
-            Outcome::Advance { .. } => "advance",
-            Outcome::Later { .. } => "later",
-            Outcome::Retry { .. } => "retry",
-            Outcome::Park { .. } => "park",
-            Outcome::Fail { .. } => "fail",
-            Outcome::GiveUp { .. } => "give_up",
-        }
-    }
-}
+use crate::run::{Run, StoredResult};
 
 /// Whom a run settles for.
 #[derive(Clone, Copy)]
@@ -403,3 +268,6 @@ fn merged(mut detail: Value, more: &Value) -> Value {
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

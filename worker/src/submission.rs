@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::clock::BootTime;
 use crate::environment::Environment;
-use crate::settle::Run;
+use crate::run::Run;
 
 /// A request that is ready to be claimed and sent. Nothing in it changes any more.
 pub struct Prepared {

@@ -8,7 +8,7 @@ use clap::builder::Resettable;
 /// Times of a fleet that recovers within seconds, where the defaults follow the vendors' advice and take minutes to hours.
 /// Nested as `ProtocolConfig::check` wants it. The lease must leave room for a send besides the five seconds that a worker keeps
 /// back for settling.
-const FAST: [(&str, &str); 22] = [
+const FAST: [(&str, &str); 21] = [
     ("VENDOR_CONNECT_TIMEOUT", "1s"),
     ("VENDOR_REQUEST_TIMEOUT", "2s"),
     ("SEND_DEADLINE", "3s"),
@@ -26,7 +26,6 @@ const FAST: [(&str, &str); 22] = [
     ("SWEEP_INTERVAL", "1s"),
     ("GAUGE_INTERVAL", "1s"),
     ("STOP_GRACE", "5s"),
-    ("BROKER_RECONNECT_BOUND", "30s"),
     ("ADMIN_ADDR", "127.0.0.1:0"),
     ("HTTP_ADDR", "127.0.0.1:0"),
     // The simulators are on this machine.

@@ -13,6 +13,7 @@ use shared::config::{DatabaseConfig, StorageConfig};
 use shared::db::{Created, Db};
 use shared::service::Stopper;
 use shared::storage::Storage;
+use shared::telemetry::{LogConfig, LogFormat, init_logs};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 use worker::config::WorkerConfig;
@@ -133,6 +134,14 @@ pub async fn run_on(
 
 impl Fleet {
     async fn new(servers: &Servers, config: SandboxConfig) -> anyhow::Result<Self> {
+        // What runs in this process is silent unless asked.
+        if let Ok(log_filter) = std::env::var("LOG_FILTER") {
+            let log_format = LogFormat::Human;
+            init_logs(&LogConfig {
+                log_format,
+                log_filter,
+            })?;
+        }
         let sandbox = Sandbox::start(config).await?;
         let database = Database::create(&servers.database_url).await?;
         let queues = Queues::new(&servers.amqp_url);

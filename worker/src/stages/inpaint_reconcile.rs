@@ -16,7 +16,7 @@ use shared::domain::{LedgerState, Vendor};
 
 use super::{live, not_answered, resume, store_failed};
 use crate::environment::Environment;
-use crate::settle::Run;
+use crate::run::Run;
 use crate::source;
 use crate::submission::{accepted, marker};
 

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{live, resume, store_failed};
 use crate::environment::Environment;
-use crate::settle::Run;
+use crate::run::Run;
 use crate::source;
 use crate::submission::{self, Prepared, marker, pay};
 

@@ -5,7 +5,7 @@ use shared::domain::Stage;
 
 use super::poll;
 use crate::environment::Environment;
-use crate::settle::Run;
+use crate::run::Run;
 
 pub(super) async fn run(
     environment: &Environment,

@@ -6,7 +6,7 @@ use shared::storage::Key;
 
 use super::store;
 use crate::environment::Environment;
-use crate::settle::Run;
+use crate::run::Run;
 
 pub(super) async fn run(environment: &Environment, item: &WorkItem) -> Run {
     let key = Key::LipsyncResult {

@@ -22,7 +22,7 @@ use shared::telemetry::chain;
 use shared::vendor::VendorError;
 
 use crate::environment::Environment;
-use crate::settle::Run;
+use crate::run::Run;
 
 /// After a send deadline, how long until the claim counts as not settled by its owner.
 const CLAIM_GRACE: Duration = Duration::from_secs(1);

@@ -13,7 +13,8 @@ use shared::vendor::VendorError;
 
 use super::not_answered;
 use crate::environment::Environment;
-use crate::settle::{self, Run, settlement};
+use crate::run::Run;
+use crate::settle::{self, settlement};
 use crate::source;
 use crate::submission::account;
 

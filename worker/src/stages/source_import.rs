@@ -9,7 +9,7 @@ use shared::storage::{Key, MediaKind, TransferClass, transfer};
 use shared::telemetry::chain;
 
 use crate::environment::Environment;
-use crate::settle::Run;
+use crate::run::Run;
 use crate::source;
 
 pub(super) async fn run(environment: &Environment, item: &WorkItem) -> Run {

@@ -10,7 +10,7 @@ use shared::storage::{Key, MediaKind, TransferClass, transfer};
 use shared::telemetry::chain;
 
 use crate::environment::Environment;
-use crate::settle::{Run, StoredResult};
+use crate::run::{Run, StoredResult};
 use crate::source;
 
 pub(super) async fn run(environment: &Environment, stage: Stage, item: &WorkItem, key: Key) -> Run {

@@ -1,0 +1,122 @@
+//! Whether a worker can do its work: the checks behind `/readyz`.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use shared::broker::{Connection, Queue};
+use shared::domain::Stage;
+use shared::service::Check;
+use shared::telemetry::chain;
+use tokio::sync::Semaphore;
+
+use crate::environment::Environment;
+
+/// A consumer with free permits and a filled queue that got nothing for this long is deaf.
+const DEAF_AFTER: Duration = Duration::from_secs(30);
+
+/// How a stage's consumer is doing, for readiness.
+#[derive(Clone)]
+pub struct Pulse {
+    /// The stage.
+    pub stage: Stage,
+    /// Its free permits.
+    pub permits: Arc<Semaphore>,
+    last_delivery: Arc<Mutex<Instant>>,
+}
+
+impl Pulse {
+    /// The pulse of a consumer with that many permits.
+    #[must_use]
+    pub fn new(stage: Stage, permits: u16) -> Self {
+        Self {
+            stage,
+            permits: Arc::new(Semaphore::new(usize::from(permits))),
+            last_delivery: Arc::new(Mutex::new(Instant::now())),
+        }
+    }
+
+    /// A delivery came.
+    pub fn beat(&self) {
+        *self
+            .last_delivery
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Whether it could take a message and has got none for `quiet`. With messages in its queue, that is deaf.
+    #[must_use]
+    pub fn idle_for(&self, quiet: Duration) -> bool {
+        let last = *self
+            .last_delivery
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.permits.available_permits() > 0 && last.elapsed() > quiet
+    }
+}
+
+/// The checks of a worker.
+#[must_use]
+pub fn checks(environment: &Environment, connection: &Connection, pulses: &[Pulse]) -> Vec<Check> {
+    let (db, broker) = (environment.db.clone(), connection.clone());
+    let (connection, pulses) = (connection.clone(), pulses.to_vec());
+    vec![
+        Check {
+            name: "database",
+            check: Box::new(move || {
+                let db = db.clone();
+                Box::pin(async move { db.ping().await.map_err(|error| chain(&error)) })
+            }),
+        },
+        Check {
+            name: "broker",
+            check: Box::new(move || {
+                let connected = broker.is_connected();
+                Box::pin(async move {
+                    if connected {
+                        Ok(())
+                    } else {
+                        Err("not connected".to_owned())
+                    }
+                })
+            }),
+        },
+        Check {
+            name: "deliveries",
+            check: Box::new(move || {
+                let (connection, pulses) = (connection.clone(), pulses.clone());
+                Box::pin(async move { deaf(&connection, &pulses).await })
+            }),
+        },
+    ]
+}
+
+/// Names the stages that wait for messages although their queues hold some.
+async fn deaf(connection: &Connection, pulses: &[Pulse]) -> Result<(), String> {
+    let idle: Vec<_> = pulses
+        .iter()
+        .filter(|pulse| pulse.idle_for(DEAF_AFTER))
+        .map(|pulse| pulse.stage)
+        .collect();
+    if idle.is_empty() {
+        return Ok(());
+    }
+    let queues: Vec<_> = idle.iter().map(|stage| Queue::Stage(*stage)).collect();
+    let depths = connection
+        .queue_depths(&queues)
+        .await
+        .map_err(|error| chain(&error))?;
+    let deaf: Vec<_> = idle
+        .iter()
+        .zip(depths)
+        .filter(|(_, depth)| *depth > 0)
+        .map(|(stage, _)| stage.as_str())
+        .collect();
+    if deaf.is_empty() {
+        Ok(())
+    } else {
+        Err(format!(
+            "no deliveries although messages wait for {}",
+            deaf.join(", ")
+        ))
+    }
+}

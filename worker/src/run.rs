@@ -1,0 +1,174 @@
+//! What a run of a stage came to, as the stages say it. `settle` turns it into a transaction.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use shared::db::{Fact, WorkItem};
+use shared::domain::outcome::{Outcome, Reason};
+use shared::domain::transition::Event;
+
+/// What a run of a stage came to.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// What it came to.
+    pub outcome: Outcome,
+    /// What was learned about a submission.
+    pub fact: Option<Fact>,
+    /// Stops paid sends to the stage's vendor for a while, for this reason.
+    pub pause: Option<String>,
+    /// Set when a result was stored.
+    pub stored: Option<StoredResult>,
+    /// Evidence for the trail.
+    pub detail: Value,
+}
+
+/// A result in our bucket.
+#[derive(Clone, Debug)]
+pub struct StoredResult {
+    /// Where.
+    pub url: String,
+    /// Whether Sync.so had a part in it.
+    pub has_segments: bool,
+    /// Whether GhostCut has, or will have, a part in it.
+    pub has_effects: bool,
+}
+
+impl Run {
+    /// A run that came to this and learned nothing about a submission.
+    #[must_use]
+    pub const fn new(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            fact: None,
+            pause: None,
+            stored: None,
+            detail: Value::Null,
+        }
+    }
+
+    /// The stage is over.
+    #[must_use]
+    pub const fn advance(event: Event, after: Duration) -> Self {
+        Self::new(Outcome::Advance { event, after })
+    }
+
+    /// Not yet.
+    #[must_use]
+    pub const fn later(after: Duration) -> Self {
+        Self::new(Outcome::Later {
+            after,
+            progress: None,
+        })
+    }
+
+    /// A passing error.
+    #[must_use]
+    pub fn retry(error: impl Into<String>) -> Self {
+        Self::new(Outcome::Retry {
+            after: None,
+            error: error.into(),
+        })
+    }
+
+    /// Waits for a person.
+    #[must_use]
+    pub fn park(reason: Reason, error: impl Into<String>) -> Self {
+        Self::new(Outcome::Park {
+            reason,
+            error: error.into(),
+        })
+    }
+
+    /// The job's own fault.
+    #[must_use]
+    pub fn fail(reason: Reason, error: impl Into<String>) -> Self {
+        Self::new(Outcome::Fail {
+            reason,
+            error: error.into(),
+        })
+    }
+
+    /// Dead letter.
+    #[must_use]
+    pub fn give_up(reason: Reason, error: impl Into<String>) -> Self {
+        Self::new(Outcome::GiveUp {
+            reason,
+            error: error.into(),
+        })
+    }
+
+    /// The same, with a fact.
+    #[must_use]
+    pub fn with_fact(mut self, fact: Fact) -> Self {
+        self.fact = Some(fact);
+        self
+    }
+
+    /// The same, pausing the vendor.
+    #[must_use]
+    pub fn pausing(mut self, reason: impl Into<String>) -> Self {
+        self.pause = Some(reason.into());
+        self
+    }
+
+    /// The same, with evidence.
+    #[must_use]
+    pub fn with_detail(mut self, detail: Value) -> Self {
+        self.detail = detail;
+        self
+    }
+
+    /// Whether it moves nothing but a due time: such settlements are grouped.
+    #[must_use]
+    pub const fn is_free(&self) -> bool {
+        self.fact.is_none() && matches!(self.outcome, Outcome::Later { .. } | Outcome::Retry { .. })
+    }
+
+    /// Whether the message is to be rejected after the commit, so that its headers reach the dead-letter list.
+    #[must_use]
+    pub const fn gives_up(&self) -> bool {
+        matches!(self.outcome, Outcome::GiveUp { .. })
+    }
+
+    /// The value of the metric label `outcome`.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self.outcome {
+            Outcome::Advance { .. } => "advance",
+            Outcome::Later { .. } => "later",
+            Outcome::Retry { .. } => "retry",
+            Outcome::Park { .. } => "park",
+            Outcome::Fail { .. } => "fail",
+            Outcome::GiveUp { .. } => "give_up",
+        }
+    }
+}
+
+/// One line per run: for people to act on, to know about, or (polls that found nothing new) to debug with.
+pub fn log_run(item: &WorkItem, run: &Run) {
+    let (job, epoch, tries) = (item.job_id, item.epoch, item.tries);
+    let token = item.submission.as_ref().map(|submission| submission.token);
+    match &run.outcome {
+        Outcome::Advance { event, .. } => {
+            tracing::info!(job.id = %job, epoch, submission.token = ?token, ?event, "stage done");
+        }
+        Outcome::Later { after, .. } => {
+            tracing::debug!(job.id = %job, epoch, submission.token = ?token, ?after, "stage again later");
+        }
+        Outcome::Retry { after, error } => {
+            tracing::warn!(job.id = %job, epoch, submission.token = ?token, tries, ?after, error, "stage will be retried");
+        }
+        Outcome::Fail { reason, error } => {
+            tracing::warn!(job.id = %job, epoch, submission.token = ?token, %reason, error, "job failed");
+        }
+        Outcome::Park { reason, error } => {
+            tracing::error!(job.id = %job, epoch, submission.token = ?token, %reason, error, "job parked: somebody has to decide");
+        }
+        Outcome::GiveUp { reason, error } => {
+            tracing::error!(job.id = %job, epoch, submission.token = ?token, %reason, error, "job given up: see its dead letter");
+        }
+    }
+    if let Some(reason) = &run.pause {
+        tracing::error!(job.id = %job, reason, "the vendor refuses us: pausing paid sends to it");
+    }
+}
