@@ -3,45 +3,12 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
-use producer::cli::submit::{SubmitArgs, submit};
-use producer::config::ServeConfig;
-use shared::config::DatabaseConfig;
+use clap::Parser as _;
+use producer::cli::submit::submit;
+use producer::cli::{Cli, Command};
 use shared::db::Db;
 use shared::service::Stopper;
-use shared::telemetry::{LogConfig, init_logs};
-
-/// Takes video jobs in, dispatches their stages to the workers and follows every paid submission.
-#[derive(Parser)]
-#[command(version)]
-struct Cli {
-    #[command(flatten)]
-    log: LogConfig,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Run the service: HTTP API, dispatch, sweeps, dead-letter ingest
-    Serve(Box<ServeConfig>),
-    /// Apply the database migrations that are missing
-    Migrate(DatabaseConfig),
-    Submit(Box<SubmitArgs>),
-    /// Stop every paid send of the fleet; polling and storing go on
-    StopPaid {
-        #[command(flatten)]
-        database: DatabaseConfig,
-        /// Why, for the others
-        #[arg(long)]
-        reason: String,
-        /// Who
-        #[arg(long, env = "USER", default_value = "operator")]
-        by: String,
-    },
-    /// Allow paid sends again
-    ResumePaid(DatabaseConfig),
-}
+use shared::telemetry::init_logs;
 
 #[tokio::main]
 async fn main() -> ExitCode {

@@ -16,7 +16,7 @@ impl BrokerMetrics {
     /// When they are registered there already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let opts = Opts::new(
-            "ghostfleet_broker_reconnects_total",
+            "broker_reconnects_total",
             "Times a connection to RabbitMQ, or a consumer on a sound connection, was lost and re-established.",
         );
         let reconnects = IntCounterVec::new(opts, &["part"])?;

@@ -6,6 +6,7 @@ use super::Secret;
 
 /// RabbitMQ: where it is and what the fleet's queues are like.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Broker")]
 pub struct BrokerConfig {
     /// `amqp://` or `amqps://` URL of RabbitMQ, with user, password and virtual host (none or `/`: the default one).
     ///

@@ -10,6 +10,7 @@ use super::Secret;
 
 /// Our account at Sync.so.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Sync.so")]
 pub struct SyncApi {
     /// Name of the Sync.so account in the ledger
     #[arg(id = "sync_account", long = "sync-account", env = "SYNC_ACCOUNT", default_value = "default",
@@ -39,6 +40,7 @@ pub struct SyncApi {
 
 /// Our account at GhostCut.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "GhostCut")]
 pub struct GhostcutApi {
     /// Name of the GhostCut account in the ledger
     #[arg(id = "ghostcut_account", long = "ghostcut-account", env = "GHOSTCUT_ACCOUNT", default_value = "default",
@@ -64,6 +66,7 @@ pub struct GhostcutApi {
 
 /// How long a vendor may take to answer.
 #[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Vendors")]
 pub struct VendorTimeouts {
     /// Longest wait for a connection to a vendor
     #[arg(id = "vendor_connect_timeout", long = "vendor-connect-timeout", env = "VENDOR_CONNECT_TIMEOUT",

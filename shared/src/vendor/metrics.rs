@@ -11,7 +11,7 @@ use crate::domain::classify::ErrorClass;
 /// Upper bounds in seconds: status calls take tenths, a submit may take the whole request timeout.
 const BUCKETS: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
 
-/// `ghostfleet_vendor_requests_total` and `ghostfleet_vendor_request_duration_seconds`.
+/// `vendor_requests_total` and `vendor_request_duration_seconds`; the registry gives all names their prefix.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     requests: IntCounterVec,
@@ -25,8 +25,7 @@ impl Metrics {
             Opts::new(
                 "vendor_requests_total",
                 "Requests to a vendor by what they came to.",
-            )
-            .namespace("ghostfleet"),
+            ),
             &["vendor", "operation", "outcome"],
         )?;
         let duration = HistogramVec::new(
@@ -34,7 +33,6 @@ impl Metrics {
                 "vendor_request_duration_seconds",
                 "Time from sending a request to a vendor until its answer was read or given up.",
             )
-            .namespace("ghostfleet")
             .buckets(BUCKETS.to_vec()),
             &["vendor", "operation"],
         )?;

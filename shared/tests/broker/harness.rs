@@ -125,7 +125,7 @@ impl Fleet {
         }
     }
 
-    /// `ghostfleet_broker_reconnects_total` of a part.
+    /// `broker_reconnects_total` of a part.
     pub(crate) fn reconnects(&self, part: &str) -> u64 {
         let families = self.registry.gather();
         let metrics = families.iter().flat_map(|family| family.get_metric());

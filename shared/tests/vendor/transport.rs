@@ -236,10 +236,10 @@ async fn requests_are_counted_by_what_they_came_to() {
     clients.ghostcut.balance().await.unwrap_err();
     let metrics = clients.metrics();
     for line in [
-        r#"ghostfleet_vendor_requests_total{operation="submit",outcome="not_sent",vendor="ghostcut"} 1"#,
-        r#"ghostfleet_vendor_requests_total{operation="create",outcome="not_sent",vendor="sync"} 1"#,
-        r#"ghostfleet_vendor_requests_total{operation="balance",outcome="transient",vendor="ghostcut"} 1"#,
-        r#"ghostfleet_vendor_request_duration_seconds_count{operation="redo",vendor="ghostcut"} 1"#,
+        r#"vendor_requests_total{operation="submit",outcome="not_sent",vendor="ghostcut"} 1"#,
+        r#"vendor_requests_total{operation="create",outcome="not_sent",vendor="sync"} 1"#,
+        r#"vendor_requests_total{operation="balance",outcome="transient",vendor="ghostcut"} 1"#,
+        r#"vendor_request_duration_seconds_count{operation="redo",vendor="ghostcut"} 1"#,
     ] {
         assert!(metrics.contains(line), "{line} not in\n{metrics}");
     }

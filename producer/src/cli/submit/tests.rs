@@ -1,3 +1,5 @@
+//! What `producer submit` makes of its arguments and of what happened.
+
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 use serde_json::json;
 
