@@ -15,5 +15,6 @@ mod migrations;
 mod outages;
 mod poison;
 mod protocol;
+mod reference;
 mod sql;
 mod submit;
