@@ -31,6 +31,7 @@ postgresql_ready() {
     --command 'SELECT 1' </dev/null >/dev/null
 }
 
+rabbitmq_ctl() { compose exec -T rabbitmq rabbitmqctl --quiet "$@" </dev/null; }
 rabbitmq_alive() { container_alive rabbitmq; }
 rabbitmq_launch() { container_launch rabbitmq; }
 rabbitmq_stop() { compose stop rabbitmq; }

@@ -47,11 +47,15 @@ rmq_environment() {
 # The port alone could be a stranger's; the second question goes to our node by its name. A node that has
 # booted once has its user and virtual host.
 rabbitmq_ready() {
-  local rmq_env
   amqp_answers "${port[amqp]:-0}" || return 1
-  rmq_environment
-  (cd / && "${rmq_env[@]}" /usr/lib/rabbitmq/bin/rabbitmqctl --quiet await_startup --timeout 60) >/dev/null || return 1
+  rabbitmq_ctl await_startup --timeout 60 >/dev/null || return 1
   : >>"$dir/rabbitmq/booted"
+}
+
+rabbitmq_ctl() {
+  local rmq_env
+  rmq_environment
+  (cd / && "${rmq_env[@]}" /usr/lib/rabbitmq/bin/rabbitmqctl --quiet "$@")
 }
 
 rabbitmq_launch() {

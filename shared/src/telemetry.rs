@@ -22,7 +22,8 @@ pub struct LogConfig {
     #[arg(long, env, value_enum, default_value = "human")]
     pub log_format: LogFormat,
     /// Which log lines appear, such as `info,worker=debug` (syntax of tracing's EnvFilter)
-    #[arg(long, env = "LOG_FILTER", default_value = "info")]
+    // lapin logs an orderly close as an error; what matters of it comes back as an error of ours.
+    #[arg(long, env = "LOG_FILTER", default_value = "info,lapin=off")]
     pub log_filter: String,
 }
 

@@ -7,5 +7,4 @@
 
 mod harness;
 mod outages;
-mod server_faults;
 mod traffic;

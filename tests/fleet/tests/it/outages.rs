@@ -1,6 +1,6 @@
 //! Broker and database go away under a running fleet. No process is restarted; nothing is lost or paid twice.
 
-use fleet::{DEADLINE, Kind, Servers, local};
+use fleet::{DEADLINE, Expectation, Fleet, Kind, Servers, eventually, local};
 use sandbox::{SandboxConfig, Vendor as Payee};
 
 /// An instance of its own: other tests use theirs while this one restarts and kills servers.
@@ -35,6 +35,7 @@ async fn the_fleet_survives_its_servers() -> anyhow::Result<()> {
             local(INSTANCE, &["up"]).await?;
             fleet.wait_for(&jobs).await?;
         }
+        jobs.extend(through_an_alarm(fleet).await?);
         let books = fleet.books(&jobs).await?;
         books.assert_balanced();
         for service in workers.into_iter().chain([producer]) {
@@ -45,4 +46,34 @@ async fn the_fleet_survives_its_servers() -> anyhow::Result<()> {
     .await;
     local(INSTANCE, &["destroy"]).await?;
     result
+}
+
+/// While the broker blocks publishers, jobs wait as rows; afterwards they go on.
+async fn through_an_alarm(fleet: &Fleet) -> anyhow::Result<Vec<Expectation>> {
+    let watermark = async |value| {
+        local(
+            INSTANCE,
+            &["ctl", "--", "set_vm_memory_high_watermark", value],
+        )
+        .await
+    };
+    watermark("0.00001").await?;
+    let mut jobs = Vec::new();
+    for kind in Kind::ALL {
+        jobs.push(fleet.submit_kind(kind, 9).await?);
+    }
+    // Picked, not confirmed, put back: nothing is marked as out that is not.
+    eventually(DEADLINE, async || {
+        for job in &jobs {
+            let stage = fleet.db.job_stage(job.job).await?;
+            if stage.is_some_and(|stage| stage.state == "waiting" && stage.epoch > 1) {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("nothing was put back")
+    })
+    .await?;
+    watermark("0.4").await?;
+    fleet.wait_for(&jobs).await?;
+    Ok(jobs)
 }
