@@ -5,7 +5,6 @@ use anyhow::Context as _;
 use reqwest::{Client, Response};
 use sandbox::FaultRule;
 use serde::Deserialize;
-use serde_json::Value;
 use shared::domain::Vendor;
 
 /// The sandbox's control API.
@@ -58,19 +57,6 @@ impl Control {
         let request = self.client.post(format!("{}/faults", self.url)).json(rule);
         answered(request.send().await?).await?;
         Ok(())
-    }
-
-    /// How often faults struck.
-    ///
-    /// # Errors
-    /// When the sandbox does not answer.
-    pub async fn faults_fired(&self) -> anyhow::Result<usize> {
-        let url = format!("{}/faults/fired", self.url);
-        let fired: Vec<Value> = answered(self.client.get(url).send().await?)
-            .await?
-            .json()
-            .await?;
-        Ok(fired.len())
     }
 }
 

@@ -117,12 +117,6 @@ impl Process {
         self.logged(crate::DEADLINE, is_start).await
     }
 
-    /// Its process id, while it is not known to have ended.
-    #[must_use]
-    pub fn id(&self) -> Option<u32> {
-        self.child.id()
-    }
-
     /// How it ended, if it has.
     ///
     /// # Errors
