@@ -4,6 +4,7 @@
 use serde_json::Value;
 use shared::broker::{BrokerError, Connection, Consumer, Delivery, Queue};
 use shared::db::{Db, DeadLetter, retry_while_away};
+use shared::domain::Stage;
 use shared::domain::message::Message;
 use shared::service::Stopper;
 use shared::telemetry::chain;
@@ -44,39 +45,37 @@ pub async fn ingest(db: Db, connection: Connection, stopper: Stopper) -> Result<
 }
 
 fn read(delivery: &Delivery) -> Vec<DeadLetter> {
-    let queue = died_in(&delivery.headers);
+    let died_in = died_in(&delivery.headers);
     let undecidable = |error: String| {
         vec![DeadLetter::Undecidable {
-            stage: queue.clone(),
+            stage: died_in,
             error,
             body: delivery.body.to_vec(),
         }]
     };
     match Message::decode(&delivery.body) {
-        Ok(message)
-            if queue
-                .as_ref()
-                .is_some_and(|queue| !queue.ends_with(&format!(".{}", message.stage))) =>
-        {
-            undecidable(format!(
-                "a message of {} in another stage's queue",
-                message.stage
-            ))
-        }
+        Ok(message) if died_in.is_some_and(|stage| stage != message.stage) => undecidable(format!(
+            "a message of {} in another stage's queue",
+            message.stage
+        )),
         Ok(message) => message
             .jobs
             .iter()
             .map(|job| DeadLetter::Job {
                 job: job.id,
                 epoch: job.epoch,
-                stage: message.stage.to_string(),
+                stage: message.stage,
             })
             .collect(),
         Err(error) => undecidable(chain(&error)),
     }
 }
 
-/// The queue that a message was dead-lettered from, by RabbitMQ's `x-death` header.
-fn died_in(headers: &Value) -> Option<String> {
-    Some(headers["x-death"][0]["queue"].as_str()?.to_owned())
+/// The stage whose queue a message died in, by RabbitMQ's `x-death` header.
+fn died_in(headers: &Value) -> Option<Stage> {
+    let queue = headers["x-death"][0]["queue"].as_str()?;
+    Stage::ALL
+        .iter()
+        .copied()
+        .find(|stage| queue.ends_with(&format!(".{stage}")))
 }

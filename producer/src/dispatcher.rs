@@ -1,4 +1,4 @@
-//! Turns due rows into messages (design, section 3): pick and commit, publish, put back what the broker did not take.
+//! Turns due rows into messages: pick and commit, publish, put back what the broker did not take.
 //!
 //! A crash between the commit and the publish costs a lease, never a job. Nothing here decides what a job does.
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use shared::broker::{BrokerMetrics, Connection, Publisher};
-use shared::db::{Db, SchemaState};
+use shared::db::Db;
 use shared::domain::Stage;
 use shared::service::{Check, Stopper, serve_admin};
 use shared::storage::Storage;
@@ -39,7 +39,9 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
         "the configuration contradicts itself:\n  {}",
         faults.join("\n  ")
     );
-    refuse_older_schema(&config).await?;
+    Db::require_schema(&config.database)
+        .await
+        .context("database")?;
 
     let registry = telemetry::registry("producer")?;
     let db = Db::new(&config.database)?;
@@ -94,23 +96,6 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
     consuming.close().await;
     result.context("RabbitMQ")?;
     tracing::info!("producer stopped");
-    Ok(())
-}
-
-async fn refuse_older_schema(config: &ServeConfig) -> anyhow::Result<()> {
-    match Db::schema_state(&config.database)
-        .await
-        .context("database")?
-    {
-        SchemaState::Older { missing } => {
-            anyhow::bail!(
-                "the database lacks {}; run `producer migrate` first",
-                missing.join(", ")
-            )
-        }
-        SchemaState::Newer => tracing::warn!("the database has migrations of a newer build"),
-        SchemaState::Current => {}
-    }
     Ok(())
 }
 

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use shared::broker::{BrokerError, Connection, Consumer, Delivery, Queue};
+use shared::config::{ProtocolConfig, SETTLE_MARGIN};
 use shared::db::{
     LedgerVerdict, Loaded, MetadataVerdict, MoveVerdict, Settlement, Verdict, WorkItem,
     retry_while_away,
 };
 use shared::domain::message::{Message, Undecodable};
-use shared::domain::outcome::Reason;
+use shared::domain::outcome::{Outcome, Reason};
 use shared::domain::{JobStatus, Stage};
 use shared::service::Stopper;
 use shared::telemetry::chain;
@@ -30,8 +31,6 @@ use crate::submission::account;
 
 /// Free moves that are settled in one transaction.
 const GROUP: usize = 32;
-/// Left of the lease for settling when a run is cut off.
-const SETTLE_MARGIN: Duration = Duration::from_secs(5);
 /// How long to keep a message of a newer version before giving it back: a rollout is on.
 const NEWER_VERSION_WAIT: Duration = Duration::from_secs(30);
 
@@ -188,19 +187,27 @@ impl StageConsumer {
     }
 
     async fn run_and_settle(&self, items: Vec<WorkItem>) -> End {
-        let abort = self.stopper.abort.clone();
-        let lease = items
-            .iter()
-            .map(|item| item.lease)
-            .min()
-            .unwrap_or_default();
-        let runs = tokio::select! {
-            runs = self.run_stage(&items, lease) => runs,
-            () = abort.cancelled() => return End::Requeue,
-        };
-        let gives_up = runs.iter().any(Run::gives_up);
+        let protocol = &self.environment.settings.protocol;
         let single = items.len() == 1;
-        if !self.settle(items, runs).await {
+        let (mut done, mut to_run) = (Vec::new(), Vec::new());
+        for item in items {
+            match refusal(&item, protocol) {
+                Some(run) => done.push((item, run)),
+                None => to_run.push(item),
+            }
+        }
+        if !to_run.is_empty() {
+            let runs = tokio::select! {
+                runs = self.run_stage(&to_run) => runs,
+                () = self.stopper.abort.cancelled() => return End::Requeue,
+            };
+            done.extend(to_run.into_iter().zip(runs));
+        }
+        for (item, run) in &mut done {
+            run.bound(item, protocol.max_tries);
+        }
+        let gives_up = done.iter().any(|(_, run)| run.gives_up());
+        if !self.settle(done).await {
             return End::Requeue;
         }
         // The rejected message carries the broker's headers to the dead-letter list; a batch has other jobs in it.
@@ -211,31 +218,14 @@ impl StageConsumer {
         }
     }
 
-    /// Runs the stage within what is left of the lease. Whatever happens, every item has a run.
-    async fn run_stage(&self, items: &[WorkItem], lease: Duration) -> Vec<Run> {
-        let protocol = &self.environment.settings.protocol;
-        let refused = |item: &WorkItem| {
-            let active = matches!(
-                item.status,
-                Some(JobStatus::Queued | JobStatus::Uploading | JobStatus::Processing)
-            );
-            if !active {
-                let status = item
-                    .status
-                    .map_or("in an unknown status", JobStatus::as_str);
-                return Some(Run::fail(
-                    Reason::InvalidJob,
-                    format!("the job is {status}"),
-                ));
-            }
-            (item.starts > protocol.max_starts).then(|| {
-                let error = format!("started {} times without an end", item.starts - 1);
-                Run::give_up(Reason::KillsConsumers, error)
-            })
-        };
-        if let Some(runs) = items.iter().map(refused).collect::<Option<Vec<_>>>() {
-            return runs;
-        }
+    /// Runs the stage within what is left of the lease. Whatever happens, every item has a run. A claim that is cut off here
+    /// is not sent on; it expires as unknown.
+    async fn run_stage(&self, items: &[WorkItem]) -> Vec<Run> {
+        let lease = items
+            .iter()
+            .map(|item| item.lease)
+            .min()
+            .unwrap_or_default();
         let within = if self.is_transfer() {
             Duration::MAX
         } else {
@@ -243,18 +233,13 @@ impl StageConsumer {
         };
         let work =
             AssertUnwindSafe(stages::run(&self.environment, self.stage, items)).catch_unwind();
-        let renewed = self.keep_lease(items);
+        let fallback = |error: &str| items.iter().map(|_| Run::retry(error)).collect();
         let result = tokio::select! {
             result = tokio::time::timeout(within, work) => result,
-            () = renewed => return items.iter().map(|_| Run::retry("the lease was lost")).collect(),
+            () = self.keep_lease(items) => return fallback("the lease was lost"),
         };
-        let fallback = |error: &str| items.iter().map(|_| Run::retry(error)).collect();
         match result {
-            Ok(Ok(Ok(runs))) => runs
-                .into_iter()
-                .zip(items)
-                .map(|(run, item)| refused(item).unwrap_or(run))
-                .collect(),
+            Ok(Ok(Ok(runs))) => runs,
             Ok(Ok(Err(error))) => fallback(&chain(&error)),
             Ok(Err(_)) => {
                 tracing::error!("a stage panicked");
@@ -295,7 +280,7 @@ impl StageConsumer {
     }
 
     /// Settles everything, keeping at it while the database is away. False: told to give up.
-    async fn settle(&self, items: Vec<WorkItem>, runs: Vec<Run>) -> bool {
+    async fn settle(&self, runs: Vec<(WorkItem, Run)>) -> bool {
         let settings = &self.environment.settings;
         let context = Context {
             actor: &settings.actor,
@@ -307,15 +292,15 @@ impl StageConsumer {
             jitter: rand::random(),
         };
         let (mut free, mut alone) = (Vec::new(), Vec::new());
-        for (item, run) in items.iter().zip(runs) {
+        for (item, run) in runs {
             self.environment
                 .metrics
                 .stage_runs
                 .with_label_values(&[self.stage.as_str(), run.label()])
                 .inc();
-            log_run(item, &run);
+            log_run(&item, &run);
             let group = if run.is_free() { &mut free } else { &mut alone };
-            group.push(settlement(self.stage, item, run, context));
+            group.push(settlement(self.stage, &item, run, context));
         }
         for settlement in alone {
             if !self.settle_group(std::slice::from_ref(&settlement)).await {
@@ -401,4 +386,27 @@ impl StageConsumer {
             self.due.notify_one();
         }
     }
+}
+
+/// Why a job is not to be run at all: it is over, or it has killed too many consumers.
+fn refusal(item: &WorkItem, protocol: &ProtocolConfig) -> Option<Run> {
+    let active = [
+        JobStatus::Queued,
+        JobStatus::Uploading,
+        JobStatus::Processing,
+    ];
+    if !item.status.is_some_and(|status| active.contains(&status)) {
+        let status = item
+            .status
+            .map_or("in an unknown status", JobStatus::as_str);
+        return Some(Run::new(Outcome::Over {
+            why: format!("the job is {status}"),
+        }));
+    }
+    (item.starts > protocol.max_starts).then(|| {
+        Run::give_up(
+            Reason::KillsConsumers,
+            format!("started {} times without an end", item.starts - 1),
+        )
+    })
 }

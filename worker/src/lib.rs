@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use shared::broker::{BrokerMetrics, Connection};
+use shared::db::Db;
 use shared::service::{Stopper, serve_admin};
 use shared::telemetry::{self, chain};
 use tokio::sync::Notify;
@@ -41,6 +42,9 @@ pub async fn run(config: WorkerConfig, stopper: Stopper) -> anyhow::Result<()> {
         "the configuration contradicts itself:\n  {}",
         faults.join("\n  ")
     );
+    Db::require_schema(&config.database)
+        .await
+        .context("database")?;
     let registry = telemetry::registry("worker")?;
     let environment = Environment::new(&config, &registry)?;
     let broker_metrics = BrokerMetrics::register(&registry)?;

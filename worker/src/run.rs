@@ -118,6 +118,26 @@ impl Run {
         self
     }
 
+    /// Turns a passing error into a dead letter when the job has no tries left. While a submission is alive, passing errors
+    /// never exhaust a job: somebody has paid, or may have.
+    pub fn bound(&mut self, item: &WorkItem, max_tries: u32) {
+        let alive = item
+            .submission
+            .as_ref()
+            .is_some_and(|submission| submission.state.alive())
+            || self.fact.as_ref().is_some_and(|fact| fact.state.alive());
+        if let Outcome::Retry { error, .. } = &self.outcome
+            && item.tries + 1 >= max_tries
+            && !alive
+        {
+            let error = format!("given up after {} tries: {error}", item.tries + 1);
+            self.outcome = Outcome::GiveUp {
+                reason: Reason::TriesExhausted,
+                error,
+            };
+        }
+    }
+
     /// Whether it moves nothing but a due time: such settlements are grouped.
     #[must_use]
     pub const fn is_free(&self) -> bool {
@@ -139,6 +159,7 @@ impl Run {
             Outcome::Retry { .. } => "retry",
             Outcome::Park { .. } => "park",
             Outcome::Fail { .. } => "fail",
+            Outcome::Over { .. } => "over",
             Outcome::GiveUp { .. } => "give_up",
         }
     }
@@ -157,6 +178,9 @@ pub fn log_run(item: &WorkItem, run: &Run) {
         }
         Outcome::Retry { after, error } => {
             tracing::warn!(job.id = %job, epoch, submission.token = ?token, tries, ?after, error, "stage will be retried");
+        }
+        Outcome::Over { why } => {
+            tracing::info!(job.id = %job, epoch, submission.token = ?token, why, "job is over");
         }
         Outcome::Fail { reason, error } => {
             tracing::warn!(job.id = %job, epoch, submission.token = ?token, %reason, error, "job failed");

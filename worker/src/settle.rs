@@ -1,4 +1,5 @@
-//! From what a stage came to, to one transaction: the only place that decides moves, tries and what users see.
+//! From what a stage came to, to one transaction: moves, tries and what users see. The settle function keeps the last word
+//! where the ledger knows more (`kept`, `second`, `taken`).
 
 use std::time::Duration;
 
@@ -27,9 +28,7 @@ pub struct Context<'a> {
 /// Turns a run into what the settle function takes.
 #[must_use]
 pub fn settlement(stage: Stage, item: &WorkItem, run: Run, context: Context<'_>) -> Settlement {
-    let alive = item.submission.as_ref().is_some_and(|s| s.state.alive())
-        || run.fact.as_ref().is_some_and(|fact| fact.state.alive());
-    let (mv, job_patch, event) = decide(stage, item, &run, alive, context);
+    let (mv, job_patch, event) = decide(stage, item, &run, context);
     Settlement {
         job: item.job_id,
         stage,
@@ -59,7 +58,6 @@ fn decide(
     stage: Stage,
     item: &WorkItem,
     run: &Run,
-    alive: bool,
     context: Context<'_>,
 ) -> (Move, Option<JobPatch>, Option<NewEvent>) {
     let event = |kind: &'static str, detail: Value| {
@@ -94,11 +92,6 @@ fn decide(
             (waiting(stage, *after, 0), patch, line)
         }
         Outcome::Retry { after, error } => {
-            if item.tries + 1 >= context.protocol.max_tries && !alive {
-                let text = format!("given up after {} tries: {error}", item.tries + 1);
-                let (mv, patch) = dead(stage, Reason::TriesExhausted, &text);
-                return (mv, patch, event("gave_up", json!({ "error": text })));
-            }
             let delay = after.unwrap_or_else(|| {
                 retry_delay(&context.protocol.retry(), item.tries, context.jitter)
             });
@@ -124,20 +117,14 @@ fn decide(
             )
         }
         Outcome::Fail { reason, error } => {
-            let mv = Move {
-                state: MoveState::Done,
-                stage: None,
-                delay_ms: 0,
-                tries: None,
-                reason: None,
-                from: &[],
-            };
+            let mv = done();
             (
                 mv,
                 Some(failed(stage, *reason, error)),
                 event("failed", json!({ "reason": reason, "error": error })),
             )
         }
+        Outcome::Over { why } => (done(), None, event("over", json!({ "why": why }))),
         Outcome::GiveUp { reason, error } => {
             let (mv, patch) = dead(stage, *reason, error);
             (
@@ -171,14 +158,7 @@ fn advance(
             (mv, entering(next, event))
         }
         Ok(Next::Finished) => {
-            let mv = Move {
-                state: MoveState::Done,
-                stage: None,
-                delay_ms: 0,
-                tries: None,
-                reason: None,
-                from: &[],
-            };
+            let mv = done();
             (mv, stored.map(completed))
         }
         Err(illegal) => dead(stage, Reason::InternalError, &illegal.to_string()),
@@ -245,6 +225,17 @@ fn dead(stage: Stage, reason: Reason, error: &str) -> (Move, Option<JobPatch>) {
         from: &[],
     };
     (mv, Some(failed(stage, reason, error)))
+}
+
+const fn done() -> Move {
+    Move {
+        state: MoveState::Done,
+        stage: None,
+        delay_ms: 0,
+        tries: None,
+        reason: None,
+        from: &[],
+    }
 }
 
 fn waiting(stage: Stage, after: Duration, tries: u32) -> Move {

@@ -1,13 +1,15 @@
-//! The paid call: claim, send, and what the answer means for the ledger and the job (design, section 4, steps 2 to 5).
+//! The paid call: claim, send, and what the answer means for the ledger and the job.
 //!
 //! Nothing paid is sent from anywhere else, except a replay of Sync.so under its key and a redo, which the ledger allows in
 //! its own way.
 
 use std::time::Duration;
 
+use chrono::TimeDelta;
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
-use shared::db::{Claim, Claimed, DbError, Fact, WorkItem};
-use shared::domain::answer::{Limit, SubmitAnswer};
+use shared::db::{Claim, Claimed, DbError, Fact, Submission, WorkItem};
+use shared::domain::answer::{Limit, SubmitAnswer, Work};
 use shared::domain::outcome::Reason;
 use shared::domain::transition::Event;
 use shared::domain::{LedgerState, Stage, Vendor};
@@ -36,6 +38,22 @@ pub struct Prepared {
 #[must_use]
 pub fn marker(job: Uuid, attempt: i32, token: Uuid) -> String {
     format!("gf-{job}-{attempt}-{token}")
+}
+
+/// How far around a submission to search: the vendor's clock may differ from ours and its list may lag.
+pub const AROUND: TimeDelta = TimeDelta::minutes(15);
+
+/// Whether the vendor shows this work as that of the submission: by its marker, or by the source URL that no other has.
+#[must_use]
+pub fn is_ours(work: &Work, job: Uuid, submission: &Submission) -> bool {
+    work.name.as_deref() == Some(marker(job, submission.attempt, submission.token).as_str())
+        || matches!((&work.source_url, &submission.source_url), (Some(theirs), Some(ours)) if same_url(theirs, ours))
+}
+
+/// Whether two URLs are the same; a vendor may show one percent-decoded.
+#[must_use]
+pub fn same_url(a: &str, b: &str) -> bool {
+    percent_decode_str(a).eq(percent_decode_str(b))
 }
 
 /// Claims the prepared request and, if the claim is ours, sends it once.
@@ -113,7 +131,7 @@ pub async fn pay(
             Reason::TaskIdConflict,
             format!("the job's row names a {vendor} work that belongs to another submission"),
         )),
-        Claimed::LeaseTooShort => Ok(Run::later(Duration::ZERO)),
+        Claimed::LeaseTooShort => Ok(Run::retry("too little of the lease was left to send")),
     }
 }
 
@@ -253,7 +271,8 @@ fn unknown(stage: Stage, after: Duration, reason: String) -> Run {
     }
 }
 
-fn throttle_delay(environment: &Environment, limit: Limit, tries: u32) -> Duration {
+/// How long to wait for a limit when the vendor did not say.
+pub fn throttle_delay(environment: &Environment, limit: Limit, tries: u32) -> Duration {
     let protocol = &environment.settings.protocol;
     match limit {
         Limit::Rate => protocol.sync_replay_schedule.delay(tries),

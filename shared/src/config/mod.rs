@@ -11,7 +11,7 @@ pub mod vendor;
 
 pub use broker::BrokerConfig;
 pub use database::DatabaseConfig;
-pub use protocol::{CONSUMER_TIMEOUT, ProtocolConfig};
+pub use protocol::{CONSUMER_TIMEOUT, ProtocolConfig, SETTLE_MARGIN};
 pub use secret::Secret;
 pub use storage::{FetchConfig, StorageConfig};
 pub use vendor::{GhostcutApi, SyncApi, VendorTimeouts};

@@ -13,6 +13,9 @@ use crate::domain::outcome::{RetryPolicy, Schedule};
 /// Acknowledgement Timeout" of its consumer guide).
 pub const CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
+/// Left of a lease for settling what a run came to.
+pub const SETTLE_MARGIN: Duration = Duration::from_secs(5);
+
 /// Times and bounds of the protocol. Producer and workers must agree on them.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Protocol")]
@@ -98,8 +101,8 @@ impl ProtocolConfig {
                 self.send_deadline,
             ),
             (
-                "SEND_DEADLINE",
-                self.send_deadline,
+                "SEND_DEADLINE and 5 s to settle",
+                self.send_deadline + SETTLE_MARGIN,
                 "STAGE_LEASE",
                 self.stage_lease,
             ),

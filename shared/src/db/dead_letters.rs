@@ -6,6 +6,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{Db, DbResult};
+use crate::domain::Stage;
 
 /// A dead message, as the ingest read it.
 #[derive(Clone, Debug)]
@@ -16,13 +17,13 @@ pub enum DeadLetter {
         job: Uuid,
         /// The epoch the message was sent under.
         epoch: i64,
-        /// The queue it died in.
-        stage: String,
+        /// The stage it was for.
+        stage: Stage,
     },
     /// A message nobody can decide about, kept as it came.
     Undecidable {
-        /// The queue it died in, where known.
-        stage: Option<String>,
+        /// The stage whose queue it died in, where known.
+        stage: Option<Stage>,
         /// Why it cannot be read.
         error: String,
         /// The raw body.
@@ -46,7 +47,7 @@ impl Db {
                 )
                 .bind::<SqlUuid, _>(job)
                 .bind::<BigInt, _>(epoch)
-                .bind::<Text, _>(stage)
+                .bind::<Text, _>(stage.as_str())
                 .bind::<Jsonb, _>(headers)
                 .execute(&mut connection)
                 .await?;
@@ -57,7 +58,7 @@ impl Db {
                      SELECT $1, 'undecidable', $2, $3, $4 WHERE NOT EXISTS ( \
                          SELECT FROM dead_letters WHERE job_id IS NULL AND resolved_at IS NULL AND body = $3 AND headers = $4)",
                 )
-                .bind::<Nullable<Text>, _>(stage)
+                .bind::<Nullable<Text>, _>(stage.map(Stage::as_str))
                 .bind::<Text, _>(error)
                 .bind::<Binary, _>(body)
                 .bind::<Jsonb, _>(headers)

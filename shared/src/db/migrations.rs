@@ -66,6 +66,22 @@ impl Db {
         .await
     }
 
+    /// Refuses a database that lacks migrations of this build. One of a newer build is fine: migrations expand before they
+    /// contract.
+    ///
+    /// # Errors
+    /// [`DbError::OlderSchema`] says what to run; others when the database is away.
+    pub async fn require_schema(config: &DatabaseConfig) -> DbResult<()> {
+        match Self::schema_state(config).await? {
+            SchemaState::Older { missing } => Err(DbError::OlderSchema(missing.join(", "))),
+            SchemaState::Newer => {
+                tracing::warn!("the database has migrations of a newer build");
+                Ok(())
+            }
+            SchemaState::Current => Ok(()),
+        }
+    }
+
     /// Compares the database with this build.
     ///
     /// # Errors

@@ -57,6 +57,9 @@ pub enum DbError {
     /// Migrating failed.
     #[error("migration failed: {0}")]
     Migration(String),
+    /// The database is that of an older build.
+    #[error("the database lacks the migrations {0}; run `producer migrate` first")]
+    OlderSchema(String),
     /// The database holds a value that this code does not know.
     #[error("the database holds an unexpected value: {0}")]
     Value(String),
@@ -96,7 +99,11 @@ impl DbError {
                 }
             }
             Self::Query(diesel::result::Error::BrokenTransactionManager) => true,
-            Self::Query(_) | Self::Build(_) | Self::Migration(_) | Self::Value(_) => false,
+            Self::Query(_)
+            | Self::Build(_)
+            | Self::Migration(_)
+            | Self::OlderSchema(_)
+            | Self::Value(_) => false,
         }
     }
 
@@ -145,7 +152,7 @@ impl Db {
         manager.custom_setup = Box::new(move |url| {
             async move {
                 let mut connection = connect(url).await?;
-                // A commit that the server may forget after saying yes would break I2 (section 4.10 of the design).
+                // A commit that the server may forget after saying yes would lose an intent to pay.
                 connection
                     .batch_execute(&format!(
                         "SET synchronous_commit = on; SET statement_timeout = {statement_timeout_ms}; \

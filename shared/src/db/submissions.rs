@@ -80,7 +80,7 @@ pub struct BacklogGauge {
 /// Open dead letters by stage and reason.
 #[derive(Clone, Debug, diesel::QueryableByName)]
 pub struct DeadLetterGauge {
-    /// The stage, or for a message nobody can read the queue it died in.
+    /// The stage; `unknown` for a message that came from elsewhere.
     #[diesel(sql_type = Text)]
     pub stage: String,
     /// Why.

@@ -43,6 +43,11 @@ pub enum Outcome {
         /// What to show the user.
         error: String,
     },
+    /// The job was ended by somebody else (canceled, deleted and made anew): its stage goes, nothing else changes.
+    Over {
+        /// What was found.
+        why: String,
+    },
     /// Tries exhausted or impossible: dead letter.
     GiveUp {
         /// Why.

@@ -52,8 +52,9 @@ fn item(tries: u32, state: Option<LedgerState>) -> WorkItem {
     }
 }
 
-fn settle(stage: Stage, item: &WorkItem, run: Run) -> Settlement {
+fn settle(stage: Stage, item: &WorkItem, mut run: Run) -> Settlement {
     let defaults = Defaults::parse_from(["test"]);
+    run.bound(item, defaults.protocol.max_tries);
     let context = Context {
         actor: "test",
         account: "default",

@@ -13,7 +13,7 @@ pub(super) async fn run(
 ) -> Result<Vec<Run>, DbError> {
     let ids = poll::task_ids(items);
     let mut answer = environment.ghostcut.status(&ids).await;
-    // An id that came from the replaced application may be a project's (vendor-apis 3.2).
+    // An id that came from the replaced application may be a project's.
     let projects: Vec<String> = items
         .iter()
         .filter_map(|item| {

@@ -1,4 +1,4 @@
-//! `inpaint.reconcile`: finds out whether GhostCut has a work whose submission was not answered (design 4.7).
+//! `inpaint.reconcile`: finds out whether GhostCut has a work whose submission was not answered.
 //!
 //! Found: adopted. Not found after all searches: the submission's source object is deleted, so that a request sent late can only
 //! fail, and after a settle time one more search decides, if it shows that it can see works of that time at all.
@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use percent_encoding::percent_decode_str;
 use serde_json::json;
 use shared::db::{DbError, Fact, KnownWork, Submission, WorkItem};
 use shared::domain::answer::{Work, WorkState};
@@ -18,10 +17,7 @@ use super::{live, not_answered, resume, store_failed};
 use crate::environment::Environment;
 use crate::run::Run;
 use crate::source;
-use crate::submission::{accepted, marker};
-
-/// The vendor's clock may differ from ours and its list may lag (vendor-apis 1.10).
-const AROUND: TimeDelta = TimeDelta::minutes(15);
+use crate::submission::{AROUND, accepted, is_ours, same_url};
 
 pub(super) async fn run(environment: &Environment, item: &WorkItem) -> Result<Run, DbError> {
     let Some(submission) = live(item) else {
@@ -94,10 +90,9 @@ async fn search(
         Ok(works) => works,
         Err(error) => return Ok(not_answered(environment, &error, item.tries)),
     };
-    let marker = marker(item.job_id, submission.attempt, submission.token);
     let mut found: Vec<&Work> = works
         .iter()
-        .filter(|work| is_ours(work, submission, &marker))
+        .filter(|work| is_ours(work, item.job_id, submission))
         .collect();
     found.sort_by_key(|work| worth(&work.state));
     if let Some((best, others)) = found.split_first() {
@@ -235,16 +230,6 @@ const fn worth(state: &WorkState) -> u8 {
     }
 }
 
-fn is_ours(work: &Work, submission: &Submission, marker: &str) -> bool {
-    work.name.as_deref() == Some(marker)
-        || matches!((&work.source_url, &submission.source_url), (Some(theirs), Some(ours)) if same_url(theirs, ours))
-}
-
-/// The vendor may show a URL percent-decoded.
-fn same_url(a: &str, b: &str) -> bool {
-    percent_decode_str(a).eq(percent_decode_str(b))
-}
-
 fn delta(duration: Duration) -> TimeDelta {
     TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
 }
@@ -252,6 +237,7 @@ fn delta(duration: Duration) -> TimeDelta {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::submission::marker;
 
     fn work(task_id: &str, source_url: Option<&str>, name: Option<&str>) -> Work {
         Work {

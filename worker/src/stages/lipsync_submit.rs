@@ -1,5 +1,5 @@
 //! `lipsync.submit`: pays Sync.so once, under a key; an unclear answer is cleared up by sending the same bytes under the same
-//! key again, which the vendor answers with the original (vendor-apis 2.3), and after the replay window by search.
+//! key again, which the vendor answers with the original (Sync.so's documentation of `Idempotency-Key`), and after the replay window by search.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::{live, not_answered, resume, store_failed};
 use crate::environment::Environment;
 use crate::run::Run;
 use crate::source;
-use crate::submission::{self, Prepared, accepted, marker, pay};
+use crate::submission::{self, AROUND, Prepared, accepted, is_ours, marker, pay, throttle_delay};
 
 pub(super) async fn run(environment: &Environment, item: &WorkItem) -> Result<Run, DbError> {
     if let Some(submission) = live(item) {
@@ -147,11 +147,11 @@ async fn replay(environment: &Environment, item: &WorkItem, submission: &Submiss
         SubmitAnswer::NotSent { reason } => again(next, reason, None),
         SubmitAnswer::Misconfigured { reason } => Run::later(protocol.vendor_pause).pausing(reason),
         SubmitAnswer::Throttled {
+            limit,
             retry_after,
             reason,
-            ..
         } => again(
-            retry_after.unwrap_or_else(|| protocol.throttle_schedule.delay(item.tries)),
+            retry_after.unwrap_or_else(|| throttle_delay(environment, limit, item.tries)),
             reason,
             Some(fact),
         ),
@@ -165,10 +165,9 @@ async fn search(
     item: &WorkItem,
     submission: &Submission,
 ) -> Result<Run, DbError> {
-    let around = TimeDelta::minutes(15);
     let (from, to) = (
-        submission.claimed_at - around,
-        submission.send_deadline + around,
+        submission.claimed_at - AROUND,
+        submission.send_deadline + AROUND,
     );
     let works = match environment
         .sync
@@ -179,18 +178,23 @@ async fn search(
         Err(error) => return Ok(not_answered(environment, &error, item.tries)),
     };
     environment.db.record_search(submission.token).await?;
-    let marker = marker(item.job_id, submission.attempt, submission.token);
-    let found = works.into_iter().find(|work| {
-        work.name.as_deref() == Some(marker.as_str())
-            || work.source_url.is_some() && work.source_url == submission.source_url
+    // Jobs may share a foreign input URL: what the ledger knows is another submission's.
+    let account = &environment.settings.sync.account;
+    let known = environment
+        .db
+        .known_works(Vendor::Sync, account, from, to)
+        .await?;
+    let mut found = works.into_iter().filter(|work| {
+        is_ours(work, item.job_id, submission)
+            && known.iter().all(|known| known.task_id != work.task_id)
     });
-    Ok(match found {
-        Some(work) => adopt(environment, submission, work.task_id),
+    Ok(match (found.next(), found.next()) {
+        (Some(work), None) => adopt(environment, submission, work.task_id),
         // The vendor's last word was that it did not take it, and its list agrees.
-        None if submission.answer["class"] == "throttled" => {
+        (None, _) if submission.answer["class"] == "throttled" => {
             Run::later(Duration::ZERO).with_fact(Fact::new(submission.token, LedgerState::Absent))
         }
-        None => Run::park(
+        _ => Run::park(
             Reason::OutcomeUndecided,
             "Sync.so neither answered for the key in time nor lists the generation; look at its dashboard",
         ),

@@ -164,7 +164,7 @@ async fn failed(
         FailureClass::Permanent => Run::fail(Reason::VendorFailed, error).with_fact(fact),
         FailureClass::Input => Run::give_up(Reason::InputUnreadable, error).with_fact(fact),
         FailureClass::Resubmit | FailureClass::Unrecognised if stage == Stage::LipsyncPoll => {
-            // A failed generation is not charged (vendor-apis 2.8); the bound is against loops.
+            // A failed generation is not charged (Sync.so's price list); the bound is against loops.
             if item.failed_attempts + 1 < protocol.max_paid_attempts {
                 Run::advance(Event::Resubmit, Duration::ZERO).with_fact(fact)
             } else {
@@ -176,7 +176,7 @@ async fn failed(
         }
         FailureClass::Unpaid | FailureClass::Locked => match environment.ghostcut.balance().await {
             Ok(points) if points <= 0.0 => Run::later(slow).pausing("GhostCut points ran out"),
-            // A finished work may unlock by itself after a top-up (vendor-apis, open question 3): one more poll before the redo.
+            // A finished work may unlock by itself after a top-up (the vendor does not say): one more poll before the redo.
             Ok(_) if class == FailureClass::Locked && submission.answer["locked"] != true => {
                 let mut seen = fact;
                 seen.state = LedgerState::Accepted;

@@ -4,7 +4,7 @@ use shared::db::{Db, SchemaState};
 
 use crate::sql::{config, execute, value, values, with_database};
 
-/// The table as the application's ORM creates it (vendor-apis 3.1).
+/// The table as the application's ORM creates it.
 const ORM_VARIANT: &str = "\
 CREATE TABLE users (id uuid PRIMARY KEY); \
 CREATE TABLE video_jobs (id uuid PRIMARY KEY, user_id uuid NOT NULL REFERENCES users (id) ON DELETE CASCADE, \

@@ -74,7 +74,7 @@ impl Chaos {
         jobs_run: bool,
         view: &View,
     ) -> anyhow::Result<()> {
-        // That GhostCut never got a request can be proved only beside another work of that time (design, section 4.7). Before
+        // That GhostCut never got a request can be proved only beside another work of that time. Before
         // the first one, a request that gets lost would have to be left to a person.
         let provable = now.ghostcut > 0;
         if provable && !self.requests_get_lost {
