@@ -197,7 +197,7 @@ const RULES: &[OnlyIn] = &[
         within: PRODUCT,
     },
     OnlyIn {
-        word: "lapin",
+        word: "lapin::",
         allowed: &["shared/src/broker/"],
         within: PRODUCT,
     },
