@@ -196,20 +196,24 @@ fn completed(stored: &StoredResult) -> JobPatch {
     }
 }
 
-/// The error as the replaced application worded it for this stage.
+/// The end of a failed job as the replaced application worded it: for lip-sync in the message beside the vendor's own text,
+/// for inpainting in the error.
 fn failed(stage: Stage, reason: Reason, error: &str) -> JobPatch {
-    let text = match stage {
-        Stage::LipsyncSubmit => progress::lipsync_not_started(error),
-        Stage::LipsyncPoll | Stage::LipsyncStore => progress::lipsync_failed(error),
-        Stage::SourceImport | Stage::InpaintSubmit | Stage::InpaintReconcile => {
-            progress::inpaint_not_started(error)
+    let (message, error) = match stage {
+        Stage::LipsyncSubmit => (Some(progress::lipsync_not_started(error)), error.to_owned()),
+        Stage::LipsyncPoll | Stage::LipsyncStore => {
+            (Some(progress::lipsync_failed(error)), error.to_owned())
         }
-        Stage::InpaintPoll => progress::inpaint_failed(error),
-        Stage::InpaintStore => progress::result_unusable(error),
+        Stage::SourceImport | Stage::InpaintSubmit | Stage::InpaintReconcile => {
+            (None, progress::inpaint_not_started(error))
+        }
+        Stage::InpaintPoll => (None, progress::inpaint_failed(error)),
+        Stage::InpaintStore => (None, progress::result_unusable(error)),
     };
     JobPatch {
         status: Some(JobStatus::Failed),
-        error: Some(text),
+        message,
+        error: Some(error),
         error_code: Some(reason),
         ..JobPatch::default()
     }

@@ -164,6 +164,18 @@ fn what_users_see_follows_the_replaced_application() {
         failed.error.as_deref(),
         Some("Failed to start text inpainting: 4001")
     );
+    let failed = settle(
+        Stage::LipsyncPoll,
+        &item(0, None),
+        Run::fail(Reason::VendorFailed, "too long"),
+    )
+    .job_patch
+    .unwrap();
+    assert_eq!(
+        failed.message.as_deref(),
+        Some("Lip-sync generation failed: too long")
+    );
+    assert_eq!(failed.error.as_deref(), Some("too long"));
 }
 
 #[test]

@@ -44,6 +44,27 @@ async fn every_kind_is_completed_and_paid_once() -> anyhow::Result<()> {
     .await
 }
 
+/// Any number of producers may run: they share the due rows, and none is dispatched by two of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn several_producers_share_the_work() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let mut services = fleet.workers(2)?;
+        for _ in 0..3 {
+            services.push(fleet.producer()?);
+        }
+        let mut jobs = Vec::new();
+        for number in 0..12 {
+            jobs.push(fleet.submit_kind(Kind::ALL[number % 3], number).await?);
+        }
+        fleet.books(&jobs).await?.assert_balanced();
+        for service in services {
+            service.stop().await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
 /// The job's output is an MP4 in our bucket, made by exactly the works that were paid for it, in their order.
 async fn check_output(fleet: &Fleet, end: &Expectation, kind: Kind) -> anyhow::Result<()> {
     let job = fleet.db.job(end.job).await?.unwrap();
