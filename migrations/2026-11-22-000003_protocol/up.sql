@@ -263,6 +263,14 @@ BEGIN
         END IF;
     END IF;
 
+    -- A job is not given up while something may have been paid for it.
+    IF mv ->> 'state' = 'dead' AND EXISTS (SELECT FROM submissions o WHERE o.job_id = st.job_id
+        AND o.state IN ('claimed', 'unknown', 'accepted', 'redoing'))
+    THEN
+        mv := '{"state": "waiting", "delay_ms": 60000}';
+        s := s - 'job_patch';
+    END IF;
+
     IF mv IS NOT NULL THEN
         IF st.job_id IS NOT NULL AND ours AND (fenced
            OR ledger = 'written' AND st.state <> 'dead' AND nullif(mv -> 'from', 'null') ? st.stage)

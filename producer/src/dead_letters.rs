@@ -1,6 +1,8 @@
 //! Takes in what arrives in the dead-letter queue: headers of jobs that the database has given up, and messages nobody can
 //! decide about, with their raw bodies. Never publishes anything again.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use shared::broker::{BrokerError, Connection, Consumer, Delivery, Queue};
 use shared::db::{Db, DeadLetter, retry_while_away};
@@ -11,6 +13,9 @@ use shared::telemetry::chain;
 
 /// Dead letters taken in at a time.
 const PREFETCH: u16 = 50;
+
+/// Before a dead letter that the database refuses goes back to its queue.
+const REFUSED_WAIT: Duration = Duration::from_secs(5);
 
 /// Takes dead letters in until told to stop.
 ///
@@ -30,6 +35,8 @@ pub async fn ingest(db: Db, connection: Connection, stopper: Stopper) -> Result<
                 Some(Ok(())) => true,
                 Some(Err(error)) => {
                     tracing::error!(error = chain(&error), "cannot store a dead letter");
+                    // It comes back at once.
+                    tokio::time::sleep(REFUSED_WAIT).await;
                     false
                 }
                 None => false,

@@ -15,7 +15,7 @@ use shared::db::{
 };
 use shared::domain::message::{Message, Undecodable};
 use shared::domain::outcome::{Outcome, Reason};
-use shared::domain::{JobStatus, Stage};
+use shared::domain::{JobStatus, LedgerState, Stage};
 use shared::service::Stopper;
 use shared::telemetry::chain;
 use tokio::sync::Notify;
@@ -31,8 +31,6 @@ use crate::submission::account;
 
 /// Free moves that are settled in one transaction.
 const GROUP: usize = 32;
-/// How long to keep a message of a newer version before giving it back: a rollout is on.
-const NEWER_VERSION_WAIT: Duration = Duration::from_secs(30);
 
 /// One stage's consumer.
 pub struct StageConsumer {
@@ -123,13 +121,9 @@ impl StageConsumer {
             Err(Undecodable::NewerVersion(version)) => {
                 tracing::warn!(
                     version,
-                    "a message of a newer version: left to a newer worker"
+                    "a message of a newer version: its jobs are due again after their lease"
                 );
-                self.stopper
-                    .drain
-                    .run_until_cancelled(tokio::time::sleep(NEWER_VERSION_WAIT))
-                    .await;
-                return End::Requeue;
+                return End::Ack;
             }
             Err(error) => {
                 tracing::error!(
@@ -388,25 +382,27 @@ impl StageConsumer {
     }
 }
 
-/// Why a job is not to be run at all: it is over, or it has killed too many consumers.
+/// What happens to a job that is not to be run: it is over, or it has killed too many consumers. A submission whose outcome is
+/// not known is cleared up first, whatever became of its job.
 fn refusal(item: &WorkItem, protocol: &ProtocolConfig) -> Option<Run> {
-    let active = [
-        JobStatus::Queued,
-        JobStatus::Uploading,
-        JobStatus::Processing,
-    ];
-    if !item.status.is_some_and(|status| active.contains(&status)) {
-        let status = item
-            .status
-            .map_or("in an unknown status", JobStatus::as_str);
-        return Some(Run::new(Outcome::Over {
-            why: format!("the job is {status}"),
-        }));
+    let state = item.submission.as_ref().map(|submission| submission.state);
+    let unclear = matches!(state, Some(LedgerState::Claimed | LedgerState::Unknown));
+    if !stages::is_active(item) && !unclear {
+        return Some(match item.status {
+            Some(status) => Run::new(Outcome::Over {
+                why: format!("the job is {status}"),
+            }),
+            // Somebody else's word: it may come back.
+            None => Run::later(protocol.retry_cap),
+        });
     }
     (item.starts > protocol.max_starts).then(|| {
-        Run::give_up(
-            Reason::KillsConsumers,
-            format!("started {} times without an end", item.starts - 1),
-        )
+        let error = format!("started {} times without an end", item.starts - 1);
+        if state.is_some_and(LedgerState::alive) {
+            // Paid, or maybe paid: it is tried again for ever, but rarely, and loudly.
+            tracing::error!(job.id = %item.job_id, error, "a job with a paid submission seems to kill its consumers");
+            return Run::later(protocol.retry_cap);
+        }
+        Run::give_up(Reason::KillsConsumers, error)
     })
 }

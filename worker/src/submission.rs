@@ -8,8 +8,8 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
-use shared::db::{Claim, Claimed, DbError, Fact, Submission, WorkItem};
-use shared::domain::answer::{Limit, SubmitAnswer, Work};
+use shared::db::{Claim, Claimed, DbError, Fact, WorkItem};
+use shared::domain::answer::{Limit, SubmitAnswer};
 use shared::domain::outcome::Reason;
 use shared::domain::transition::Event;
 use shared::domain::{LedgerState, Stage, Vendor};
@@ -43,17 +43,15 @@ pub fn marker(job: Uuid, attempt: i32, token: Uuid) -> String {
 /// How far around a submission to search: the vendor's clock may differ from ours and its list may lag.
 pub const AROUND: TimeDelta = TimeDelta::minutes(15);
 
-/// Whether the vendor shows this work as that of the submission: by its marker, or by the source URL that no other has.
+/// Whether a vendor's text (name or URL, percent-encoded or not, cut or not) carries the token of a submission.
 #[must_use]
-pub fn is_ours(work: &Work, job: Uuid, submission: &Submission) -> bool {
-    work.name.as_deref() == Some(marker(job, submission.attempt, submission.token).as_str())
-        || matches!((&work.source_url, &submission.source_url), (Some(theirs), Some(ours)) if same_url(theirs, ours))
-}
-
-/// Whether two URLs are the same; a vendor may show one percent-decoded.
-#[must_use]
-pub fn same_url(a: &str, b: &str) -> bool {
-    percent_decode_str(a).eq(percent_decode_str(b))
+pub fn carries(text: Option<&str>, token: Uuid) -> bool {
+    let token = token.to_string();
+    text.is_some_and(|text| {
+        percent_decode_str(text)
+            .decode_utf8_lossy()
+            .contains(&token)
+    })
 }
 
 /// Claims the prepared request and, if the claim is ours, sends it once.

@@ -5,6 +5,7 @@ use diesel_async::RunQueryDsl as _;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::protocol::strip_nul;
 use super::{Db, DbResult};
 use crate::domain::Stage;
 
@@ -37,6 +38,8 @@ impl Db {
     /// # Errors
     /// Then the message must not be acknowledged.
     pub async fn record_dead_letter(&self, letter: &DeadLetter, headers: &Value) -> DbResult<()> {
+        let mut headers = headers.clone();
+        strip_nul(&mut headers);
         let mut connection = self.connection().await?;
         match letter {
             // A worker gives a job up in the database first and rejects then, so the row is there. A message that died in
@@ -48,7 +51,7 @@ impl Db {
                 .bind::<SqlUuid, _>(job)
                 .bind::<BigInt, _>(epoch)
                 .bind::<Text, _>(stage.as_str())
-                .bind::<Jsonb, _>(headers)
+                .bind::<Jsonb, _>(&headers)
                 .execute(&mut connection)
                 .await?;
             }
@@ -61,7 +64,7 @@ impl Db {
                 .bind::<Nullable<Text>, _>(stage.map(Stage::as_str))
                 .bind::<Text, _>(error)
                 .bind::<Binary, _>(body)
-                .bind::<Jsonb, _>(headers)
+                .bind::<Jsonb, _>(&headers)
                 .execute(&mut connection)
                 .await?;
             }

@@ -46,6 +46,8 @@ pub struct Submission {
     pub claimed_at: DateTime<Utc>,
     /// Until when it may be sent.
     pub send_deadline: DateTime<Utc>,
+    /// When its state last changed.
+    pub settled_at: Option<DateTime<Utc>>,
     /// How often the vendor was asked to run the same work again.
     pub redos: i32,
     /// How often it was searched for, successfully.
@@ -164,6 +166,8 @@ struct SubmissionPart {
     claimed_at: Option<DateTime<Utc>>,
     #[diesel(sql_type = Nullable<Timestamptz>)]
     send_deadline: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    settled_at: Option<DateTime<Utc>>,
     #[diesel(sql_type = Nullable<Integer>)]
     redos: Option<i32>,
     #[diesel(sql_type = Nullable<Integer>)]
@@ -194,6 +198,7 @@ impl SubmissionPart {
             answer: self.answer.unwrap_or_default(),
             claimed_at,
             send_deadline,
+            settled_at: self.settled_at,
             redos: self.redos.unwrap_or(0),
             searches: self.searches.unwrap_or(0),
             last_searched_at: self.last_searched_at,
@@ -222,7 +227,7 @@ SELECT started.job_id, started.epoch, started.tries, started.starts, \
     ended.attempts, ended.failed_attempts, \
     sub.token, sub.attempt, sub.state, sub.imported, sub.request_body, sub.source_key, sub.source_url, \
     sub.source_deleted_at, sub.vendor_task_id, sub.vendor_project_id, sub.work_state, sub.answer, sub.claimed_at, sub.send_deadline, \
-    sub.redos, sub.searches, sub.last_searched_at \
+    sub.settled_at, sub.redos, sub.searches, sub.last_searched_at \
 FROM started JOIN video_jobs j ON j.id = started.job_id \
 LEFT JOIN LATERAL (SELECT * FROM submissions x WHERE x.job_id = j.id AND x.vendor = $4 \
                    ORDER BY ledger_occupies(x.state) DESC, (x.state = 'duplicate' AND x.work_state <> 'failed') DESC, \

@@ -356,7 +356,7 @@ fn to_json(value: &impl Serialize) -> DbResult<Value> {
     Ok(value)
 }
 
-fn strip_nul(value: &mut Value) {
+pub(super) fn strip_nul(value: &mut Value) {
     match value {
         Value::String(text) if text.contains('\0') => *text = text.replace('\0', "\u{fffd}"),
         Value::Array(items) => items.iter_mut().for_each(strip_nul),

@@ -38,9 +38,9 @@ pub struct KnownWork {
     /// The submission behind it.
     #[diesel(sql_type = SqlUuid)]
     pub token: Uuid,
-    /// The input URL it was given.
-    #[diesel(sql_type = Nullable<Text>)]
-    pub source_url: Option<String>,
+    /// When it was claimed.
+    #[diesel(sql_type = Timestamptz)]
+    pub claimed_at: DateTime<Utc>,
 }
 
 /// Counts over the alive part of the ledger, per vendor.
@@ -92,6 +92,12 @@ pub struct DeadLetterGauge {
 }
 
 #[derive(diesel::QueryableByName)]
+struct Shares {
+    #[diesel(sql_type = Bool)]
+    shares: bool,
+}
+
+#[derive(diesel::QueryableByName)]
 struct Paused {
     #[diesel(sql_type = Text)]
     vendor: String,
@@ -136,7 +142,8 @@ impl Db {
         Ok(row.source_deleted_at)
     }
 
-    /// Works of the account that the vendor is known to have, claimed in the window: the positive controls of a search.
+    /// Works of the account that the vendor is known to have, claimed in the window under the same sub-user (`uid`) as the
+    /// submission `like`: the positive controls of a search for it.
     ///
     /// # Errors
     /// When the database is away.
@@ -146,20 +153,42 @@ impl Db {
         account: &str,
         from: DateTime<Utc>,
         to: DateTime<Utc>,
+        like: Uuid,
     ) -> DbResult<Vec<KnownWork>> {
         let mut connection = self.connection().await?;
         let rows = diesel::sql_query(
-            "SELECT vendor_task_id AS task_id, token, source_url FROM submissions \
-             WHERE vendor = $1 AND account = $2 AND claimed_at >= $3 AND claimed_at < $4 \
-             AND vendor_task_id IS NOT NULL AND NOT imported ORDER BY claimed_at DESC LIMIT 1000",
+            "SELECT s.vendor_task_id AS task_id, s.token, s.claimed_at FROM submissions s, submissions own \
+             WHERE own.token = $5 AND s.vendor = $1 AND s.account = $2 AND s.claimed_at >= $3 AND s.claimed_at < $4 \
+             AND s.vendor_task_id IS NOT NULL AND CASE WHEN s.imported THEN false ELSE \
+                 convert_from(s.request_body, 'UTF8')::jsonb -> 'uid' \
+                 IS NOT DISTINCT FROM convert_from(own.request_body, 'UTF8')::jsonb -> 'uid' END \
+             ORDER BY s.claimed_at DESC LIMIT 1000",
         )
         .bind::<Text, _>(vendor.as_str())
         .bind::<Text, _>(account)
         .bind::<Timestamptz, _>(from)
         .bind::<Timestamptz, _>(to)
+        .bind::<SqlUuid, _>(like)
         .load(&mut connection)
         .await?;
         Ok(rows)
+    }
+
+    /// Whether another submission was given the same input URL, so that the URL does not tell them apart.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn shares_source(&self, token: Uuid) -> DbResult<bool> {
+        let mut connection = self.connection().await?;
+        let rows: Vec<Shares> = diesel::sql_query(
+            "SELECT true AS shares FROM submissions own JOIN submissions o \
+             ON o.source_url = own.source_url AND o.vendor = own.vendor AND o.token <> own.token \
+             WHERE own.token = $1 LIMIT 1",
+        )
+        .bind::<SqlUuid, _>(token)
+        .load(&mut connection)
+        .await?;
+        Ok(rows.iter().any(|row| row.shares))
     }
 
     /// Claims that were not settled by `grace_ms` after their deadline become unknown. Says how many.

@@ -162,6 +162,12 @@ impl Schedule {
         self.delay(u32::MAX)
     }
 
+    /// All listed delays together.
+    #[must_use]
+    pub fn total(&self) -> Duration {
+        self.0.iter().sum()
+    }
+
     /// How many delays are listed.
     #[must_use]
     pub fn len(&self) -> u32 {

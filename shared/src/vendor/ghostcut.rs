@@ -115,7 +115,18 @@ impl Client {
         let mut works = Vec::new();
         for ids in task_ids.chunks(IDS_PER_CALL) {
             let body = json!({"idWorks": ids, "page": 0, "pageSize": IDS_PER_CALL});
-            works.extend(self.query("status", STATUS, &body, classify::works).await?);
+            match self.query("status", STATUS, &body, classify::works).await {
+                // One id that the account does not know may spoil the answer for all: ask for each alone.
+                Err(error) if error.class() == ErrorClass::NotFound => {
+                    if let [_] = ids {
+                        continue;
+                    }
+                    for id in ids {
+                        works.extend(Box::pin(self.status(std::slice::from_ref(id))).await?);
+                    }
+                }
+                answer => works.extend(answer?),
+            }
         }
         works.retain(|work| task_ids.contains(&work.task_id));
         Ok(works)

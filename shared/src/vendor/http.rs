@@ -208,9 +208,13 @@ async fn exchange(
     })
 }
 
+/// A vendor that wants to be left alone for longer is asked again all the same.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+
 fn retry_after(response: &Response) -> Option<Duration> {
     let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    seconds.trim().parse().ok().map(Duration::from_secs)
+    let seconds: u64 = seconds.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
 }
 
 async fn whole_body(mut response: Response) -> Result<Vec<u8>, TransportError> {

@@ -43,6 +43,7 @@ fn item(tries: u32, state: Option<LedgerState>) -> WorkItem {
             answer: Value::Null,
             claimed_at: now,
             send_deadline: now,
+            settled_at: None,
             redos: 0,
             searches: 0,
             last_searched_at: None,

@@ -5,19 +5,20 @@
 
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use shared::db::{DbError, Fact, KnownWork, Submission, WorkItem};
 use shared::domain::answer::{Work, WorkState};
 use shared::domain::outcome::Reason;
 use shared::domain::transition::Event;
 use shared::domain::{LedgerState, Vendor};
+use uuid::Uuid;
 
 use super::{live, not_answered, resume, store_failed};
 use crate::environment::Environment;
 use crate::run::Run;
 use crate::source;
-use crate::submission::{AROUND, accepted, is_ours, same_url};
+use crate::submission::{AROUND, accepted, carries};
 
 pub(super) async fn run(environment: &Environment, item: &WorkItem) -> Result<Run, DbError> {
     let Some(submission) = live(item) else {
@@ -92,7 +93,7 @@ async fn search(
     };
     let mut found: Vec<&Work> = works
         .iter()
-        .filter(|work| is_ours(work, item.job_id, submission))
+        .filter(|work| is_of(work, submission.token))
         .collect();
     found.sort_by_key(|work| worth(&work.state));
     if let Some((best, others)) = found.split_first() {
@@ -110,17 +111,30 @@ async fn search(
     let account = &environment.settings.ghostcut.account;
     let known = environment
         .db
-        .known_works(Vendor::Ghostcut, account, from, item.now)
+        .known_works(Vendor::Ghostcut, account, from, item.now, submission.token)
         .await?;
-    let evidence = weigh(&works, &known);
+    let evidence = weigh(&works, &known, submission.send_deadline);
     let detail = json!({ "searches": submission.searches + 1, "listed": works.len(), "controls": evidence.controls,
-        "nameless": evidence.nameless });
-    if evidence.nameless > 0 || evidence.controls == 0 && !refused {
+        "later_controls": evidence.later_controls, "undecidable": evidence.undecidable });
+    // The vendor's own word that it refused needs no control.
+    if !refused && (evidence.undecidable > 0 || evidence.controls == 0) {
         return Ok(Run::park(
             Reason::OutcomeUndecided,
             "GhostCut's list does not show this work, nor does it show that it would; look at its dashboard",
         )
         .with_detail(detail));
+    }
+    if !refused
+        && evidence.later_controls == 0
+        && item.now < submission.send_deadline + patience(environment) * 2
+    {
+        return Ok(Run::later(
+            environment
+                .settings
+                .protocol
+                .ghostcut_search_schedule
+                .delay(u32::MAX),
+        ));
     }
     Ok(Run::advance(Event::Absent, Duration::ZERO)
         .with_fact(Fact::new(submission.token, LedgerState::Absent))
@@ -131,7 +145,7 @@ async fn search(
 async fn delete_source(
     environment: &Environment,
     submission: &Submission,
-) -> Result<Result<chrono::DateTime<chrono::Utc>, Run>, DbError> {
+) -> Result<Result<DateTime<Utc>, Run>, DbError> {
     if let Some(deleted) = submission.source_deleted_at {
         return Ok(Ok(deleted));
     }
@@ -191,34 +205,48 @@ fn adopt(
 }
 
 /// What a list that does not show our work proves.
+#[derive(Debug, PartialEq)]
 struct Evidence {
-    /// Works that we know the vendor to have and that the list shows as ours: it would have shown this one too.
+    /// Works sent after ours could no longer be sent, and shown as ours: the list is as new as it has to be.
+    later_controls: usize,
+    /// Works of around that time, shown as ours.
     controls: usize,
-    /// Works that show neither a URL nor a name and that we do not know: one of them may be ours.
-    nameless: usize,
+    /// Works that we do not know and could not tell from ours by what the controls show.
+    undecidable: usize,
 }
 
-fn weigh(works: &[Work], known: &[KnownWork]) -> Evidence {
-    let known_as = |work: &Work| known.iter().find(|known| known.task_id == work.task_id);
-    let shown_as_ours = |work: &Work, known: &KnownWork| {
-        let token = known.token.to_string();
-        work.name
-            .as_ref()
-            .is_some_and(|name| name.ends_with(&token))
-            || matches!((&work.source_url, &known.source_url), (Some(theirs), Some(ours)) if same_url(theirs, ours))
-    };
+fn weigh(works: &[Work], known: &[KnownWork], deadline: DateTime<Utc>) -> Evidence {
+    let controls: Vec<_> = works
+        .iter()
+        .filter_map(|work| {
+            let known = known.iter().find(|known| known.task_id == work.task_id)?;
+            let by_name = carries(work.name.as_deref(), known.token);
+            let by_url = carries(work.source_url.as_deref(), known.token);
+            (by_name || by_url).then_some((known, by_name, by_url))
+        })
+        .collect();
+    let (names, urls) = (
+        controls.iter().any(|(_, name, _)| *name),
+        controls.iter().any(|(_, _, url)| *url),
+    );
+    let told_apart =
+        |work: &Work| names && work.name.is_some() || urls && work.source_url.is_some();
+    let is_known = |work: &Work| known.iter().any(|known| known.task_id == work.task_id);
     Evidence {
-        controls: works
+        later_controls: controls
             .iter()
-            .filter(|work| known_as(work).is_some_and(|known| shown_as_ours(work, known)))
+            .filter(|(known, ..)| known.claimed_at >= deadline)
             .count(),
-        nameless: works
+        controls: controls.len(),
+        undecidable: works
             .iter()
-            .filter(|work| {
-                work.source_url.is_none() && work.name.is_none() && known_as(work).is_none()
-            })
+            .filter(|work| !is_known(work) && !told_apart(work))
             .count(),
     }
+}
+
+fn is_of(work: &Work, token: Uuid) -> bool {
+    carries(work.name.as_deref(), token) || carries(work.source_url.as_deref(), token)
 }
 
 /// Success before pending before failed.
@@ -228,6 +256,13 @@ const fn worth(state: &WorkState) -> u8 {
         WorkState::Pending { .. } => 1,
         WorkState::Failed { .. } => 2,
     }
+}
+
+/// From the send deadline to the deciding search. A control from before the deadline proves only that the list lags by less than
+/// its age; without a later one the search goes on for as long again.
+fn patience(environment: &Environment) -> TimeDelta {
+    let protocol = &environment.settings.protocol;
+    delta(protocol.ghostcut_search_schedule.total() + protocol.ghostcut_settle_time)
 }
 
 fn delta(duration: Duration) -> TimeDelta {
@@ -257,41 +292,56 @@ mod tests {
 
     #[test]
     fn a_list_proves_only_what_it_shows() {
-        let token = uuid::Uuid::from_u128(7);
-        let known = KnownWork {
+        let (token, deadline) = (Uuid::from_u128(7), Utc::now());
+        let known = |minutes| KnownWork {
             task_id: "1".to_owned(),
             token,
-            source_url: Some("https://s3/a%2Fb?x=1".to_owned()),
+            claimed_at: deadline + TimeDelta::minutes(minutes),
         };
-        let weigh = |works: &[Work]| {
-            let evidence = weigh(works, std::slice::from_ref(&known));
-            (evidence.controls, evidence.nameless)
+        let url = format!("https://s3/submissions%2F{token}/source.mp4?X-Amz-Signature=1");
+        let name = marker(token, 1, token);
+        let weigh = |works: &[Work], minutes| {
+            let Evidence {
+                later_controls,
+                controls,
+                undecidable,
+            } = weigh(works, &[known(minutes)], deadline);
+            (later_controls, controls, undecidable)
         };
-        assert_eq!(weigh(&[]), (0, 0));
+        assert_eq!(weigh(&[], 1), (0, 0, 0));
         assert_eq!(
-            weigh(&[work("1", Some("https://s3/a/b?x=1"), None)]),
-            (1, 0),
-            "by URL, percent-decoded"
+            weigh(&[work("1", Some(&url), None)], 1),
+            (1, 1, 0),
+            "by URL"
         );
         assert_eq!(
-            weigh(&[work("1", None, Some(&marker(token, 1, token)))]),
-            (1, 0),
-            "by name"
+            weigh(&[work("1", None, Some(&name))], -1),
+            (0, 1, 0),
+            "by name, but from before"
         );
         assert_eq!(
-            weigh(&[work("1", None, None)]),
-            (0, 0),
+            weigh(&[work("1", None, None)], 1),
+            (0, 0, 0),
             "seen, but ours would not be recognised"
         );
+        let other = || work("2", Some("https://s3/other"), None);
         assert_eq!(
-            weigh(&[work("2", None, None)]),
-            (0, 1),
-            "might be the one we look for"
+            weigh(&[other(), work("1", Some(&url), None)], 1),
+            (1, 1, 0),
+            "somebody else's"
         );
         assert_eq!(
-            weigh(&[work("2", Some("https://s3/other"), None)]),
-            (0, 0),
-            "somebody else's"
+            weigh(&[other(), work("1", None, Some(&name))], 1),
+            (1, 1, 1),
+            "names are proved, URLs are not"
+        );
+        assert_eq!(weigh(&[other()], 1), (0, 0, 1), "nothing is proved");
+        assert!(
+            is_of(
+                &work("3", Some(url.split('?').next().unwrap()), None),
+                token
+            ),
+            "a URL without its query"
         );
     }
 

@@ -49,7 +49,8 @@ pub(super) async fn run(environment: &Environment, item: &WorkItem) -> Result<Ru
             },
             masks,
         ),
-        Err(error) => return Ok(Run::fail(Reason::InvalidJob, error)),
+        // Sync.so may be paid already: a person repairs the row and retries.
+        Err(error) => return Ok(Run::park(Reason::InvalidJob, error)),
     };
     let prepared = match prepare(environment, item, &spec, &masks).await {
         Ok(prepared) => prepared,

@@ -1,5 +1,6 @@
 //! `lipsync.submit`: pays Sync.so once, under a key; an unclear answer is cleared up by sending the same bytes under the same
-//! key again, which the vendor answers with the original (Sync.so's documentation of `Idempotency-Key`), and after the replay window by search.
+//! key again, which the vendor answers with the original (Sync.so's documentation of `Idempotency-Key`), and after the
+//! replay window by search.
 
 use std::time::Duration;
 
@@ -14,11 +15,11 @@ use shared::storage::StorageError;
 use shared::vendor::sync::CreateRequest;
 use uuid::Uuid;
 
-use super::{live, not_answered, resume, store_failed};
+use super::{is_active, live, not_answered, resume, store_failed};
 use crate::environment::Environment;
 use crate::run::Run;
 use crate::source;
-use crate::submission::{self, AROUND, Prepared, accepted, is_ours, marker, pay, throttle_delay};
+use crate::submission::{self, AROUND, Prepared, accepted, carries, marker, pay, throttle_delay};
 
 pub(super) async fn run(environment: &Environment, item: &WorkItem) -> Result<Run, DbError> {
     if let Some(submission) = live(item) {
@@ -109,7 +110,8 @@ async fn clear_up(
     }
     let window = TimeDelta::from_std(environment.settings.protocol.sync_replay_window)
         .unwrap_or(TimeDelta::MAX);
-    if item.now - submission.claimed_at >= window {
+    // For a job that is over nothing is sent any more: a replay of a request that never arrived would be paid.
+    if item.now - submission.claimed_at >= window || !is_active(item) {
         return search(environment, item, submission).await;
     }
     if environment.db.paid_stopped().await?.is_some() {
@@ -137,12 +139,16 @@ async fn replay(environment: &Environment, item: &WorkItem, submission: &Submiss
         })
     };
     let next = protocol.sync_replay_schedule.delay(item.tries + 1);
+    let refused_so_far = submission.answer["class"] == "throttled";
     match answer {
         SubmitAnswer::Accepted { task_id, .. } => adopt(environment, submission, task_id),
-        SubmitAnswer::Rejected { reason } => {
+        // Whatever came before was a refusal too: nothing was ever taken.
+        SubmitAnswer::Rejected { reason } if refused_so_far => {
             fact.state = LedgerState::Rejected;
             Run::fail(Reason::Rejected, reason).with_fact(fact)
         }
+        // A refusal of the repetition says nothing about the first send.
+        SubmitAnswer::Rejected { reason } => again(next, reason, None),
         // Says nothing about the first send, whose outcome stays unknown.
         SubmitAnswer::NotSent { reason } => again(next, reason, None),
         SubmitAnswer::Misconfigured { reason } => Run::later(protocol.vendor_pause).pausing(reason),
@@ -153,7 +159,7 @@ async fn replay(environment: &Environment, item: &WorkItem, submission: &Submiss
         } => again(
             retry_after.unwrap_or_else(|| throttle_delay(environment, limit, item.tries)),
             reason,
-            Some(fact),
+            None,
         ),
         SubmitAnswer::Unknown { reason, .. } => again(next, reason, Some(fact)),
     }
@@ -178,19 +184,15 @@ async fn search(
         Err(error) => return Ok(not_answered(environment, &error, item.tries)),
     };
     environment.db.record_search(submission.token).await?;
-    // Jobs may share a foreign input URL: what the ledger knows is another submission's.
-    let account = &environment.settings.sync.account;
-    let known = environment
-        .db
-        .known_works(Vendor::Sync, account, from, to)
-        .await?;
+    // Jobs may share a foreign input URL: it counts only where it is nobody else's.
+    let shared = environment.db.shares_source(submission.token).await?;
     let mut found = works.into_iter().filter(|work| {
-        is_ours(work, item.job_id, submission)
-            && known.iter().all(|known| known.task_id != work.task_id)
+        carries(work.name.as_deref(), submission.token)
+            || !shared && work.source_url.is_some() && work.source_url == submission.source_url
     });
     Ok(match (found.next(), found.next()) {
         (Some(work), None) => adopt(environment, submission, work.task_id),
-        // The vendor's last word was that it did not take it, and its list agrees.
+        // Every answer there ever was is a refusal, and the list agrees.
         (None, _) if submission.answer["class"] == "throttled" => {
             Run::later(Duration::ZERO).with_fact(Fact::new(submission.token, LedgerState::Absent))
         }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use shared::db::{DbError, Fact, Submission, WorkItem};
 use shared::domain::classify::ErrorClass;
 use shared::domain::transition::Event;
-use shared::domain::{LedgerState, Stage};
+use shared::domain::{JobStatus, LedgerState, Stage};
 use shared::storage::StorageError;
 use shared::telemetry::chain;
 use shared::vendor::VendorError;
@@ -79,6 +79,14 @@ fn live(item: &WorkItem) -> Option<&Submission> {
     item.submission
         .as_ref()
         .filter(|submission| submission.state.occupies())
+}
+
+/// Whether the job still wants its result.
+pub fn is_active(item: &WorkItem) -> bool {
+    matches!(
+        item.status,
+        Some(JobStatus::Queued | JobStatus::Uploading | JobStatus::Processing)
+    )
 }
 
 /// What a failed free call means for every job it was made for.

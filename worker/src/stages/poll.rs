@@ -85,6 +85,13 @@ async fn decide(
             let run = pending(environment, stage, item, *progress, unrecognised.as_deref());
             if changed { run.with_fact(fact) } else { run }
         }
+        // Just redone: the status may still be the one from before.
+        WorkState::Failed { .. }
+            if submission.state == LedgerState::Redoing
+                && redone_lately(environment, stage, item, submission) =>
+        {
+            Run::later(next_poll(environment, stage, item))
+        }
         _ if changed => Run::later(next_poll(environment, stage, item)).with_fact(fact),
         WorkState::Succeeded { result_url } => {
             fact.state = LedgerState::Succeeded;
@@ -139,6 +146,23 @@ fn missing(environment: &Environment, stage: Stage, item: &WorkItem) -> Run {
         tracing::error!(job.id = %item.job_id, stage = %stage, "the vendor does not show a work that it accepted");
     }
     Run::later(next_poll(environment, stage, item))
+}
+
+fn redone_lately(
+    environment: &Environment,
+    stage: Stage,
+    item: &WorkItem,
+    submission: &Submission,
+) -> bool {
+    let slow = environment
+        .settings
+        .protocol
+        .poll_schedule(stage)
+        .delay(u32::MAX);
+    let age = submission
+        .settled_at
+        .and_then(|at| (item.now - at).to_std().ok());
+    age.is_some_and(|age| age < slow)
 }
 
 fn next_poll(environment: &Environment, stage: Stage, item: &WorkItem) -> Duration {

@@ -16,7 +16,8 @@ use crate::source;
 pub(super) async fn run(environment: &Environment, stage: Stage, item: &WorkItem, key: Key) -> Run {
     let spec = match source::spec(item) {
         Ok(spec) => spec,
-        Err(error) => return Run::fail(Reason::InvalidJob, error),
+        // Paid for already: a person repairs the row and retries.
+        Err(error) => return Run::park(Reason::InvalidJob, error),
     };
     let url = item
         .submission
