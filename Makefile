@@ -29,8 +29,7 @@ demo: toolchain ## Run JOBS=24 jobs through WORKERS=3 workers, killing KILLS=5 o
 .PHONY: test
 test: runner = $(if $(shell PATH="$(PATH)" command -v cargo-nextest),nextest run,test --tests)
 test: toolchain ## Run all tests
-	cargo build --workspace --bins
-	cargo test --workspace --no-run
+	cargo build --workspace --bins --tests
 	$(local) run --name test -- cargo $(runner) --workspace --no-fail-fast
 	cargo test --workspace --doc --no-fail-fast
 

@@ -74,11 +74,11 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
     let api = AppState::new(intake, config.http.http_max_body, &registry)?;
     let (http, serving) = web::serve(&config.http, api, stop.clone())
         .await
-        .context("HTTP API")?;
+        .with_context(|| format!("cannot serve HTTP_ADDR {}", config.http.http_addr))?;
     let checks = readiness(&db, &publishing);
     let admin = serve_admin(config.service.admin_addr, registry, checks, stop.clone())
         .await
-        .context("admin port")?;
+        .with_context(|| format!("cannot serve ADMIN_ADDR {}", config.service.admin_addr))?;
     tracing::info!(http = %http, admin = %admin, version = env!("CARGO_PKG_VERSION"), "producer started");
 
     let result = tokio::select! {

@@ -97,7 +97,7 @@ impl StageConsumer {
             .last_delivery
             .with_label_values(&[stage.as_str()])
             .set(chrono::Utc::now().timestamp());
-        let span = tracing::info_span!("delivery", %stage, message.id = ?delivery.message_id);
+        let span = tracing::info_span!("delivery", %stage, message.id = delivery.message_id.map(tracing::field::display));
         let end = self.work(&delivery).instrument(span).await;
         metrics
             .stage_duration

@@ -63,9 +63,9 @@ pub async fn run(config: WorkerConfig, stopper: Stopper) -> anyhow::Result<()> {
     let checks = readiness::checks(&environment, &connection, &pulses);
     let admin = serve_admin(config.service.admin_addr, registry, checks, served)
         .await
-        .context("admin port")?;
+        .with_context(|| format!("cannot serve ADMIN_ADDR {}", config.service.admin_addr))?;
     tracing::info!(admin = %admin, actor = environment.settings.actor, version = env!("CARGO_PKG_VERSION"),
-        stages = ?stages.iter().map(|stage| stage.as_str()).collect::<Vec<_>>(), "worker started");
+        stages = stages.iter().map(|stage| stage.as_str()).collect::<Vec<_>>().join(","), "worker started");
 
     let due = Arc::new(Notify::new());
     let notifier = tokio::spawn(notify_due(environment.clone(), Arc::clone(&due)));

@@ -168,28 +168,35 @@ impl Run {
 /// One line per run: for people to act on, to know about, or (polls that found nothing new) to debug with.
 pub fn log_run(item: &WorkItem, run: &Run) {
     let (job, epoch, tries) = (item.job_id, item.epoch, item.tries);
-    let token = item.submission.as_ref().map(|submission| submission.token);
+    // The one this run learned something about, else the one it found.
+    let found = item.submission.as_ref().map(|submission| submission.token);
+    let token = run
+        .fact
+        .as_ref()
+        .map(|fact| fact.token)
+        .or(found)
+        .map(tracing::field::display);
     match &run.outcome {
         Outcome::Advance { event, .. } => {
-            tracing::info!(job.id = %job, epoch, submission.token = ?token, ?event, "stage done");
+            tracing::info!(job.id = %job, epoch, submission.token = token, ?event, "stage done");
         }
         Outcome::Later { after, .. } => {
-            tracing::debug!(job.id = %job, epoch, submission.token = ?token, ?after, "stage again later");
+            tracing::debug!(job.id = %job, epoch, submission.token = token, ?after, "stage again later");
         }
         Outcome::Retry { after, error } => {
-            tracing::warn!(job.id = %job, epoch, submission.token = ?token, tries, ?after, error, "stage will be retried");
+            tracing::warn!(job.id = %job, epoch, submission.token = token, tries, ?after, error, "stage will be retried");
         }
         Outcome::Over { why } => {
-            tracing::info!(job.id = %job, epoch, submission.token = ?token, why, "job is over");
+            tracing::info!(job.id = %job, epoch, submission.token = token, why, "job is over");
         }
         Outcome::Fail { reason, error } => {
-            tracing::warn!(job.id = %job, epoch, submission.token = ?token, %reason, error, "job failed");
+            tracing::warn!(job.id = %job, epoch, submission.token = token, %reason, error, "job failed");
         }
         Outcome::Park { reason, error } => {
-            tracing::error!(job.id = %job, epoch, submission.token = ?token, %reason, error, "job parked: somebody has to decide");
+            tracing::error!(job.id = %job, epoch, submission.token = token, %reason, error, "job parked: somebody has to decide");
         }
         Outcome::GiveUp { reason, error } => {
-            tracing::error!(job.id = %job, epoch, submission.token = ?token, %reason, error, "job given up: see its dead letter");
+            tracing::error!(job.id = %job, epoch, submission.token = token, %reason, error, "job given up: see its dead letter");
         }
     }
     if let Some(reason) = &run.pause {

@@ -11,6 +11,7 @@ use rusoto_s3::{
     AbortMultipartUploadRequest, CompleteMultipartUploadRequest, CompletedMultipartUpload,
     CompletedPart, CreateMultipartUploadRequest, S3, UploadPartRequest,
 };
+use tokio_util::task::TaskTracker;
 
 /// Size of a part; shorter streams are stored with one request. S3 wants 5 MiB or more.
 pub(super) const PART_BYTES: usize = 8 << 20;
@@ -34,6 +35,8 @@ struct Upload {
     key: String,
     id: String,
     open: bool,
+    /// Parts under way.
+    sending: TaskTracker,
 }
 
 impl Storage {
@@ -148,30 +151,24 @@ impl Upload {
             key: key.to_owned(),
             id,
             open: true,
+            sending: TaskTracker::new(),
         })
     }
 
+    /// Sends a part in a task of its own: a part that is under way must end before the upload is aborted, or the store may keep
+    /// it for ever ("in-progress part uploads might or might not succeed", S3 API reference, AbortMultipartUpload).
     async fn send(&self, number: i64, part: Bytes) -> Result<CompletedPart, StorageError> {
-        let operation = "put part";
-        let answer = self.storage.run(operation, &self.key, || {
-            self.storage.shared.client.upload_part(UploadPartRequest {
-                bucket: self.storage.bucket().to_owned(),
-                key: self.key.clone(),
-                upload_id: self.id.clone(),
-                part_number: number,
-                body: Some(body_of(part.clone())),
-                ..UploadPartRequest::default()
-            })
-        });
-        let e_tag = answer.await?.e_tag.ok_or_else(|| StorageError::Answer {
-            operation,
-            object: self.storage.name(&self.key),
-            missing: "an ETag",
-        })?;
-        Ok(CompletedPart {
-            e_tag: Some(e_tag),
-            part_number: Some(number),
-        })
+        let (storage, key, id) = (self.storage.clone(), self.key.clone(), self.id.clone());
+        let object = storage.name(&key);
+        let ended = self
+            .sending
+            .spawn(async move { send_part(&storage, &key, &id, number, part).await })
+            .await;
+        ended.unwrap_or(Err(StorageError::Answer {
+            operation: PUT_PART,
+            object,
+            missing: "an end",
+        }))
     }
 
     async fn complete(
@@ -213,6 +210,36 @@ impl Upload {
     }
 }
 
+const PUT_PART: &str = "put part";
+
+async fn send_part(
+    storage: &Storage,
+    key: &str,
+    id: &str,
+    number: i64,
+    part: Bytes,
+) -> Result<CompletedPart, StorageError> {
+    let answer = storage.run(PUT_PART, key, || {
+        storage.shared.client.upload_part(UploadPartRequest {
+            bucket: storage.bucket().to_owned(),
+            key: key.to_owned(),
+            upload_id: id.to_owned(),
+            part_number: number,
+            body: Some(body_of(part.clone())),
+            ..UploadPartRequest::default()
+        })
+    });
+    let e_tag = answer.await?.e_tag.ok_or_else(|| StorageError::Answer {
+        operation: PUT_PART,
+        object: storage.name(key),
+        missing: "an ETag",
+    })?;
+    Ok(CompletedPart {
+        e_tag: Some(e_tag),
+        part_number: Some(number),
+    })
+}
+
 impl Drop for Upload {
     fn drop(&mut self) {
         if !self.open {
@@ -226,7 +253,10 @@ impl Drop for Upload {
             std::mem::take(&mut self.key),
             std::mem::take(&mut self.id),
         );
+        let sending = self.sending.clone();
+        sending.close();
         runtime.spawn(async move {
+            sending.wait().await;
             let aborted = storage.run("abort upload", &key, || {
                 storage
                     .shared

@@ -58,6 +58,12 @@ struct Args {
 async fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    // Not the report of another run, should this one not come to its end.
+    match std::fs::remove_file(&args.report) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
     let mut interrupt = signal(SignalKind::interrupt())?;
     let view = View::new(args.jobs.into());
     let mut site = Site::new(&args.report)?;
@@ -65,6 +71,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let outcome = tokio::select! {
         outcome = AssertUnwindSafe(run(&args, &mut site, &view)).catch_unwind() => Some(outcome),
         _ = terminate.recv() => None,
+        _ = hang_up.recv() => None,
         _ = interrupt.recv() => None,
     };
     view.close();
