@@ -5,7 +5,7 @@
 use std::fmt;
 
 /// How many first bytes [`Container::sniff`] wants to see; fewer only where the file is shorter.
-pub(super) const SNIFF_BYTES: usize = 512;
+pub const SNIFF_BYTES: usize = 512;
 
 /// A container format the vendors take or give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -19,7 +19,7 @@ mod upload;
 pub use error::StorageError;
 pub use fetch::{Download, Fetcher};
 pub use key::Key;
-pub use media::{Container, MediaKind};
+pub use media::{Container, MediaKind, SNIFF_BYTES};
 pub use transfer::{Stored, TransferClass, TransferError, transfer};
 pub use upload::UploadError;
 

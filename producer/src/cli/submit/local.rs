@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use futures::TryStreamExt as _;
 use shared::domain::fields::FieldCode;
-use shared::storage::{Container, Key, Storage};
+use shared::storage::{Container, Key, SNIFF_BYTES, Storage};
 use shared::telemetry::chain;
 use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
@@ -12,8 +12,6 @@ use tokio_util::io::ReaderStream;
 
 use super::display::Display;
 
-/// How many first bytes tell the container.
-const START_BYTES: u64 = 512;
 /// What is read from a file at a time.
 const READ_BYTES: usize = 256 << 10;
 /// GhostCut refuses videos of 1000 MB or more.
@@ -71,7 +69,7 @@ pub(super) async fn inspect(path: &Path) -> Result<LocalFile, (FieldCode, String
     }
     let mut start = Vec::new();
     let file = File::open(path).await.map_err(unreadable)?;
-    file.take(START_BYTES)
+    file.take(SNIFF_BYTES as u64)
         .read_to_end(&mut start)
         .await
         .map_err(unreadable)?;
