@@ -11,6 +11,8 @@ use rusoto_s3::{
     AbortMultipartUploadRequest, CompleteMultipartUploadRequest, CompletedMultipartUpload,
     CompletedPart, CreateMultipartUploadRequest, S3, UploadPartRequest,
 };
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Size of a part; shorter streams are stored with one request. S3 wants 5 MiB or more.
@@ -37,6 +39,8 @@ struct Upload {
     open: bool,
     /// Parts under way.
     sending: TaskTracker,
+    /// Ends them.
+    cut_off: CancellationToken,
 }
 
 impl Storage {
@@ -152,6 +156,7 @@ impl Upload {
             id,
             open: true,
             sending: TaskTracker::new(),
+            cut_off: CancellationToken::new(),
         })
     }
 
@@ -160,10 +165,13 @@ impl Upload {
     async fn send(&self, number: i64, part: Bytes) -> Result<CompletedPart, StorageError> {
         let (storage, key, id) = (self.storage.clone(), self.key.clone(), self.id.clone());
         let object = storage.name(&key);
-        let ended = self
-            .sending
-            .spawn(async move { send_part(&storage, &key, &id, number, part).await })
-            .await;
+        let cut_off = self.cut_off.clone();
+        let sent = async move {
+            cut_off
+                .run_until_cancelled(send_part(&storage, &key, &id, number, part))
+                .await
+        };
+        let ended = self.sending.spawn(sent).await.ok().flatten();
         ended.unwrap_or(Err(StorageError::Answer {
             operation: PUT_PART,
             object,
@@ -211,6 +219,8 @@ impl Upload {
 }
 
 const PUT_PART: &str = "put part";
+/// How long parts under way may take to end before the upload they belong to is aborted.
+const PARTS_GRACE: Duration = Duration::from_secs(5);
 
 async fn send_part(
     storage: &Storage,
@@ -253,10 +263,12 @@ impl Drop for Upload {
             std::mem::take(&mut self.key),
             std::mem::take(&mut self.id),
         );
-        let sending = self.sending.clone();
+        let (sending, cut_off) = (self.sending.clone(), self.cut_off.clone().drop_guard());
         sending.close();
         runtime.spawn(async move {
-            sending.wait().await;
+            // A part that hangs is cut off: waiting for its time-out would keep the others stored.
+            let _ = tokio::time::timeout(PARTS_GRACE, sending.wait()).await;
+            drop(cut_off);
             let aborted = storage.run("abort upload", &key, || {
                 storage
                     .shared

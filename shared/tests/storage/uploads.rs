@@ -161,8 +161,11 @@ async fn a_stream_that_breaks_off_leaves_nothing_behind() {
         .unwrap_err();
     assert!(matches!(error, UploadError::Source(_)), "{error:?}");
     assert_eq!(store.storage.head("k").await.unwrap(), None);
+    until("the upload is aborted", || {
+        store.front.count("DELETE /media/k uploadId") == 1
+    })
+    .await;
     until("no part is left", || store.has_no_parts()).await;
-    assert_eq!(store.front.count("DELETE /media/k uploadId"), 1);
 }
 
 #[tokio::test]
