@@ -139,15 +139,10 @@ async fn replay(environment: &Environment, item: &WorkItem, submission: &Submiss
         })
     };
     let next = protocol.sync_replay_schedule.delay(item.tries + 1);
-    let refused_so_far = submission.answer["class"] == "throttled";
     match answer {
         SubmitAnswer::Accepted { task_id, .. } => adopt(environment, submission, task_id),
-        // Whatever came before was a refusal too: nothing was ever taken.
-        SubmitAnswer::Rejected { reason } if refused_so_far => {
-            fact.state = LedgerState::Rejected;
-            Run::fail(Reason::Rejected, reason).with_fact(fact)
-        }
-        // A refusal of the repetition says nothing about the first send.
+        // A refusal of the repetition says nothing about the first send, nor about a repetition that was killed before its
+        // answer was stored: only an id or a person ends an unknown outcome here.
         SubmitAnswer::Rejected { reason } => again(next, reason, None),
         // Says nothing about the first send, whose outcome stays unknown.
         SubmitAnswer::NotSent { reason } => again(next, reason, None),
@@ -192,10 +187,6 @@ async fn search(
     });
     Ok(match (found.next(), found.next()) {
         (Some(work), None) => adopt(environment, submission, work.task_id),
-        // Every answer there ever was is a refusal, and the list agrees.
-        (None, _) if submission.answer["class"] == "throttled" => {
-            Run::later(Duration::ZERO).with_fact(Fact::new(submission.token, LedgerState::Absent))
-        }
         _ => Run::park(
             Reason::OutcomeUndecided,
             "Sync.so neither answered for the key in time nor lists the generation; look at its dashboard",
