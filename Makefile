@@ -8,6 +8,9 @@ SHELL := bash
 JOBS    ?= 24
 WORKERS ?= 3
 KILLS   ?= 5
+MINUTES ?= 10
+SEED    ?= 1
+BROKERS ?= 1
 
 # Where rustup installs; a shell that was open at the time does not look there yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -23,6 +26,19 @@ help: ## Show this list
 demo: toolchain ## Run JOBS=24 jobs through WORKERS=3 workers, killing KILLS=5 of them on the way
 	cargo build --release --workspace --bins
 	$(local) run -- "$(target_dir)/release/demo" --jobs $(JOBS) --workers $(WORKERS) --kills $(KILLS)
+
+# Not through `deploy/local run`: it kills servers, so they have to be its own. JOBS counts only if it is given.
+# A build of the whole workspace has the crash points of the tests (shared/src/crash.rs); this one must not.
+.PHONY: release
+release: toolchain ## Build producer and worker for production, into target/release
+	cargo build --release --package producer --package worker
+	! grep --text --only-matching --max-count=1 CRASH_POINT "$(target_dir)/release/producer" "$(target_dir)/release/worker"
+
+.PHONY: chaos
+chaos: jobs = $(if $(filter file,$(origin JOBS)),,--jobs $(JOBS))
+chaos: toolchain ## Break everything for MINUTES=10 by the plan of SEED=1; BROKERS=3 is a RabbitMQ cluster
+	cargo build --release --workspace --bins
+	"$(target_dir)/release/chaos" --minutes $(MINUTES) --seed $(SEED) --brokers $(BROKERS) $(jobs)
 
 # The fleet tests start the real binaries, which a test build alone does not make. nextest runs each test in a
 # process of its own, but no doc tests.

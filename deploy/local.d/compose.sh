@@ -38,3 +38,4 @@ rabbitmq_stop() { compose stop rabbitmq; }
 rabbitmq_kill() { compose kill rabbitmq; }
 rabbitmq_log() { compose logs --tail 15 rabbitmq; }
 rabbitmq_ready() { amqp_answers "${port[amqp]:-0}"; }
+stop_epmd() { :; }

@@ -69,28 +69,24 @@ make_home() {
   chown -- "$owner" "$home"
 }
 
-# ports_in_use STATE...: local TCP ports of sockets in these states of /proc/net/tcp; all without any.
+# ports_in_use [STATE]: local TCP ports of sockets in this state of /proc/net/tcp, or in any, as four hexadecimal
+# digits. By awk: a busy machine has tens of thousands of sockets that wait for their end.
 ports_in_use() {
-  local table address state
-  for table in /proc/net/tcp /proc/net/tcp6; do
-    [[ -r $table ]] || continue
-    while read -r _ address _ state _; do
-      [[ $address == *:* ]] || continue # the heading
-      if (($# == 0)) || [[ $state == "$1" ]]; then printf '%d\n' "$((16#${address##*:}))"; fi
-    done <"$table"
-  done
+  # shellcheck disable=SC2016 # expanded by awk
+  awk -v state="${1:-}" '$2 ~ /:/ && (state == "" || $4 == state) { sub(/.*:/, "", $2); print $2 }' \
+    /proc/net/tcp $([[ ! -r /proc/net/tcp6 ]] || echo /proc/net/tcp6)
 }
 
-listening() { [[ -n $1 ]] && ports_in_use 0A | grep -x -- "$1" >/dev/null; }
+listening() { [[ -n $1 ]] && ports_in_use 0A | grep -x -- "$(printf '%04X' "$1")" >/dev/null; }
 
 # free_port [RESERVED...]: below the range from which Linux takes the ports of outgoing connections, where
 # a free port may be gone a moment later.
 free_port() {
   local used candidate
-  used=" $(ports_in_use | tr '\n' ' ') $* "
+  used=$(ports_in_use)
   while :; do
     candidate=$((20000 + RANDOM % 10000))
-    if [[ $used != *" $candidate "* ]]; then break; fi
+    if [[ " $* " != *" $candidate "* && $used != *"$(printf '%04X' "$candidate")"* ]]; then break; fi
   done
   printf '%s\n' "$candidate"
 }

@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# The native RabbitMQ of an instance. Sourced by deploy/local.
+# The native RabbitMQ of an instance: one node, or a cluster of nodes `rabbitmq`, `rabbitmq-2`, ... Sourced by deploy/local.
 #
-# A node of its own: name, cookie, data, logs, plugins, and an epmd on a port of its own, so that neither
-# this user's nor the machine's Erlang nodes notice it.
+# Nodes of their own: name, cookie, data, logs, plugins, and an epmd on a port of its own for all nodes of the
+# instance, so that neither this user's nor the machine's Erlang nodes notice them.
 
-declare -gA service_ports+=([rabbitmq]="amqp distribution epmd")
+declare -gA service_ports+=([epmd]=epmd)
 
 rabbitmq_installed() {
   local version
@@ -13,17 +13,18 @@ rabbitmq_installed() {
 }
 
 # All that a start goes through, so that a node which is just being born is not started twice.
-rmq_home() { readlink -f -- "$dir/rabbitmq"; }
-rmq_pids() { pids_in "$(rmq_home)" 'rabbitmq-server|erl|erlexec|beam\.smp'; }
-rmq_epmd_pids() { pids_in "$(rmq_home)" epmd; }
+rmq_home() { readlink -f -- "$dir/$1"; }
+rmq_pids() { pids_in "$(rmq_home "$1")" 'rabbitmq-server|erl|erlexec|beam\.smp'; }
+rmq_node() { printf 'ghostfleet_%s@localhost' "$name${1#rabbitmq}"; }
+rmq_port() { printf '%s' "${port[$2${1#rabbitmq}]:-0}"; }
 
-rabbitmq_alive() { [[ -n $(rmq_pids) ]]; }
+rmq_alive() { [[ -n $(rmq_pids "$1") ]]; }
 
-# Sets rmq_env to the environment of our node. Files that do not exist are named too, since their defaults
+# Sets rmq_env to the environment of a node. Files that do not exist are named too, since their defaults
 # are the machine's own files in /etc/rabbitmq.
 rmq_environment() {
   local home
-  home=$(rmq_home)
+  home=$(rmq_home "$1")
   rmq_env=(env
     HOME="$home" # of .erlang.cookie
     LC_ALL=C.UTF-8
@@ -34,11 +35,11 @@ rmq_environment() {
     RABBITMQ_CONFIG_FILES="$home/none"
     RABBITMQ_CONF_ENV_FILE="$home/none"
     RABBITMQ_CTL_ERL_ARGS='-kernel inet_dist_use_interface {127,0,0,1}'
-    RABBITMQ_DIST_PORT="${port[distribution]:-0}"
+    RABBITMQ_DIST_PORT="$(rmq_port "$1" distribution)"
     RABBITMQ_ENABLED_PLUGINS_FILE="$home/enabled_plugins"
     RABBITMQ_LOG_BASE="$home/log"
     RABBITMQ_MNESIA_BASE="$home/mnesia"
-    RABBITMQ_NODENAME="ghostfleet_$name@localhost"
+    RABBITMQ_NODENAME="$(rmq_node "$1")"
     # Two schedulers that never spin: several nodes and a build may share a small machine.
     RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}'
   )
@@ -46,48 +47,92 @@ rmq_environment() {
 
 # The port alone could be a stranger's; the second question goes to our node by its name. A node that has
 # booted once has its user and virtual host.
-rabbitmq_ready() {
-  amqp_answers "${port[amqp]:-0}" || return 1
-  rabbitmq_ctl await_startup --timeout 60 >/dev/null || return 1
-  : >>"$dir/rabbitmq/booted"
+rmq_ready() {
+  amqp_answers "$(rmq_port "$1" amqp)" || return 1
+  rmq_ctl "$1" await_startup --timeout 60 >/dev/null || return 1
+  : >>"$dir/$1/booted"
 }
 
+rmq_ctl() {
+  local rmq_env
+  rmq_environment "$1"
+  (cd / && "${rmq_env[@]}" /usr/lib/rabbitmq/bin/rabbitmqctl --quiet "${@:2}")
+}
+
+# Any node of a cluster will do, as long as it runs.
 rabbitmq_ctl() {
-  local rmq_env
-  rmq_environment
-  (cd / && "${rmq_env[@]}" /usr/lib/rabbitmq/bin/rabbitmqctl --quiet "$@")
+  local service
+  for service in "${services[@]:1}"; do
+    if rmq_alive "$service"; then break; fi
+  done
+  rmq_ctl "$service" "$@"
 }
 
-rabbitmq_launch() {
+rmq_launch() {
   local rmq_env
-  make_home rabbitmq "$(id -un)"
-  rmq_end_epmd
+  rmq_ensure_epmd
+  make_home "$1" "$(id -un)"
   # A first boot that was killed may leave a node without its user. Nobody has used it yet: begin anew.
-  if [[ ! -e $home/booted ]]; then rm -rf -- "$home/mnesia"; fi
-  if [[ ! -s $home/.erlang.cookie ]]; then
+  if [[ ! -e $home/booted && -e $home/mnesia ]]; then
+    if [[ $1 != rabbitmq ]]; then rmq_ctl rabbitmq forget_cluster_node "$(rmq_node "$1")" &>/dev/null || true; fi
+    rm -rf -- "$home/mnesia"
+  fi
+  if [[ $1 != rabbitmq ]]; then
+    (umask 077 && write_file "$home/.erlang.cookie" <"$(rmq_home rabbitmq)/.erlang.cookie")
+  elif [[ ! -s $home/.erlang.cookie ]]; then
     head -c 24 /dev/urandom | base64 | (umask 077 && write_file "$home/.erlang.cookie")
   fi
-  settle_ports rabbitmq
+  settle_ports "$1"
   {
     cat -- "$lib/rabbitmq.conf"
-    printf 'listeners.tcp.1 = 127.0.0.1:%s\n' "${port[amqp]}"
+    printf 'listeners.tcp.1 = 127.0.0.1:%s\n' "$(rmq_port "$1" amqp)"
+    if [[ $1 != rabbitmq ]]; then
+      printf 'cluster_formation.peer_discovery_backend = classic_config\n'
+      printf 'cluster_formation.classic_config.nodes.1 = %s\n' "$(rmq_node rabbitmq)"
+      printf 'cluster_formation.classic_config.nodes.2 = %s\n' "$(rmq_node "$1")"
+    fi
   } | write_file "$home/rabbitmq.conf"
   echo '[].' | write_file "$home/enabled_plugins"
-  rmq_environment
+  rmq_environment "$1"
   : >"$home/boot.log"
-  # In the foreground of its session, where epmd keeps its working directory.
-  launch "$home" "$home/boot.log" epmd -address 127.0.0.1 -port "${port[epmd]}"
   launch "$home" "$home/boot.log" "${rmq_env[@]}" /usr/lib/rabbitmq/bin/rabbitmq-server
-  child[rabbitmq]=$launched
+  child[$1]=$launched
 }
 
-rabbitmq_stop() {
-  end_processes TERM 30 rmq_pids || rabbitmq_kill
-  rmq_end_epmd
+rmq_stop() {
+  rmq_finder=$1
+  end_processes TERM 30 rmq_found || rmq_kill "$1"
 }
 
-rabbitmq_kill() { end_processes KILL 10 rmq_pids || die "rabbitmq: does not end"; }
+rmq_kill() {
+  rmq_finder=$1
+  end_processes KILL 10 rmq_found || die "$1: does not end"
+}
 
-rmq_end_epmd() { end_processes KILL 10 rmq_epmd_pids || die "rabbitmq: its epmd does not end"; }
+# end_processes takes a function without arguments.
+rmq_found() { rmq_pids "$rmq_finder"; }
 
-rabbitmq_log() { tail -n 15 -- "$dir/rabbitmq/boot.log"; }
+rmq_log() { tail -n 15 -- "$dir/$1/boot.log"; }
+
+epmd_pids() { pids_in "$(rmq_home epmd)" epmd; }
+
+stop_epmd() { end_processes KILL 10 epmd_pids || die "epmd does not end"; }
+
+# In the foreground of its session, where epmd keeps its working directory. It outlives the nodes, which find
+# each other by it.
+rmq_ensure_epmd() {
+  local home
+  if [[ -n ${port[epmd]:-} && -n $(epmd_pids) ]]; then return; fi
+  stop_epmd
+  make_home epmd "$(id -un)"
+  settle_ports epmd
+  launch "$home" "$home/log" epmd -address 127.0.0.1 -port "${port[epmd]}"
+}
+
+# The functions of each node's name that deploy/local calls.
+for rmq_service in "${services[@]:1}"; do
+  service_ports[$rmq_service]="amqp${rmq_service#rabbitmq} distribution${rmq_service#rabbitmq}"
+  for rmq_function in alive ready launch stop kill log; do
+    eval "${rmq_service}_$rmq_function() { rmq_$rmq_function $rmq_service; }"
+  done
+done

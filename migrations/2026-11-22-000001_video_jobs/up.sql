@@ -53,6 +53,7 @@ ALTER TABLE video_jobs
     ADD COLUMN IF NOT EXISTS segments_data jsonb,
     ADD COLUMN IF NOT EXISTS job_metadata jsonb,
     ADD COLUMN IF NOT EXISTS zhaoli_task_id varchar(255),
+    ADD COLUMN IF NOT EXISTS video_duration_seconds integer,
     ADD COLUMN IF NOT EXISTS output_url varchar(1000),
     ADD COLUMN IF NOT EXISTS started_at timestamp,
     ADD COLUMN IF NOT EXISTS completed_at timestamp,

@@ -4,7 +4,9 @@ CREATE TABLE job_stages (
     stage text NOT NULL CHECK (stage IN (
         'source.import', 'lipsync.submit', 'lipsync.poll', 'lipsync.store',
         'inpaint.submit', 'inpaint.reconcile', 'inpaint.poll', 'inpaint.store')),
-    epoch bigint NOT NULL DEFAULT 1 CHECK (epoch >= 1),
+    -- Begins with the milliseconds of the clock: the epochs of a job that is put in again under the id of a deleted one are
+    -- above all those in old messages.
+    epoch bigint NOT NULL DEFAULT (extract(epoch FROM clock_timestamp()) * 1000)::bigint CHECK (epoch >= 1),
     state text NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'dispatched', 'parked', 'dead')),
     due_at timestamptz DEFAULT now(),
     tries integer NOT NULL DEFAULT 0 CHECK (tries >= 0),
@@ -81,8 +83,9 @@ CREATE INDEX submissions_alive ON submissions (vendor, state, claimed_at)
     WHERE state IN ('claimed', 'unknown', 'accepted', 'redoing');
 -- Duplicates that still run at the vendor; there should never be any.
 CREATE INDEX submissions_duplicates ON submissions (vendor, claimed_at) WHERE state = 'duplicate';
--- The positive controls of a search: what else was accepted in its window.
-CREATE INDEX submissions_claimed ON submissions (vendor, account, claimed_at);
+-- The positive controls of a search: what else was accepted in its window. And what a day has cost, without reading the rows.
+CREATE INDEX submissions_claimed ON submissions (vendor, account, claimed_at)
+    INCLUDE (state, cost_reserved, cost_charged, cost_wasted);
 
 CREATE FUNCTION guard_ledger() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

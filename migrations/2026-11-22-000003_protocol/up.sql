@@ -21,20 +21,25 @@ $$;
 CREATE FUNCTION import_submission(job uuid, of_vendor text, of_account text, task_id text)
 RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
+    -- Whatever somebody wrote into the row: no content of it may keep a fact from being written.
+    IF task_id IS NULL OR length(task_id) NOT BETWEEN 1 AND 200 THEN RETURN false; END IF;
     INSERT INTO submissions (token, job_id, vendor, account, attempt, state, imported, request_body, request_sha256,
-                             vendor_task_id, work_state, send_deadline, settled_at)
+                             vendor_task_id, work_state, send_deadline, settled_at, user_id)
     SELECT gen_random_uuid(), job, of_vendor, of_account,
            1 + coalesce((SELECT max(attempt) FROM submissions s WHERE s.job_id = job AND s.vendor = of_vendor), 0),
-           'accepted', true, '', sha256(''), task_id, 'pending', clock_timestamp(), clock_timestamp()
+           'accepted', true, '', sha256(''), task_id, 'pending', clock_timestamp(), clock_timestamp(),
+           (SELECT user_id FROM video_jobs WHERE id = job)
     ON CONFLICT DO NOTHING;
     RETURN FOUND;
 END $$;
 
+-- Model: step Claim.
 -- I2. Inserts the intent, or says why not. Only the call that is answered `claimed` may send, until `remaining_ms` is over.
 -- {job, stage, epoch, vendor, account, attempt, token, source_key, source_url, send_within_ms, cost_reserved}
 -- verdicts: claimed, imported (the row has an id: poll it), occupied (read the live submission), conflict (the row's id is
--- another submission's), and the refusals gone, stale, over, stopped, paused, callback, lease.
-CREATE FUNCTION claim(c jsonb, body bytea, OUT verdict text, OUT remaining_ms bigint) LANGUAGE plpgsql AS $$
+-- another submission's), forgot (`mark`, a line of the trail that the caller knows, is gone), the refusals gone, stale,
+-- over, stopped, callback, lease, and those of `admit`, which say when to ask again (retry_ms).
+CREATE FUNCTION claim(c jsonb, body bytea, OUT verdict text, OUT remaining_ms bigint, OUT retry_ms bigint) LANGUAGE plpgsql AS $$
 DECLARE
     job video_jobs%ROWTYPE;
     st job_stages%ROWTYPE;
@@ -49,10 +54,12 @@ BEGIN
     IF NOT FOUND THEN verdict := 'stale'; RETURN; END IF;
     IF job.status NOT IN ('queued', 'uploading', 'processing') THEN verdict := 'over'; RETURN; END IF;
     IF EXISTS (SELECT FROM settings WHERE name = 'stop_paid') THEN verdict := 'stopped'; RETURN; END IF;
-    IF EXISTS (SELECT FROM vendors v WHERE v.vendor = c ->> 'vendor' AND v.account = c ->> 'account'
-               AND v.paused_until > clock_timestamp()) THEN verdict := 'paused'; RETURN; END IF;
     IF EXISTS (SELECT FROM callbacks WHERE job_id = job.id AND processed_at IS NULL) THEN
         verdict := 'callback'; RETURN;
+    END IF;
+    IF c ? 'mark' AND NOT EXISTS (SELECT FROM job_events e WHERE e.id = (c -> 'mark' ->> 'id')::bigint
+                                  AND e.at = (c -> 'mark' ->> 'at')::timestamptz) THEN
+        verdict := 'forgot'; RETURN;
     END IF;
     deadline := clock_timestamp() + make_interval(secs => (c ->> 'send_within_ms')::bigint / 1000.0);
     IF deadline >= st.due_at THEN verdict := 'lease'; RETURN; END IF;
@@ -76,10 +83,21 @@ BEGIN
         RETURN;
     END IF;
 
+    IF EXISTS (SELECT FROM submissions s WHERE s.job_id = job.id AND s.vendor = c ->> 'vendor' AND ledger_occupies(s.state))
+    THEN verdict := 'occupied'; RETURN; END IF;
+
+    -- Locks the account. The insert after it waits for nobody: the lock on the job keeps others from its slot.
+    SELECT a.refusal, a.retry_ms INTO verdict, retry_ms
+    FROM admit(c ->> 'vendor', c ->> 'account', (c ->> 'token')::uuid, (c ->> 'send_within_ms')::bigint,
+               coalesce((c ->> 'cost_reserved')::numeric, 0)) a;
+    IF verdict IS NOT NULL THEN RETURN; END IF;
+    -- From here on nobody is waited for.
+    deadline := clock_timestamp() + make_interval(secs => (c ->> 'send_within_ms')::bigint / 1000.0);
+    IF deadline >= st.due_at THEN verdict := 'lease'; RETURN; END IF;
     INSERT INTO submissions (token, job_id, vendor, account, attempt, state, request_body, request_sha256,
-                             source_key, source_url, send_deadline, cost_reserved)
+                             source_key, source_url, send_deadline, cost_reserved, user_id)
     VALUES ((c ->> 'token')::uuid, job.id, c ->> 'vendor', c ->> 'account', (c ->> 'attempt')::integer, 'claimed',
-            body, sha256(body), c ->> 'source_key', c ->> 'source_url', deadline, (c ->> 'cost_reserved')::numeric)
+            body, sha256(body), c ->> 'source_key', c ->> 'source_url', deadline, (c ->> 'cost_reserved')::numeric, job.user_id)
     ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN verdict := 'occupied'; RETURN; END IF;
     INSERT INTO job_events (job_id, kind, actor, stage, epoch, token, detail)
@@ -100,16 +118,23 @@ DECLARE
     task text := fact ->> 'task_id';
     present text;
     new_keys jsonb;
+    charged numeric;
 BEGIN
     metadata := 'none';
-    IF becomes = 'accepted' AND sub.state IN ('accepted', 'succeeded', 'failed')
+    -- A status from before a redo. And only a status ends a redo: an answer, a search or a callback is about the time before.
+    IF (fact ->> 'redos')::integer <> sub.redos AND becomes IN ('failed', 'redoing') THEN
+        ledger := 'kept';
+        RETURN;
+    ELSIF becomes = 'accepted' AND sub.state IN ('accepted', 'succeeded', 'failed')
+       OR becomes = 'accepted' AND sub.state = 'redoing' AND (fact ->> 'redos')::integer IS DISTINCT FROM sub.redos
        OR becomes = 'accepted' AND sub.state = 'duplicate' AND NOT coalesce((fact ->> 'promote')::boolean, false)
        OR becomes = sub.state
     THEN
         ledger := CASE WHEN task <> sub.vendor_task_id AND NOT sub.imported THEN 'second' ELSE 'same' END;
         IF ledger = 'second' THEN RETURN; END IF;
         becomes := sub.state;
-    ELSIF NOT ledger_edge(sub.state, becomes) THEN
+    -- A late refusal of a Sync.so request is about one of its sends; others may be on their way since it became unknown.
+    ELSIF NOT ledger_edge(sub.state, becomes) OR becomes = 'rejected' AND sub.state = 'unknown' AND sub.vendor = 'sync' THEN
         ledger := 'kept';
         RETURN;
     ELSIF becomes = 'redoing' AND EXISTS (SELECT FROM settings WHERE name = 'stop_paid') THEN
@@ -148,6 +173,10 @@ BEGIN
         END IF;
     END IF;
 
+    -- A vendor that does not say what a success cost has charged what was expected. Nothing is charged yet while it is pending.
+    charged := CASE WHEN becomes = 'succeeded' THEN coalesce((fact ->> 'charged')::numeric, sub.cost_charged, sub.cost_reserved)
+                    WHEN becomes IN ('failed', 'duplicate') THEN coalesce((fact ->> 'charged')::numeric, sub.cost_charged)
+                    ELSE coalesce(nullif((fact ->> 'charged')::numeric, 0), sub.cost_charged) END;
     UPDATE submissions o SET
         state = becomes,
         vendor_task_id = coalesce(task, o.vendor_task_id),
@@ -157,10 +186,11 @@ BEGIN
         answer = CASE WHEN jsonb_typeof(fact -> 'answer') = 'object' THEN fact -> 'answer' ELSE o.answer END,
         settled_at = CASE WHEN o.state <> becomes THEN clock_timestamp() ELSE o.settled_at END,
         redos = o.redos + (becomes = 'redoing' AND o.state <> 'redoing')::integer,
-        cost_charged = coalesce((fact ->> 'charged')::numeric, o.cost_charged),
+        cost_charged = charged,
         cost_wasted = CASE
             WHEN becomes = 'duplicate' OR becomes = 'succeeded' AND (job.id IS NULL OR job.status IN ('canceled', 'failed'))
-            THEN coalesce((fact ->> 'charged')::numeric, o.cost_charged, o.cost_reserved) ELSE o.cost_wasted END
+            THEN coalesce(charged, o.cost_reserved)
+            WHEN becomes = 'failed' THEN coalesce(charged, o.cost_wasted) ELSE o.cost_wasted END
     WHERE o.token = sub.token;
 
     IF metadata = 'set' THEN
@@ -215,19 +245,31 @@ CREATE FUNCTION patch_job(of_job uuid, patch jsonb) RETURNS void LANGUAGE sql AS
     WHERE id = of_job
 $$;
 
+-- What succeeded for a job that ended without its result is wasted, until the job is completed after all.
+CREATE FUNCTION book_waste(of_job uuid) RETURNS void LANGUAGE sql AS $$
+    UPDATE submissions s
+    SET cost_wasted = CASE WHEN j.status IN ('canceled', 'failed') THEN coalesce(s.cost_charged, s.cost_reserved) END
+    FROM video_jobs j WHERE j.id = of_job AND s.job_id = of_job AND s.state = 'succeeded'
+    -- Nearly every job completes, and then there is nothing to write.
+    AND s.cost_wasted IS DISTINCT FROM CASE WHEN j.status IN ('canceled', 'failed') THEN coalesce(s.cost_charged, s.cost_reserved) END
+$$;
+
+-- Model: step Settle.
 -- One round trip for everything that a stage came to.
 -- {job, stage, epoch, actor,
---  fact?: {token, state, task_id?, project_id?, answer?, charged?, metadata?, promote? (a duplicate becomes the job's)},
+--  fact?: {token, state, task_id?, project_id?, answer?, charged?, metadata?, redos? (known of), promote? (a duplicate becomes the job's)},
 --  move?: {state: waiting|parked|dead|done, stage?, delay_ms?, tries?, reason?, from?: [stage]},
 --  job_patch?: {status?, progress?, message?, error?, error_code?, output_url?}, event?: {kind, detail},
---  pause?: {vendor, account, ms, reason}}
+--  signal?: what the answer says about the account, see `vendor_signal`}
 -- A move is fenced by (stage, epoch, dispatched). One that carries a new fact about the job's own submission may also
--- come from the stages in `from`, whatever the epoch. move: moved, lost, none.
+-- come from the stages in `from`, whatever the epoch. move: moved, held (waits, because the vendor and not the job seems to be at
+-- fault), lost, none.
 CREATE FUNCTION settle(s jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     fact jsonb := nullif(s -> 'fact', 'null');
     mv jsonb := nullif(s -> 'move', 'null');
-    pause jsonb := nullif(s -> 'pause', 'null');
+    signal jsonb := nullif(s -> 'signal', 'null');
+    hold_ms bigint;
     job video_jobs%ROWTYPE;
     st job_stages%ROWTYPE;
     sub submissions%ROWTYPE;
@@ -236,6 +278,7 @@ DECLARE
     ledger text := 'none';
     metadata text := 'none';
     moved text := 'none';
+    line job_events%ROWTYPE;
 BEGIN
     SELECT * INTO job FROM video_jobs WHERE id = (s ->> 'job')::uuid FOR UPDATE;
     SELECT * INTO st FROM job_stages WHERE job_id = (s ->> 'job')::uuid FOR UPDATE;
@@ -246,7 +289,12 @@ BEGIN
         IF NOT FOUND THEN RAISE EXCEPTION 'settle: no submission % of job %', fact ->> 'token', s ->> 'job'; END IF;
         ours := ledger_occupies(sub.state) OR NOT EXISTS (
             SELECT FROM submissions o WHERE o.job_id = sub.job_id AND o.vendor = sub.vendor AND ledger_occupies(o.state));
-        SELECT f.ledger, f.metadata INTO ledger, metadata FROM settle_fact(fact, s ->> 'actor', job, sub) f;
+        IF fact ->> 'state' = 'redoing' AND NOT (fenced AND coalesce(job.status, 'queued') IN ('queued', 'uploading', 'processing')) THEN
+            -- A redo is an intent, not a fact: a stale actor has none.
+            ledger := 'kept';
+        ELSE
+            SELECT f.ledger, f.metadata INTO ledger, metadata FROM settle_fact(fact, s ->> 'actor', job, sub) f;
+        END IF;
         IF metadata = 'other' AND ours AND NOT import_submission(job.id, sub.vendor, sub.account, job_task_id(job, sub.vendor))
            OR ledger = 'taken'
         THEN
@@ -271,6 +319,19 @@ BEGIN
         s := s - 'job_patch';
     END IF;
 
+    IF signal IS NOT NULL THEN
+        hold_ms := vendor_signal(signal, (s ->> 'job')::uuid, s ->> 'actor');
+        -- A job that was rejected three times is at fault itself, and would hold up the others for ever.
+        IF hold_ms IS NOT NULL AND mv ->> 'state' = 'done' AND 3 > (
+            SELECT count(*) FROM submissions o WHERE o.job_id = job.id AND o.vendor = signal ->> 'vendor' AND o.state = 'rejected')
+        THEN
+            mv := jsonb_build_object('state', 'waiting', 'delay_ms', hold_ms);
+            s := s - 'job_patch';
+        ELSE
+            hold_ms := NULL;
+        END IF;
+    END IF;
+
     IF mv IS NOT NULL THEN
         IF st.job_id IS NOT NULL AND ours AND (fenced
            OR ledger = 'written' AND st.state <> 'dead' AND nullif(mv -> 'from', 'null') ? st.stage)
@@ -282,7 +343,7 @@ BEGIN
                 SET stage = excluded.stage, reason = excluded.reason, error = excluded.error;
             END IF;
             PERFORM move_stage(mv, st);
-            moved := 'moved';
+            moved := CASE WHEN hold_ms IS NULL THEN 'moved' ELSE 'held' END;
         ELSE
             moved := 'lost';
         END IF;
@@ -292,20 +353,15 @@ BEGIN
        AND job.status IN ('queued', 'uploading', 'processing')
     THEN
         PERFORM patch_job(job.id, s -> 'job_patch');
-    END IF;
-    IF pause IS NOT NULL THEN
-        INSERT INTO vendors (vendor, account, paused_until, pause_reason, paused_at)
-        VALUES (pause ->> 'vendor', pause ->> 'account',
-                clock_timestamp() + make_interval(secs => (pause ->> 'ms')::bigint / 1000.0), pause ->> 'reason', now())
-        ON CONFLICT (vendor, account) DO UPDATE
-        SET paused_until = excluded.paused_until, pause_reason = excluded.pause_reason, paused_at = excluded.paused_at;
+        IF s -> 'job_patch' ->> 'status' IN ('completed', 'failed') THEN PERFORM book_waste(job.id); END IF;
     END IF;
     IF nullif(s -> 'event', 'null') IS NOT NULL THEN
         INSERT INTO job_events (job_id, kind, actor, stage, epoch, token, detail)
         VALUES ((s ->> 'job')::uuid, s -> 'event' ->> 'kind', s ->> 'actor', s ->> 'stage', (s ->> 'epoch')::bigint, sub.token,
                 coalesce(s -> 'event' -> 'detail', '{}')
-                || jsonb_build_object('ledger', ledger, 'metadata', metadata, 'move', moved));
+                || jsonb_build_object('ledger', ledger, 'metadata', metadata, 'move', moved))
+        RETURNING * INTO line;
     END IF;
-    RETURN jsonb_build_object('ledger', ledger, 'metadata', metadata, 'move', moved,
+    RETURN jsonb_build_object('ledger', ledger, 'metadata', metadata, 'move', moved, 'line', line.id, 'line_at', line.at,
         'job_seconds', greatest(extract(epoch FROM timezone('utc', now()) - job.created_at), 0));
 END $$;

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use shared::config::{
-    BrokerConfig, DatabaseConfig, GhostcutApi, ProtocolConfig, StorageConfig, SyncApi,
-    VendorTimeouts,
+    BrokerConfig, CallbackConfig, DatabaseConfig, FetchConfig, GhostcutApi, IntakeProbe,
+    ProtocolConfig, StorageConfig, SyncApi, VendorTimeouts,
 };
+use shared::domain::outcome::Schedule;
 use shared::service::ServiceConfig;
 
 /// Settings of `producer serve`.
@@ -21,12 +22,24 @@ pub struct ServeConfig {
     /// Object storage.
     #[command(flatten)]
     pub storage: StorageConfig,
+    /// Downloads.
+    #[command(flatten)]
+    pub fetch: FetchConfig,
+    /// Looking at the files of new jobs.
+    #[command(flatten)]
+    pub probe: IntakeProbe,
     /// Sync.so.
     #[command(flatten)]
     pub sync: SyncApi,
     /// GhostCut.
     #[command(flatten)]
     pub ghostcut: GhostcutApi,
+    /// Callbacks.
+    #[command(flatten)]
+    pub callbacks: CallbackConfig,
+    /// Processing callbacks.
+    #[command(flatten)]
+    pub callback_processing: CallbackProcessing,
     /// Vendor timeouts.
     #[command(flatten)]
     pub vendor: VendorTimeouts,
@@ -36,12 +49,40 @@ pub struct ServeConfig {
     /// Dispatch.
     #[command(flatten)]
     pub dispatch: DispatchConfig,
+    /// Audits on a timer.
+    #[command(flatten)]
+    pub audit: AuditConfig,
     /// HTTP API.
     #[command(flatten)]
     pub http: HttpConfig,
     /// Admin port and stopping.
     #[command(flatten)]
     pub service: ServiceConfig,
+}
+
+impl ServeConfig {
+    /// Everything wrong with the settings taken together.
+    #[must_use]
+    pub fn check(&self) -> Vec<String> {
+        let mut faults = self.protocol.check(&self.vendor);
+        if self.callbacks.public_url.is_some() && self.sync.webhook_secret.is_none() {
+            faults.push(
+                "PUBLIC_URL asks Sync.so to call back: set SYNC_WEBHOOK_SECRET, without which its callbacks are refused"
+                    .to_owned(),
+            );
+        }
+        faults
+    }
+}
+
+/// How stored callbacks are processed.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Callbacks")]
+pub struct CallbackProcessing {
+    /// Delays between the tries to process a callback; after as many tries it is kept as failed. Until then no new submission
+    /// is opened for its job
+    #[arg(long, env, default_value = "1s,2s,5s,10s,30s,1m,2m,5m*12")]
+    pub callback_retry_schedule: Schedule,
 }
 
 /// How due rows become messages.
@@ -60,9 +101,30 @@ pub struct DispatchConfig {
     /// How often to follow submissions that no stage follows
     #[arg(long, env, default_value = "1m", value_parser = humantime::parse_duration)]
     pub sweep_interval: Duration,
+    /// How often to read GhostCut's balance
+    #[arg(long, env, default_value = "5m", value_parser = humantime::parse_duration)]
+    pub balance_interval: Duration,
     /// How often to count jobs and submissions for the metrics
     #[arg(long, env, default_value = "10s", value_parser = humantime::parse_duration)]
     pub gauge_interval: Duration,
+    /// How often to look for rows that another application has put into `video_jobs`
+    #[arg(long, env, default_value = "5s", value_parser = humantime::parse_duration)]
+    pub adopt_interval: Duration,
+    /// Such a row is taken while it was written to within this time, so that forgotten ones are not paid for; `0s` takes none
+    #[arg(long, env, default_value = "1h", value_parser = humantime::parse_duration)]
+    pub adopt_within: Duration,
+}
+
+/// Audits on a timer.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Audit")]
+pub struct AuditConfig {
+    /// How often the ledger is compared with the vendors' lists; `0s` for never
+    #[arg(long, env, default_value = "1h", value_parser = humantime::parse_duration)]
+    pub audit_interval: Duration,
+    /// How far back that goes
+    #[arg(long, env, default_value = "24h", value_parser = humantime::parse_duration)]
+    pub audit_lookback: Duration,
 }
 
 /// The HTTP API.

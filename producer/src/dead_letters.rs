@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use shared::broker::{BrokerError, Connection, Consumer, Delivery, Queue};
+use shared::crash::{self, Point};
 use shared::db::{Db, DeadLetter, retry_while_away};
 use shared::domain::Stage;
 use shared::domain::message::Message;
@@ -42,6 +43,7 @@ pub async fn ingest(db: Db, connection: Connection, stopper: Stopper) -> Result<
                 None => false,
             };
         }
+        crash::point(Point::DeadLetterStored);
         let _ = if stored {
             delivery.ack().await
         } else {

@@ -13,6 +13,7 @@ use prometheus::{
 };
 use shared::broker::{Outgoing, PublishOutcome, Publisher};
 use shared::config::{DatabaseConfig, ProtocolConfig};
+use shared::crash::{self, Point};
 use shared::db::{self, Db, DbResult, Picked};
 use shared::domain::message::{JobRef, Message};
 use shared::domain::{Stage, Vendor};
@@ -27,6 +28,8 @@ use crate::config::DispatchConfig;
 const NOT_TAKEN_WAIT: Duration = Duration::from_secs(1);
 /// The same where no queue is bound: somebody has to repair the topology.
 const RETURNED_WAIT: Duration = Duration::from_secs(15);
+/// Between tries to dispatch while the database is away.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Between tries to listen.
 const LISTEN_WAIT: Duration = Duration::from_secs(2);
 
@@ -109,15 +112,19 @@ impl Accounts {
 impl Dispatcher {
     /// Dispatches one stage until told to stop: when something became due, and by the timer in any case.
     pub async fn run(self, stage: Stage, mut due: watch::Receiver<u64>, stop: CancellationToken) {
+        let mut wait = self.config.dispatch_interval;
         loop {
             match self.dispatch(stage).await {
                 // A full batch: there may be more.
                 Ok(picked) if picked == self.config.dispatch_batch as usize => continue,
-                Ok(_) => {}
-                Err(error) => tracing::warn!(%stage, error = chain(&error), "cannot dispatch"),
+                Ok(_) => wait = self.config.dispatch_interval,
+                Err(error) => {
+                    tracing::warn!(%stage, error = chain(&error), "cannot dispatch");
+                    wait = (wait * 2).min(LONGEST_WAIT.max(self.config.dispatch_interval));
+                }
             }
             tokio::select! {
-                () = tokio::time::sleep(self.config.dispatch_interval) => {}
+                () = tokio::time::sleep(wait) => {}
                 changed = due.changed() => if changed.is_err() { return },
                 () = stop.cancelled() => return,
             }
@@ -156,6 +163,7 @@ impl Dispatcher {
             );
         }
         // Killed here: the rows are due again after their lease.
+        crash::point(Point::DuePicked);
         self.publish(stage, &picked).await?;
         timer.observe_duration();
         Ok(picked.len())
@@ -164,7 +172,9 @@ impl Dispatcher {
     async fn publish(&self, stage: Stage, picked: &[Picked]) -> DbResult<()> {
         let groups: Vec<&[Picked]> = picked.chunks(stage.jobs_per_message()).collect();
         let messages: Vec<Outgoing> = groups.iter().map(|group| message(stage, group)).collect();
+        // Model: step Publish.
         let outcomes = self.publisher.publish(stage, &messages).await;
+        crash::point(Point::PublishAnswered);
         let (mut refused, mut returned) = (Vec::new(), Vec::new());
         for (group, outcome) in groups.iter().zip(&outcomes) {
             self.metrics

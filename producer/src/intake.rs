@@ -2,18 +2,24 @@
 //!
 //! Everything that can be known is checked before anything is stored. Must not publish: a stored job is a due row.
 
+use std::path::Path;
 use std::time::Duration;
 
+use chrono::Utc;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
+use shared::config::{IntakeProbe, ProbeLevel};
+use shared::crash::{self, Point};
 use shared::db::{Created, Db, DbError, RequestKey};
 use shared::domain::fields::{FieldCode, FieldError};
-use shared::domain::intake::{JobSpec, NewJob};
+use shared::domain::intake::{Inputs, JobSpec, NewJob, VIDEO_PATH};
 use shared::domain::location::Location;
-use shared::storage::{Storage, StorageError};
+use shared::domain::media::{MediaFacts, MediaKind};
+use shared::storage::{Depth, Fetcher, ProbeError, Source, Storage, StorageError, probe};
+use shared::telemetry::chain;
 use uuid::Uuid;
 
-/// How long the objects of one job may take to be looked up. A client waits for the answer.
+/// How long an object of ours may take to be looked up. A client waits for the answer.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a job was not taken.
@@ -40,6 +46,10 @@ pub struct Intake {
     pub db: Db,
     /// Where their files are.
     pub storage: Storage,
+    /// Asks for files that are elsewhere.
+    pub fetcher: Fetcher,
+    /// How closely to look at files.
+    pub probe: IntakeProbe,
     /// Segments a job may have.
     pub max_segments: usize,
 }
@@ -55,13 +65,15 @@ impl Intake {
         key: Option<&RequestKey>,
         id: Uuid,
     ) -> Result<Created, IntakeError> {
-        let job = self.validate(request).map_err(IntakeError::Invalid)?;
+        let mut job = self.validate(request).map_err(IntakeError::Invalid)?;
         // A repeat is answered as before even if its files are gone by now.
         if let Some(known) = self.known(&job, key).await? {
             return Ok(known);
         }
-        self.check_objects(&job, |_| false).await?;
+        let inputs = self.check_inputs(&job, |_| None).await?;
+        inputs.store(&mut job.job_metadata);
         let created = self.db.create_job(id, &job, key).await.map_err(refusal)?;
+        crash::point(Point::JobCommitted);
         if matches!(created, Created::New(_))
             && let Err(error) = self.db.notify_due().await
         {
@@ -94,11 +106,11 @@ impl Intake {
         let is_ours = |location: &Location| self.storage.key_of(&location.to_text()).is_some();
         let job = NewJob::from_request(request, self.max_segments, is_ours)?;
         let foreign = |location: &Location| matches!(location, Location::Object { bucket, .. } if bucket != self.storage.bucket());
-        let faults: Vec<_> = files(&job)?
+        let faults: Vec<_> = files(&spec_of(&job)?)
             .into_iter()
-            .filter(|(_, location)| foreign(location))
-            .map(|(path, _)| FieldError {
-                path,
+            .filter(|file| foreign(&file.location))
+            .map(|file| FieldError {
+                path: file.path,
                 code: FieldCode::Malformed,
                 message: format!("must be in the bucket `{}`", self.storage.bucket()),
             })
@@ -110,54 +122,145 @@ impl Intake {
         }
     }
 
-    /// Whether the files that are in our bucket exist; those whose key is `expected` to appear are not looked up.
+    /// Looks at the files of a job as closely as is set, and says what was seen. A foreign file that does not answer in time
+    /// is no fault: a worker looks again before it pays. `upload` says which objects are still to be made.
     ///
     /// # Errors
-    /// [`IntakeError::Invalid`] names the missing ones; the other two when the store is away.
-    pub async fn check_objects(
+    /// [`IntakeError::Invalid`] names every file that is not there or that a vendor would refuse, and every time that is
+    /// outside of its file; the other two when the store is away.
+    pub async fn check_inputs<'a>(
         &self,
         job: &NewJob,
-        expected: impl Fn(&str) -> bool,
-    ) -> Result<(), IntakeError> {
+        upload: impl Fn(&str) -> Option<Upload<'a>>,
+    ) -> Result<Inputs, IntakeError> {
+        let spec = spec_of(job).map_err(IntakeError::Invalid)?;
+        let looks = files(&spec)
+            .into_iter()
+            .map(|file| self.look(file, &upload));
+        let looks = futures::future::join_all(looks).await;
+        let mut inputs = Inputs::unseen(Utc::now(), self.probe.intake_probe == ProbeLevel::Full);
         let mut faults = Vec::new();
-        let lookups = async {
-            for (path, location) in files(job).map_err(IntakeError::Invalid)? {
-                if let Some(key) = self.storage.key_of(&location.to_text())
-                    && !expected(&key)
-                    && let Some((code, message)) = self.fault_of(&key).await?
-                {
-                    let message = message.to_owned();
-                    faults.push(FieldError {
-                        path,
-                        code,
-                        message,
-                    });
-                }
+        for (file, found) in looks {
+            match found? {
+                Look::Facts(facts) => match file.ref_id {
+                    None => inputs.video = Some(facts),
+                    Some(name) => {
+                        inputs.audio.insert(name, facts);
+                    }
+                },
+                Look::Fault(code, message) => faults.push(FieldError {
+                    path: file.path,
+                    code,
+                    message,
+                }),
+                Look::Nothing => {}
             }
-            Ok::<_, IntakeError>(())
-        };
-        tokio::time::timeout(LOOKUP_TIMEOUT, lookups)
-            .await
-            .map_err(|_| IntakeError::StorageTimeout)??;
+        }
+        faults.extend(inputs.faults(&spec));
+        faults.extend(inputs.doubts(&spec));
         if faults.is_empty() {
-            Ok(())
+            Ok(inputs)
         } else {
             Err(IntakeError::Invalid(faults))
         }
     }
 
-    async fn fault_of(&self, key: &str) -> Result<Option<(FieldCode, &'static str)>, StorageError> {
-        match self.storage.head(key).await {
-            Ok(Some(head)) if head.bytes == 0 => Ok(Some((FieldCode::Empty, "is an empty object"))),
-            Ok(Some(_)) => Ok(None),
-            Ok(None) => Ok(Some((
-                FieldCode::Unmatched,
-                "names an object that does not exist",
-            ))),
-            Err(StorageError::Key { .. }) => {
-                Ok(Some((FieldCode::Malformed, "is not a usable object key")))
+    async fn look<'a>(
+        &self,
+        file: File,
+        upload: impl Fn(&str) -> Option<Upload<'a>>,
+    ) -> (File, Result<Look, IntakeError>) {
+        let looked = self.look_at(&file, upload).await;
+        (file, looked)
+    }
+
+    async fn look_at<'a>(
+        &self,
+        file: &File,
+        upload: impl Fn(&str) -> Option<Upload<'a>>,
+    ) -> Result<Look, IntakeError> {
+        let depth = match self.probe.intake_probe {
+            ProbeLevel::Off => None,
+            ProbeLevel::Reachable => Some(Depth::Beginning),
+            ProbeLevel::Full => Some(Depth::Duration),
+        };
+        let url = file.location.to_text();
+        let kind = file.kind();
+        if let Some(key) = self.storage.key_of(&url) {
+            let looked = async {
+                match (upload(&key), depth) {
+                    (Some(Upload::Faulty), _) | (Some(Upload::From(_)), None) => Ok(Look::Nothing),
+                    (Some(Upload::From(path)), Some(depth)) => {
+                        judged(probe(Source::File(path), kind, depth).await)
+                    }
+                    (None, Some(depth)) => {
+                        judged(probe(Source::Object(&self.storage, &key), kind, depth).await)
+                    }
+                    (None, None) => self.existing(&key).await,
+                }
+            };
+            let looked = tokio::time::timeout(LOOKUP_TIMEOUT, looked).await;
+            return looked.map_err(|_| IntakeError::StorageTimeout)?;
+        }
+        let Some(depth) = depth else {
+            return Ok(Look::Nothing);
+        };
+        let looked = probe(Source::Url(&self.fetcher, &url), kind, depth);
+        match tokio::time::timeout(self.probe.intake_probe_timeout, looked).await {
+            Ok(found) => judged(found),
+            Err(_) => {
+                tracing::info!(
+                    field = file.path,
+                    "a file did not answer in time; a worker looks again"
+                );
+                Ok(Look::Nothing)
             }
-            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether an object exists and is not empty. Nothing is known of it then: a worker still has to look.
+    async fn existing(&self, key: &str) -> Result<Look, IntakeError> {
+        let found = match self.storage.head(key).await {
+            Ok(Some(head)) if head.bytes > 0 => return Ok(Look::Nothing),
+            Ok(Some(_)) => ProbeError::Empty,
+            Ok(None) => ProbeError::Missing,
+            Err(error) => error.into(),
+        };
+        judged(Err(found))
+    }
+}
+
+/// An object that is still to be made.
+#[derive(Clone, Copy, Debug)]
+pub enum Upload<'a> {
+    /// From this file of this machine.
+    From(&'a Path),
+    /// Never: what is wrong with its file has been told.
+    Faulty,
+}
+
+/// What came of looking at a file.
+enum Look {
+    Facts(MediaFacts),
+    Fault(FieldCode, String),
+    /// Nothing could be seen, which is nobody's fault.
+    Nothing,
+}
+
+fn judged(found: Result<MediaFacts, ProbeError>) -> Result<Look, IntakeError> {
+    let error = match found {
+        Ok(facts) => return Ok(Look::Facts(facts)),
+        Err(error) => error,
+    };
+    if let Some((code, message)) = error.fault() {
+        return Ok(Look::Fault(code, message));
+    }
+    match error {
+        ProbeError::Storage(error) => Err(error.into()),
+        error => {
+            let error = chain(&error);
+            tracing::info!(error, "a file could not be looked at; a worker tries again");
+            Ok(Look::Nothing)
         }
     }
 }
@@ -174,21 +277,46 @@ fn refusal(error: DbError) -> IntakeError {
     }])
 }
 
-/// The files of a job with the places where the request names them.
-fn files(job: &NewJob) -> Result<Vec<(String, Location)>, Vec<FieldError>> {
-    let spec = JobSpec::from_row(
+/// A file of a job.
+struct File {
+    /// Where the request names it.
+    path: String,
+    location: Location,
+    /// What segments call it; none for the video.
+    ref_id: Option<String>,
+}
+
+impl File {
+    const fn kind(&self) -> MediaKind {
+        match self.ref_id {
+            Some(_) => MediaKind::Audio,
+            None => MediaKind::Video,
+        }
+    }
+}
+
+fn spec_of(job: &NewJob) -> Result<JobSpec, Vec<FieldError>> {
+    JobSpec::from_row(
         Some(&job.processing_config),
         job.segments_data.as_ref(),
         Some(&job.job_metadata),
     )
-    .map_err(|error| error.0)?;
-    let audio = spec
-        .audio
-        .into_iter()
-        .map(|audio| (format!("/audio/{}", audio.ref_id), audio.location));
-    Ok(std::iter::once(("/video_url".to_owned(), spec.video))
-        .chain(audio)
-        .collect())
+    .map_err(|error| error.0)
+}
+
+/// The video, then the audio files.
+fn files(spec: &JobSpec) -> Vec<File> {
+    let video = File {
+        path: VIDEO_PATH.to_owned(),
+        location: spec.video.clone(),
+        ref_id: None,
+    };
+    let audio = spec.audio.iter().map(|audio| File {
+        path: format!("/audio/{}", audio.ref_id),
+        location: audio.location.clone(),
+        ref_id: Some(audio.ref_id.clone()),
+    });
+    std::iter::once(video).chain(audio).collect()
 }
 
 /// Whether a text can be an `Idempotency-Key`: 1 to 255 visible ASCII characters.

@@ -1,39 +1,55 @@
 //! The producer: takes jobs in, turns due rows into messages, follows what nobody else follows. The only one who publishes.
 
+pub mod adoption;
+pub mod audit;
+pub mod balance;
+pub mod booking;
+pub mod callbacks;
 pub mod cli;
 pub mod config;
 pub mod dead_letters;
 pub mod dispatcher;
 pub mod intake;
+pub mod lost;
+pub mod operations;
 pub mod sweeps;
+pub mod vendor_gauges;
+pub mod vendors;
 pub mod web;
 
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use shared::broker::{BrokerMetrics, Connection, Publisher};
-use shared::db::Db;
-use shared::domain::Stage;
+use shared::crash::{self, Point};
+use shared::db::{Db, watch_continuity};
+use shared::domain::{Stage, Vendor};
 use shared::service::{Check, Stopper, serve_admin};
-use shared::storage::Storage;
+use shared::storage::{Fetcher, Storage};
 use shared::telemetry::{self, chain};
-use shared::vendor::{self, ghostcut, sync};
-use tokio::sync::watch;
+use shared::vendor;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::adoption::Adoption;
+use crate::audit::{AuditSweep, Auditor};
+use crate::balance::BalanceWatch;
+use crate::callbacks::Processor;
 use crate::config::ServeConfig;
 use crate::dispatcher::{Accounts, Dispatcher};
 use crate::intake::Intake;
+use crate::lost::LostSearch;
 use crate::sweeps::{Gauges, LedgerSweep};
-use crate::web::AppState;
+use crate::vendors::Vendors;
+use crate::web::{AppState, Receiver};
 
 /// Runs a producer until it is told to stop.
 ///
 /// # Errors
 /// A setting that cannot be used, an older schema, or a broker that stayed away for its bound.
 pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
-    let faults = config.protocol.check(&config.vendor);
+    let faults = config.check();
     anyhow::ensure!(
         faults.is_empty(),
         "the configuration contradicts itself:\n  {}",
@@ -45,6 +61,11 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
 
     let registry = telemetry::registry("producer")?;
     let db = Db::new(&config.database)?;
+    for vendor in Vendor::ALL {
+        db.ensure_vendor(*vendor, accounts(&config).of(*vendor))
+            .await
+            .context("database")?;
+    }
     let storage = Storage::new(&config.storage).context("object storage")?;
     let broker_metrics = BrokerMetrics::register(&registry)?;
     let connect = async |name| {
@@ -59,19 +80,32 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
     let stop = stopper.drain.clone();
     let tasks = TaskTracker::new();
     dispatch(&config, &db, &publishing, &registry, &tasks, &stop)?;
-    sweep(&config, &db, &registry, &tasks, &stop)?;
+    let vendors = Vendors::new(
+        &config.sync,
+        &config.ghostcut,
+        config.vendor,
+        vendor::Metrics::register(&registry)?,
+    )?;
+    sweep(&config, &db, &vendors, &registry, &tasks, &stop)?;
+    let receiver = take_callbacks(&config, &db, vendors, &registry, &tasks, &stop)?;
     tasks.spawn(dead_letters::ingest(
         db.clone(),
         consuming.clone(),
         stopper.clone(),
     ));
 
+    let adoption = Adoption::new(db.clone(), storage.clone(), accounts(&config), &registry)?;
+    tasks.spawn(adoption.run(config.dispatch.clone(), stop.clone()));
+
     let intake = Intake {
         db: db.clone(),
         storage,
+        fetcher: Fetcher::new(&config.fetch).context("download client")?,
+        probe: config.probe,
         max_segments: usize::from(config.http.max_segments),
     };
-    let api = AppState::new(intake, config.http.http_max_body, &registry)?;
+    let (max_body, max_attempts) = (config.http.http_max_body, config.protocol.max_paid_attempts);
+    let api = AppState::new(intake, receiver, max_body, max_attempts, &registry)?;
     let (http, serving) = web::serve(&config.http, api, stop.clone())
         .await
         .with_context(|| format!("cannot serve HTTP_ADDR {}", config.http.http_addr))?;
@@ -92,6 +126,7 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
         .abort
         .run_until_cancelled(async { tokio::join!(tasks.wait(), serving) })
         .await;
+    crash::point(Point::StopDrained);
     publishing.close().await;
     consuming.close().await;
     result.context("RabbitMQ")?;
@@ -137,20 +172,77 @@ fn dispatch(
 fn sweep(
     config: &ServeConfig,
     db: &Db,
+    vendors: &Vendors,
     registry: &prometheus::Registry,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let metrics = vendor::Metrics::register(registry)?;
-    let ledger = LedgerSweep {
+    let auditor = Auditor {
         db: db.clone(),
-        sync: sync::Client::new(&config.sync, config.vendor, metrics.clone())?,
-        ghostcut: ghostcut::Client::new(&config.ghostcut, config.vendor, metrics)?,
+        vendors: vendors.clone(),
+    };
+    let audits = AuditSweep::new(auditor, config.audit.clone(), registry)?;
+    tasks.spawn(audits.run(config.dispatch.gauge_interval, stop.clone()));
+    tasks.spawn(watch_continuity(
+        db.clone(),
+        "producer".to_owned(),
+        true,
+        stop.clone(),
+    ));
+    let ledger = LedgerSweep {
+        redo_patience: config.protocol.ghostcut_poll_schedule.delay(u32::MAX),
+        lost: LostSearch {
+            db: db.clone(),
+            vendors: vendors.clone(),
+            pause: config.protocol.ghostcut_search_schedule.delay(u32::MAX),
+        },
+        db: db.clone(),
+        sync: vendors.sync.clone(),
+        ghostcut: vendors.ghostcut.clone(),
         accounts: accounts(config),
     };
+    let balance = BalanceWatch {
+        db: db.clone(),
+        ghostcut: vendors.ghostcut.clone(),
+        account: config.ghostcut.account.clone(),
+    };
+    tasks.spawn(balance.run(config.dispatch.balance_interval, stop.clone()));
     tasks.spawn(ledger.run(config.dispatch.sweep_interval, stop.clone()));
     tasks.spawn(Gauges::register(registry)?.run(db.clone(), config.dispatch.clone(), stop.clone()));
     Ok(())
+}
+
+/// Starts the processing of callbacks and gives what takes them in.
+fn take_callbacks(
+    config: &ServeConfig,
+    db: &Db,
+    vendors: Vendors,
+    registry: &prometheus::Registry,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<Receiver> {
+    let metrics = callbacks::Metrics::register(registry)?;
+    let arrived = Arc::new(Notify::new());
+    let processor = Processor {
+        db: db.clone(),
+        vendors,
+        retries: config.callback_processing.callback_retry_schedule.clone(),
+        // Longer than a status call, as the protocol's times nest.
+        lease: config.protocol.stage_lease,
+        metrics: metrics.clone(),
+    };
+    tasks.spawn(processor.run(
+        config.dispatch.dispatch_interval,
+        Arc::clone(&arrived),
+        stop.clone(),
+    ));
+    Ok(Receiver::new(
+        db.clone(),
+        config.sync.webhook_secret.clone(),
+        config.ghostcut.app_secret.clone(),
+        metrics,
+        arrived,
+    ))
 }
 
 fn readiness(db: &Db, publishing: &Connection) -> Vec<Check> {

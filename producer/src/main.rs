@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser as _;
 use producer::cli::submit::submit;
-use producer::cli::{Cli, Command};
+use producer::cli::{Cli, Command, audit, costs, paid, status, unknowns, vendors};
 use shared::db::Db;
 use shared::service::Stopper;
 use shared::telemetry::init_logs;
@@ -34,25 +34,15 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             tracing::info!(applied = applied.len(), migrations = ?applied, "the database is up to date");
         }
         Command::Submit(args) => return submit(*args).await,
-        Command::StopPaid {
-            database,
-            reason,
-            by,
-        } => {
-            Db::new(&database)?.stop_paid(&reason, &by).await?;
-            tracing::info!("paid sends are stopped; `producer resume-paid` allows them again");
-        }
-        Command::ResumePaid(database) => {
-            let stopped = Db::new(&database)?.resume_paid().await?;
-            tracing::info!(
-                "{}",
-                if stopped {
-                    "paid sends are allowed again"
-                } else {
-                    "paid sends were not stopped"
-                }
-            );
-        }
+        Command::Vendors(args) => return vendors::run(*args).await,
+        Command::Costs(args) => return costs::run(args).await,
+        Command::Jobs(command) => return producer::cli::jobs::run(command).await,
+        Command::DeadLetters(command) => return producer::cli::dead_letters::run(command).await,
+        Command::StopPaid(args) => return paid::stop(args).await,
+        Command::ResumePaid(args) => return paid::resume(*args).await,
+        Command::Status(args) => return status::run(args).await,
+        Command::Unknowns(args) => return unknowns::run(args).await,
+        Command::Audit(args) => return audit::run(*args).await,
     }
     Ok(ExitCode::SUCCESS)
 }

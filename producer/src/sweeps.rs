@@ -8,6 +8,7 @@ use prometheus::{
     register_int_gauge_vec_with_registry, register_int_gauge_with_registry,
 };
 use serde_json::json;
+use shared::crash::{self, Point};
 use shared::db::{AliveSubmission, Db, DbError, Fact, NewEvent, Settlement};
 use shared::domain::answer::{Work, WorkState};
 use shared::domain::{LedgerState, Stage, StageState, Vendor};
@@ -17,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::DispatchConfig;
 use crate::dispatcher::Accounts;
+use crate::lost::LostSearch;
+use crate::vendor_gauges::VendorGauges;
 
 /// Submissions asked about in one call.
 const PAGE: i64 = 100;
@@ -33,6 +36,10 @@ pub struct LedgerSweep {
     pub ghostcut: ghostcut::Client,
     /// Our accounts.
     pub accounts: Accounts,
+    /// How long after a redo a failure may be the one from before.
+    pub redo_patience: Duration,
+    /// Unknown outcomes that no stage clears up.
+    pub lost: LostSearch,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -47,23 +54,28 @@ impl LedgerSweep {
     /// Sweeps until told to stop.
     pub async fn run(self, every: Duration, stop: CancellationToken) {
         loop {
-            let started = async {
-                match self.db.expire_claims(CLAIM_GRACE).await {
-                    Ok(0) => {}
-                    Ok(claims) => tracing::warn!(
-                        claims,
-                        "claims were never settled: their outcome is unknown"
-                    ),
-                    Err(error) => tracing::warn!(error = chain(&error), "cannot expire claims"),
+            // Not cut off half-way: only the pause ends early.
+            // Model: step ExpireClaim.
+            match self.db.expire_claims(CLAIM_GRACE).await {
+                Ok(0) => {}
+                Ok(claims) => tracing::warn!(
+                    claims,
+                    "claims were never settled: their outcome is unknown"
+                ),
+                Err(error) => tracing::warn!(error = chain(&error), "cannot expire claims"),
+            }
+            crash::point(Point::ClaimsExpired);
+            for vendor in Vendor::ALL {
+                if let Err(error) = self.follow(*vendor).await {
+                    tracing::warn!(%vendor, error = chain(&error), "cannot follow submissions");
                 }
-                for vendor in Vendor::ALL {
-                    if let Err(error) = self.follow(*vendor).await {
-                        tracing::warn!(%vendor, error = chain(&error), "cannot follow submissions");
-                    }
-                }
-                tokio::time::sleep(every).await;
-            };
-            if stop.run_until_cancelled(started).await.is_none() {
+            }
+            self.lost.sweep().await;
+            if stop
+                .run_until_cancelled(tokio::time::sleep(every))
+                .await
+                .is_none()
+            {
                 return;
             }
         }
@@ -84,13 +96,16 @@ impl LedgerSweep {
                 .iter()
                 .map(|submission| submission.task_id.clone())
                 .collect();
+            // Model: step SweepLook.
             let works = match vendor {
                 Vendor::Sync => self.sync.status(&ids).await?,
                 Vendor::Ghostcut => self.ghostcut.status(&ids).await?,
             };
+            crash::point(Point::SweepAnswered);
             for submission in &page {
                 if let Some(work) = works.iter().find(|work| work.task_id == submission.task_id) {
                     self.note(vendor, submission, work).await?;
+                    crash::point(Point::SweepSettled);
                 }
             }
             if page.len() < usize::try_from(PAGE).unwrap_or(usize::MAX) {
@@ -117,6 +132,14 @@ impl LedgerSweep {
                 .record_duplicate_end(submission.token, succeeded, work.charged)
                 .await;
         }
+        // Just redone: the status may still be the one from before.
+        if submission.state == LedgerState::Redoing.as_str()
+            && !succeeded
+            && submission.settled_seconds < self.redo_patience.as_secs_f64()
+        {
+            return Ok(());
+        }
+        // Model: step SweepNote.
         let state = match (submission.state == LedgerState::Redoing.as_str(), succeeded) {
             (true, _) => LedgerState::Accepted,
             (false, true) => LedgerState::Succeeded,
@@ -124,6 +147,7 @@ impl LedgerSweep {
         };
         let mut fact = Fact::new(submission.token, state);
         fact.charged = work.charged;
+        fact.redos = Some(submission.redos);
         self.db
             .settle(&Settlement {
                 job: submission.job_id,
@@ -140,7 +164,7 @@ impl LedgerSweep {
                     kind: "swept",
                     detail: json!({ "state": state }),
                 }),
-                pause: None,
+                signal: None,
             })
             .await?;
         Ok(())
@@ -155,7 +179,7 @@ pub struct Gauges {
     unknown: IntGaugeVec,
     oldest_unknown: GaugeVec,
     paid_stopped: IntGauge,
-    paused: IntGaugeVec,
+    vendors: VendorGauges,
     dead_letters: IntGaugeVec,
 }
 
@@ -197,11 +221,7 @@ impl Gauges {
                 "Age of the oldest of these",
                 &["vendor"],
             )?,
-            paused: int(
-                "vendor_paused",
-                "1 while paid sends to the vendor are paused",
-                &["vendor"],
-            )?,
+            vendors: VendorGauges::register(registry)?,
             dead_letters: int(
                 "dead_letters",
                 "Dead letters that nobody has resolved",
@@ -231,6 +251,8 @@ impl Gauges {
     }
 
     async fn count(&self, db: &Db) -> Result<(), DbError> {
+        self.paid_stopped
+            .set(i64::from(db.paid_stopped().await?.is_some()));
         let (backlog, ledger) = (db.backlog_gauges().await?, db.ledger_gauges().await?);
         for stage in Stage::ALL.iter().map(|stage| stage.as_str()) {
             let rows = || backlog.iter().filter(|row| row.stage == stage);
@@ -255,20 +277,13 @@ impl Gauges {
                 .with_label_values(&[vendor])
                 .set(row.map_or(0.0, |row| row.oldest_unknown_seconds));
         }
-        let paused = db.paused_vendors().await?;
-        for vendor in Vendor::ALL {
-            self.paused
-                .with_label_values(&[vendor.as_str()])
-                .set(i64::from(paused.contains(vendor)));
-        }
         self.dead_letters.reset();
         for row in db.dead_letter_gauges().await? {
             self.dead_letters
                 .with_label_values(&[&row.stage, &row.reason])
                 .set(row.letters);
         }
-        self.paid_stopped
-            .set(i64::from(db.paid_stopped().await?.is_some()));
-        Ok(())
+        // Last: it reads most, and what people are paged for must not wait for it.
+        self.vendors.count(db).await
     }
 }

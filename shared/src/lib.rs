@@ -5,6 +5,7 @@
 
 pub mod broker;
 pub mod config;
+pub mod crash;
 pub mod db;
 pub mod domain;
 pub mod service;

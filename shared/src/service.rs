@@ -16,6 +16,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::crash::{self, Point};
+
 /// The two phases of a stop, passed down by argument.
 #[derive(Clone, Debug, Default)]
 pub struct Stopper {
@@ -44,6 +46,7 @@ impl Stopper {
         let signalled = stopper.clone();
         tokio::spawn(async move {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            crash::point(Point::StopBegun);
             tracing::info!(
                 grace_seconds = grace.as_secs(),
                 "stopping: finishing what is in hand"

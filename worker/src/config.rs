@@ -1,8 +1,8 @@
 //! The worker's settings: the shared ones it needs and its own.
 
 use shared::config::{
-    BrokerConfig, CONSUMER_TIMEOUT, DatabaseConfig, FetchConfig, GhostcutApi, ProtocolConfig,
-    StorageConfig, SyncApi, VendorTimeouts,
+    BrokerConfig, CONSUMER_TIMEOUT, CallbackConfig, CostConfig, DatabaseConfig, FetchConfig,
+    GhostcutApi, ProtocolConfig, StorageConfig, SubmitProbe, SyncApi, VendorTimeouts,
 };
 use shared::domain::Stage;
 use shared::service::ServiceConfig;
@@ -29,18 +29,27 @@ pub struct WorkerConfig {
     /// Downloads.
     #[command(flatten)]
     pub fetch: FetchConfig,
+    /// Looking at files before paying.
+    #[command(flatten)]
+    pub probe: SubmitProbe,
     /// Sync.so.
     #[command(flatten)]
     pub sync: SyncApi,
     /// GhostCut.
     #[command(flatten)]
     pub ghostcut: GhostcutApi,
+    /// Callbacks.
+    #[command(flatten)]
+    pub callbacks: CallbackConfig,
     /// Vendor timeouts.
     #[command(flatten)]
     pub vendor: VendorTimeouts,
     /// Times of the protocol.
     #[command(flatten)]
     pub protocol: ProtocolConfig,
+    /// What submissions are expected to cost.
+    #[command(flatten)]
+    pub costs: CostConfig,
     /// What this worker runs.
     #[command(flatten)]
     pub work: WorkConfig,

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use shared::broker::{BrokerError, Connection, Consumer, Delivery, Queue};
 use shared::config::{ProtocolConfig, SETTLE_MARGIN};
+use shared::crash::{self, Point};
 use shared::db::{
-    LedgerVerdict, Loaded, MetadataVerdict, MoveVerdict, Settlement, Verdict, WorkItem,
+    DeadLetter, LedgerVerdict, Loaded, MetadataVerdict, MoveVerdict, Settlement, Verdict, WorkItem,
     retry_while_away,
 };
 use shared::domain::message::{Message, Undecodable};
@@ -21,6 +22,7 @@ use shared::telemetry::chain;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
+use uuid::Uuid;
 
 use crate::environment::Environment;
 use crate::readiness::Pulse;
@@ -91,6 +93,7 @@ impl StageConsumer {
 
     async fn handle(&self, delivery: Delivery) {
         let (stage, started) = (self.stage, Instant::now());
+        crash::point(Point::DeliveryTaken);
         self.pulse.beat();
         let metrics = &self.environment.metrics;
         metrics
@@ -104,11 +107,16 @@ impl StageConsumer {
             .with_label_values(&[stage.as_str()])
             .observe(started.elapsed().as_secs_f64());
         // An answer of "it will come again" needs nothing: the rows have moved on and the reference will be stale.
+        // Model: step Ack.
         let _ = match end {
             End::Ack => delivery.ack().await,
-            End::Reject => delivery.reject().await,
+            End::Reject => {
+                crash::point(Point::RejectPending);
+                delivery.reject().await
+            }
             End::Requeue => delivery.requeue().await,
         };
+        crash::point(Point::Acknowledged);
     }
 
     async fn work(&self, delivery: &Delivery) -> End {
@@ -146,7 +154,11 @@ impl StageConsumer {
                 return End::Ack;
             }
         };
+        crash::point(Point::Loaded);
         self.note_misfits(&loaded).await;
+        if !loaded.unknown.is_empty() && !self.keep_unknown(delivery, &loaded.unknown).await {
+            return End::Requeue;
+        }
         if loaded.items.is_empty() {
             return End::Ack;
         }
@@ -165,17 +177,36 @@ impl StageConsumer {
             tracing::info!(stale, "skipped references that no longer match");
         }
         if let Some(job) = loaded.from_the_future.first() {
-            tracing::error!(job.id = %job, "a message is newer than the database: it forgot commits; stopping paid sends");
             let reason = format!(
                 "a message for job {job} is newer than its row: the database forgot commits"
             );
-            if let Err(error) = self
-                .environment
+            self.environment
                 .db
-                .stop_paid(&reason, &self.environment.settings.actor)
-                .await
-            {
-                tracing::error!(error = chain(&error), "cannot stop paid sends");
+                .stop_forgotten(&reason, &self.environment.settings.actor, None)
+                .await;
+            crash::point(Point::PaidStopped);
+        }
+    }
+
+    /// Keeps a message that names jobs nobody knows, with its body, for a person; the other jobs in it go on. False: told to
+    /// give up. The same body is kept once, however often it comes.
+    async fn keep_unknown(&self, delivery: &Delivery, jobs: &[Uuid]) -> bool {
+        tracing::error!(jobs = ?jobs, "a message names jobs that nobody knows: kept as a dead letter");
+        let letter = DeadLetter::Undecidable {
+            stage: Some(self.stage),
+            error: format!("names {} jobs that nobody knows", jobs.len()),
+            body: delivery.body.to_vec(),
+        };
+        let headers = serde_json::json!({});
+        let record = || self.environment.db.record_dead_letter(&letter, &headers);
+        let kept = retry_while_away(&self.stopper.abort, record).await;
+        crash::point(Point::UnknownKept);
+        match kept {
+            None => false,
+            Some(Ok(())) => true,
+            Some(Err(error)) => {
+                tracing::error!(error = chain(&error), "cannot keep a message");
+                true
             }
         }
     }
@@ -265,7 +296,7 @@ impl StageConsumer {
                     .renew_lease(item.job_id, item.epoch, lease)
                     .await
                 {
-                    Ok(true) => {}
+                    Ok(true) => crash::point(Point::LeaseRenewed),
                     Ok(false) => return,
                     Err(error) => tracing::warn!(error = chain(&error), "cannot renew a lease"),
                 }
@@ -311,10 +342,12 @@ impl StageConsumer {
 
     async fn settle_group(&self, group: &[Settlement]) -> bool {
         let abort = &self.stopper.abort;
+        // Model: step Settle.
         let settled = retry_while_away(abort, || self.environment.db.settle_all(group)).await;
         match settled {
             None => false,
             Some(Ok(verdicts)) => {
+                crash::point(Point::SettleCommitted);
                 self.environment
                     .metrics
                     .settle_batch
@@ -331,6 +364,20 @@ impl StageConsumer {
                     all &= Box::pin(self.settle_group(std::slice::from_ref(settlement))).await;
                 }
                 all
+            }
+            Some(Err(error)) if error.is_forgotten_submission() => {
+                let (job, token) = (group[0].job, group[0].fact.as_ref().map(|fact| fact.token));
+                // What the vendor answered is in the vendor's list too, from where the audit books it.
+                tracing::error!(job.id = %job, submission.token = token.map(tracing::field::display), "the submission is gone from the ledger");
+                let reason = format!(
+                    "a submission of job {job} is gone from the ledger: the database forgot commits"
+                );
+                let settings = &self.environment.settings;
+                self.environment
+                    .db
+                    .stop_forgotten(&reason, &settings.actor, None)
+                    .await;
+                true
             }
             Some(Err(error)) => {
                 tracing::error!(job.id = %group[0].job, error = chain(&error), "cannot settle; the job is due again after its lease");
@@ -370,6 +417,9 @@ impl StageConsumer {
                 .job_duration
                 .with_label_values(&[status.as_str()])
                 .observe(seconds);
+        }
+        if verdict.r#move == MoveVerdict::Held {
+            tracing::warn!(job.id = %settlement.job, "the vendor seems to reject every job: this one waits instead of failing");
         }
         tracing::debug!(job.id = %settlement.job, epoch = settlement.epoch, ?verdict, "settled");
         if settlement

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use shared::config::ProtocolConfig;
+use shared::config::{CostConfig, ProtocolConfig};
 use shared::db::Db;
 use shared::storage::{Fetcher, Storage};
 use shared::vendor::{ghostcut, sync};
@@ -40,8 +40,14 @@ pub struct Settings {
     pub sync: shared::config::SyncApi,
     /// GhostCut account.
     pub ghostcut: shared::config::GhostcutApi,
+    /// What submissions are expected to cost.
+    pub costs: CostConfig,
+    /// Where vendors call back.
+    pub callbacks: shared::config::CallbackConfig,
     /// How long a presigned URL lives.
     pub presign_life: std::time::Duration,
+    /// How closely to look at files before paying.
+    pub probe: shared::config::SubmitProbe,
 }
 
 impl Environment {
@@ -62,7 +68,10 @@ impl Environment {
                 protocol: config.protocol.clone(),
                 sync: config.sync.clone(),
                 ghostcut: config.ghostcut.clone(),
+                costs: config.costs,
+                callbacks: config.callbacks.clone(),
                 presign_life: config.storage.s3_presign_life,
+                probe: config.probe,
             }),
             metrics: Metrics::register(registry)?,
         })

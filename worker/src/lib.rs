@@ -1,10 +1,12 @@
 //! The worker: consumes messages, runs the stage they ask for, writes what came of it, then acknowledges. Never publishes.
 
+pub mod admission;
 pub mod clock;
 pub mod config;
 pub mod consumer;
 pub mod environment;
 pub mod metrics;
+pub mod preflight;
 pub mod readiness;
 pub mod run;
 pub mod settle;
@@ -17,7 +19,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use shared::broker::{BrokerMetrics, Connection};
-use shared::db::Db;
+use shared::crash::{self, Point};
+use shared::db::{Db, watch_continuity};
 use shared::service::{Stopper, serve_admin};
 use shared::telemetry::{self, chain};
 use tokio::sync::Notify;
@@ -55,6 +58,7 @@ pub async fn run(config: WorkerConfig, stopper: Stopper) -> anyhow::Result<()> {
 
     let served = CancellationToken::new();
     let _stop_serving = served.clone().drop_guard();
+    let watched = served.clone();
     let stages = config.work.stages();
     let pulses: Vec<Pulse> = stages
         .iter()
@@ -69,6 +73,12 @@ pub async fn run(config: WorkerConfig, stopper: Stopper) -> anyhow::Result<()> {
 
     let due = Arc::new(Notify::new());
     let notifier = tokio::spawn(notify_due(environment.clone(), Arc::clone(&due)));
+    tokio::spawn(watch_continuity(
+        environment.db.clone(),
+        environment.settings.actor.clone(),
+        false,
+        watched,
+    ));
     let consumers = pulses.into_iter().map(|pulse| {
         StageConsumer {
             environment: environment.clone(),
@@ -81,6 +91,7 @@ pub async fn run(config: WorkerConfig, stopper: Stopper) -> anyhow::Result<()> {
         .run(connection.clone())
     });
     let result = futures::future::try_join_all(consumers).await;
+    crash::point(Point::StopDrained);
     notifier.abort();
     connection.close().await;
     result.context("RabbitMQ")?;

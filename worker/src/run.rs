@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 use shared::db::{Fact, WorkItem};
+use shared::domain::admission::SignalKind;
 use shared::domain::outcome::{Outcome, Reason};
 use shared::domain::transition::Event;
+use uuid::Uuid;
 
 /// What a run of a stage came to.
 #[derive(Clone, Debug)]
@@ -14,12 +16,25 @@ pub struct Run {
     pub outcome: Outcome,
     /// What was learned about a submission.
     pub fact: Option<Fact>,
-    /// Stops paid sends to the stage's vendor for a while, for this reason.
-    pub pause: Option<String>,
+    /// What was learned about our account at the stage's vendor.
+    pub signal: Option<Signal>,
     /// Set when a result was stored.
     pub stored: Option<StoredResult>,
     /// Evidence for the trail.
     pub detail: Value,
+}
+
+/// What was learned about our account at a vendor.
+#[derive(Clone, Debug)]
+pub struct Signal {
+    /// What it is.
+    pub kind: SignalKind,
+    /// The vendor's words.
+    pub reason: String,
+    /// The submission whose paid call said so; none for a free call.
+    pub token: Option<Uuid>,
+    /// How long to wait; the configured pause when the vendor did not say.
+    pub after: Option<Duration>,
 }
 
 /// A result in our bucket.
@@ -40,7 +55,7 @@ impl Run {
         Self {
             outcome,
             fact: None,
-            pause: None,
+            signal: None,
             stored: None,
             detail: Value::Null,
         }
@@ -104,11 +119,22 @@ impl Run {
         self
     }
 
-    /// The same, pausing the vendor.
+    /// The same, with what it says about the account.
     #[must_use]
-    pub fn pausing(mut self, reason: impl Into<String>) -> Self {
-        self.pause = Some(reason.into());
+    pub fn signalling(mut self, signal: Signal) -> Self {
+        self.signal = Some(signal);
         self
+    }
+
+    /// The same, pausing the account: a free call was refused, or said that nothing can be paid.
+    #[must_use]
+    pub fn pausing(self, kind: SignalKind, reason: impl Into<String>) -> Self {
+        self.signalling(Signal {
+            kind,
+            reason: reason.into(),
+            token: None,
+            after: None,
+        })
     }
 
     /// The same, with evidence.
@@ -138,10 +164,13 @@ impl Run {
         }
     }
 
-    /// Whether it moves nothing but a due time: such settlements are grouped.
+    /// Whether it moves nothing but a due time: such settlements are grouped. One about the account locks its row, which is
+    /// the last in lock order, so no other job may follow it in a transaction.
     #[must_use]
     pub const fn is_free(&self) -> bool {
-        self.fact.is_none() && matches!(self.outcome, Outcome::Later { .. } | Outcome::Retry { .. })
+        self.fact.is_none()
+            && self.signal.is_none()
+            && matches!(self.outcome, Outcome::Later { .. } | Outcome::Retry { .. })
     }
 
     /// Whether the message is to be rejected after the commit, so that its headers reach the dead-letter list.
@@ -199,7 +228,16 @@ pub fn log_run(item: &WorkItem, run: &Run) {
             tracing::error!(job.id = %job, epoch, submission.token = token, %reason, error, "job given up: see its dead letter");
         }
     }
-    if let Some(reason) = &run.pause {
-        tracing::error!(job.id = %job, reason, "the vendor refuses us: pausing paid sends to it");
+    let Some(Signal { kind, reason, .. }) = &run.signal else {
+        return;
+    };
+    match kind {
+        SignalKind::Misconfigured | SignalKind::OutOfCredit => {
+            tracing::error!(job.id = %job, %kind, reason, "the vendor refuses us: pausing paid sends to it");
+        }
+        SignalKind::Throttled | SignalKind::Slots => {
+            tracing::warn!(job.id = %job, %kind, reason, "the vendor asks for less: waiting");
+        }
+        SignalKind::Works | SignalKind::Fails | SignalKind::Rejects => {}
     }
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use shared::config::ProtocolConfig;
-use shared::db::{JobPatch, Move, MoveState, NewEvent, Pause, Settlement, WorkItem};
+use shared::db::{self, JobPatch, Move, MoveState, NewEvent, Settlement, WorkItem};
 use shared::domain::outcome::{Outcome, Reason, retry_delay};
 use shared::domain::transition::{self, Event, Next};
 use shared::domain::{JobStatus, Stage, Vendor, progress};
 
-use crate::run::{Run, StoredResult};
+use crate::run::{Run, Signal, StoredResult};
 
 /// Whom a run settles for.
 #[derive(Clone, Copy)]
@@ -38,19 +38,26 @@ pub fn settlement(stage: Stage, item: &WorkItem, run: Run, context: Context<'_>)
         r#move: Some(mv),
         job_patch,
         event,
-        pause: run
-            .pause
+        signal: run
+            .signal
             .zip(stage.vendor())
-            .map(|(reason, vendor)| pause(vendor, reason, context)),
+            .map(|(signal, vendor)| about_account(vendor, signal, context)),
     }
 }
 
-fn pause(vendor: Vendor, reason: String, context: Context<'_>) -> Pause {
-    Pause {
+fn about_account(vendor: Vendor, signal: Signal, context: Context<'_>) -> db::Signal {
+    let protocol = context.protocol;
+    db::Signal {
         vendor,
         account: context.account.to_owned(),
-        ms: millis(context.protocol.vendor_pause),
-        reason,
+        kind: signal.kind,
+        token: signal.token,
+        reason: signal.reason,
+        ms: millis(signal.after.unwrap_or(protocol.vendor_pause)),
+        max_failures: protocol.circuit_failures,
+        max_rejects: protocol.circuit_rejects,
+        open_ms: millis(protocol.circuit_wait),
+        open_cap_ms: millis(protocol.circuit_cap),
     }
 }
 
@@ -84,7 +91,7 @@ fn decide(
                 ..JobPatch::default()
             });
             // Every poll passes here: the trail records only what carried news.
-            let line = if run.fact.is_some() || run.pause.is_some() {
+            let line = if run.fact.is_some() || run.signal.is_some() {
                 event("later", json!({}))
             } else {
                 None
@@ -166,16 +173,17 @@ fn advance(
 }
 
 fn entering(stage: Stage, event: Event) -> Option<JobPatch> {
+    let accepted = |vendor| {
+        let (percent, message) = progress::accepted(vendor);
+        (percent, message.map(str::to_owned))
+    };
     let (percent, message) = match (stage, event) {
-        (Stage::LipsyncPoll, Event::Accepted) => (progress::STARTED, None),
+        (Stage::LipsyncPoll, Event::Accepted) => accepted(Vendor::Sync),
         (Stage::InpaintSubmit, Event::Stored { .. }) => (
             progress::LIPSYNC_DONE,
             Some(progress::LIPSYNC_DONE_MESSAGE.to_owned()),
         ),
-        (Stage::InpaintPoll, Event::Accepted) => (
-            progress::INPAINT_ACCEPTED,
-            Some(progress::INPAINT_MESSAGE.to_owned()),
-        ),
+        (Stage::InpaintPoll, Event::Accepted) => accepted(Vendor::Ghostcut),
         _ => return None,
     };
     Some(JobPatch {

@@ -20,19 +20,21 @@ pub fn spec(item: &WorkItem) -> Result<JobSpec, String> {
     .map_err(|error| error.to_string())
 }
 
-/// A URL under which a vendor can fetch the input for as long as presigned URLs live. A foreign URL is handed on as it is.
+/// A URL under which a vendor can fetch the input for as long as presigned URLs live; it carries the marker, so that a list that
+/// shows it tells whose it is. A foreign URL is handed on as it is.
 ///
 /// # Errors
 /// When our object cannot be presigned.
 pub async fn vendor_url(
     environment: &Environment,
     location: &Location,
+    marker: &str,
 ) -> Result<String, StorageError> {
     match own_key(environment, location) {
         Some(key) => {
             environment
                 .storage
-                .presign(&key, environment.settings.presign_life)
+                .presign_named(&key, environment.settings.presign_life, marker)
                 .await
         }
         None => Ok(location.to_text()),

@@ -5,16 +5,16 @@
 
 use std::time::Duration;
 
-use chrono::TimeDelta;
-use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
+use shared::crash::{self, Point};
 use shared::db::{Claim, Claimed, DbError, Fact, WorkItem};
-use shared::domain::answer::{Limit, SubmitAnswer};
+use shared::domain::answer::SubmitAnswer;
 use shared::domain::outcome::Reason;
 use shared::domain::transition::Event;
 use shared::domain::{LedgerState, Stage, Vendor};
 use uuid::Uuid;
 
+use crate::admission::{self, throttle_delay};
 use crate::clock::BootTime;
 use crate::environment::Environment;
 use crate::run::Run;
@@ -31,27 +31,8 @@ pub struct Prepared {
     pub source_url: Option<String>,
     /// Keys for `job_metadata`, written together with the vendor's id.
     pub metadata: Value,
-}
-
-/// What the vendor's own lists show of a submission: job, attempt and token, so that they can rebuild the ledger. Letters,
-/// digits and hyphens, as Sync.so's `outputFileName` wants.
-#[must_use]
-pub fn marker(job: Uuid, attempt: i32, token: Uuid) -> String {
-    format!("gf-{job}-{attempt}-{token}")
-}
-
-/// How far around a submission to search: the vendor's clock may differ from ours and its list may lag.
-pub const AROUND: TimeDelta = TimeDelta::minutes(15);
-
-/// Whether a vendor's text (name or URL, percent-encoded or not, cut or not) carries the token of a submission.
-#[must_use]
-pub fn carries(text: Option<&str>, token: Uuid) -> bool {
-    let token = token.to_string();
-    text.is_some_and(|text| {
-        percent_decode_str(text)
-            .decode_utf8_lossy()
-            .contains(&token)
-    })
+    /// What it is expected to cost, in the vendor's unit.
+    pub cost: f64,
 }
 
 /// Claims the prepared request and, if the claim is ours, sends it once.
@@ -85,6 +66,7 @@ pub async fn pay(
         source_url: prepared.source_url.clone(),
         send_within_ms: u64::try_from(settings.protocol.send_deadline.as_millis())
             .unwrap_or(u64::MAX),
+        cost_reserved: Some(prepared.cost),
     };
     // Read before the claim is asked for, so that the way back of its answer counts against the time left.
     let asked = BootTime::now();
@@ -95,19 +77,24 @@ pub async fn pay(
             .with_label_values(&[vendor.as_str(), how])
             .inc()
     };
+    // Model: step Claim.
     match environment.db.claim(&claim, &prepared.body).await? {
         Claimed::Claimed { remaining } => {
-            let left = remaining.saturating_sub(asked.elapsed());
             // Killed here: the row stands as claimed and becomes unknown after its deadline.
+            crash::point(Point::ClaimCommitted);
+            let left = remaining.saturating_sub(asked.elapsed());
             if left.is_zero() {
                 return Ok(
                     Run::retry("the send deadline passed before the request could be sent")
                         .with_fact(Fact::new(prepared.token, LedgerState::NotSent)),
                 );
             }
+            // Model: step Send, then Arrive or TimeOut.
             let answer = send(left).await;
             // Killed here: the vendor may have it and nobody knows: unknown after the deadline.
-            Ok(answered(environment, stage, vendor, item, prepared, answer))
+            crash::point(Point::PaidAnswered);
+            let signal = admission::signal(environment, item, prepared.token, &answer);
+            Ok(answered(environment, stage, vendor, item, prepared, answer).signalling(signal))
         }
         Claimed::Imported => {
             prevented("imported");
@@ -121,10 +108,13 @@ pub async fn pay(
             prevented("stale");
             Ok(Run::later(Duration::ZERO))
         }
-        Claimed::NotNow(why) => Ok(Run::later(
-            settings.protocol.vendor_pause.min(Duration::from_secs(60)),
-        )
-        .with_detail(json!({ "why": why }))),
+        Claimed::NotNow(refused) => Ok(admission::later(environment, refused)),
+        Claimed::Forgot => {
+            // Says so to the whole fleet, unless an operator has allowed paid sends since.
+            environment.db.check_continuity(&settings.actor).await;
+            Ok(Run::later(settings.protocol.vendor_pause)
+                .with_detail(json!({ "why": "the database forgot commits" })))
+        }
         Claimed::Conflict => Ok(Run::park(
             Reason::TaskIdConflict,
             format!("the job's row names a {vendor} work that belongs to another submission"),
@@ -201,11 +191,9 @@ fn answered(
             fact.state = LedgerState::Rejected;
             Run::fail(Reason::Rejected, reason).with_fact(fact)
         }
-        SubmitAnswer::Misconfigured { reason } => {
+        SubmitAnswer::Misconfigured { .. } | SubmitAnswer::OutOfCredit { .. } => {
             fact.state = LedgerState::Rejected;
-            Run::later(protocol.vendor_pause)
-                .with_fact(fact)
-                .pausing(reason)
+            Run::later(protocol.vendor_pause).with_fact(fact)
         }
         SubmitAnswer::Throttled {
             limit,
@@ -244,6 +232,7 @@ pub fn accepted(
         .protocol
         .poll_schedule(poll_stage(vendor))
         .delay(0);
+    let first_poll = spread(first_poll);
     if vendor == Vendor::Ghostcut
         && let Some(keys) = metadata.as_object_mut()
         && let Some(project) = &project_id
@@ -269,13 +258,10 @@ fn unknown(stage: Stage, after: Duration, reason: String) -> Run {
     }
 }
 
-/// How long to wait for a limit when the vendor did not say.
-pub fn throttle_delay(environment: &Environment, limit: Limit, tries: u32) -> Duration {
-    let protocol = &environment.settings.protocol;
-    match limit {
-        Limit::Rate => protocol.sync_replay_schedule.delay(tries),
-        Limit::Slots | Limit::Unspecified => protocol.throttle_schedule.delay(tries),
-    }
+/// Up to a tenth sooner or later, so that what was submitted together is not polled together for ever.
+#[must_use]
+pub fn spread(delay: Duration) -> Duration {
+    delay.mul_f64(rand::random_range(0.9..1.1))
 }
 
 const fn poll_stage(vendor: Vendor) -> Stage {

@@ -1,13 +1,28 @@
-//! The command line of `producer`: its arguments, and what `submit` does with them.
+//! The command line of `producer`. One file per command: its arguments, and `run`, which does it and prints through `output`.
 
+pub mod accounts;
+pub mod attempts;
+pub mod audit;
+pub mod costs;
+pub mod dead_letters;
+pub mod jobs;
+pub mod operator;
+pub mod output;
+pub mod paid;
+pub mod since;
+pub mod status;
 pub mod submit;
+pub mod unknowns;
+pub mod vendors;
 
 use clap::{Parser, Subcommand};
 use shared::config::DatabaseConfig;
 use shared::telemetry::LogConfig;
 
 use crate::config::ServeConfig;
+use costs::CostsArgs;
 use submit::SubmitArgs;
+use vendors::VendorsArgs;
 
 /// Takes video jobs in, dispatches their stages to the workers and follows every paid submission.
 #[derive(Debug, Parser)]
@@ -30,18 +45,24 @@ pub enum Command {
     Migrate(DatabaseConfig),
     /// Upload files, create jobs and follow them
     Submit(Box<SubmitArgs>),
+    /// Show the accounts at the vendors; limit, pause and resume them
+    Vendors(Box<VendorsArgs>),
+    /// Show what was spent, by day and vendor
+    Costs(CostsArgs),
+    /// Look at jobs; resume, cancel or retry them
+    #[command(subcommand)]
+    Jobs(jobs::JobsCommand),
+    /// Look at what was given up; replay or discard it
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLettersCommand),
     /// Stop every paid send of the fleet; polling and storing go on
-    StopPaid {
-        /// Why, for the others
-        #[arg(long)]
-        reason: String,
-        /// Who
-        #[arg(long, env = "USER", default_value = "operator")]
-        by: String,
-        /// Database.
-        #[command(flatten)]
-        database: DatabaseConfig,
-    },
+    StopPaid(paid::StopArgs),
     /// Allow paid sends again
-    ResumePaid(DatabaseConfig),
+    ResumePaid(Box<paid::ResumeArgs>),
+    /// Show what stands still or waits for a person
+    Status(status::StatusArgs),
+    /// Submissions whose outcome is unknown: list, look at, decide
+    Unknowns(unknowns::UnknownsArgs),
+    /// Compare the ledger with the vendors' own lists
+    Audit(Box<audit::AuditArgs>),
 }

@@ -20,10 +20,10 @@ use follow::Watched;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use report::Report;
 use serde_json::Value;
-use shared::config::{DatabaseConfig, StorageConfig};
+use shared::config::{DatabaseConfig, FetchConfig, IntakeProbe, StorageConfig};
 use shared::db::{Created, Db};
 use shared::domain::fields::FieldError;
-use shared::storage::Storage;
+use shared::storage::{Fetcher, Storage};
 use shared::telemetry::chain;
 use uuid::Uuid;
 
@@ -95,6 +95,12 @@ pub struct SubmitArgs {
     /// Object storage.
     #[command(flatten)]
     pub storage: StorageConfig,
+    /// Asking for files that are elsewhere.
+    #[command(flatten)]
+    pub fetch: FetchConfig,
+    /// Looking at files.
+    #[command(flatten)]
+    pub probe: IntakeProbe,
 }
 
 /// Runs `producer submit`.
@@ -105,6 +111,8 @@ pub async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
     let intake = Intake {
         db: Db::new(&args.database)?,
         storage: Storage::new(&args.storage)?,
+        fetcher: Fetcher::new(&args.fetch)?,
+        probe: args.probe,
         max_segments: args.max_segments.into(),
     };
     let (mut drafts, faults) = match read(&args, intake.storage.bucket()).await {
@@ -238,9 +246,8 @@ async fn check_one(intake: &Intake, draft: &Draft) -> Result<Checked, IntakeErro
     if let Some(known) = intake.known(&job, draft.key.as_ref()).await? {
         return Ok(Checked::Known(known));
     }
-    let is_upload = |key: &str| draft.uploads_to(key);
-    match intake.check_objects(&job, is_upload).await {
-        Ok(()) => Ok(Checked::Good),
+    match intake.check_inputs(&job, |key| draft.upload_to(key)).await {
+        Ok(_) => Ok(Checked::Good),
         Err(IntakeError::Invalid(errors)) => Ok(Checked::Faulty(errors)),
         Err(error) => Err(error),
     }

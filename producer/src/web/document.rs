@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use chrono::{DateTime, NaiveDateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use serde_json::Value;
-use shared::db::{JobEvent, JobRow, StageRow, SubmissionRow};
+use shared::db::{Db, DbResult, JobEvent, JobRow, StageRow, SubmissionRow};
 use uuid::Uuid;
 
 /// What stands for a query string.
@@ -49,17 +49,17 @@ struct ErrorDocument {
 
 /// A job with its submissions and its history.
 #[derive(Debug, Serialize)]
-pub(super) struct FullDocument {
+pub struct FullDocument {
     #[serde(flatten)]
-    pub(super) job: JobDocument,
-    pub(super) submissions: Vec<SubmissionDocument>,
+    job: JobDocument,
+    submissions: Vec<SubmissionDocument>,
     /// Oldest first.
-    pub(super) history: Vec<EventDocument>,
+    history: Vec<EventDocument>,
 }
 
 /// A line of the ledger.
 #[derive(Debug, Serialize)]
-pub(super) struct SubmissionDocument {
+struct SubmissionDocument {
     token: Uuid,
     vendor: String,
     account: String,
@@ -73,19 +73,22 @@ pub(super) struct SubmissionDocument {
     send_deadline: String,
     settled_at: Option<String>,
     searches: i32,
+    cost_reserved: Option<f64>,
+    cost_charged: Option<f64>,
+    cost_wasted: Option<f64>,
 }
 
 /// A line of the trail.
 #[derive(Debug, Serialize)]
-pub(super) struct EventDocument {
+pub(crate) struct EventDocument {
     id: i64,
-    at: String,
-    kind: String,
-    actor: String,
+    pub(crate) at: String,
+    pub(crate) kind: String,
+    pub(crate) actor: String,
     stage: Option<String>,
     epoch: Option<i64>,
     token: Option<Uuid>,
-    detail: Value,
+    pub(crate) detail: Value,
     metadata_changed: Option<Value>,
 }
 
@@ -113,6 +116,26 @@ impl JobDocument {
             updated_at: job.updated_at.map(naive_utc),
             completed_at: job.completed_at.map(naive_utc),
         }
+    }
+}
+
+impl FullDocument {
+    /// Reads a job with its submissions and the newest `history` lines of its trail; none when there is no such job.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn read(db: &Db, id: Uuid, history: i64) -> DbResult<Option<Self>> {
+        let Some(job) = db.job(id).await? else {
+            return Ok(None);
+        };
+        let stage = db.job_stage(id).await?;
+        let submissions = db.job_submissions(id).await?;
+        let history = db.job_events(id, history).await?;
+        Ok(Some(Self {
+            job: JobDocument::new(job, stage),
+            submissions: submissions.into_iter().map(Into::into).collect(),
+            history: history.into_iter().map(Into::into).collect(),
+        }))
     }
 }
 
@@ -145,6 +168,9 @@ impl From<SubmissionRow> for SubmissionDocument {
             send_deadline: utc(row.send_deadline),
             settled_at: row.settled_at.map(utc),
             searches: row.searches,
+            cost_reserved: row.cost_reserved,
+            cost_charged: row.cost_charged,
+            cost_wasted: row.cost_wasted,
         }
     }
 }
@@ -166,7 +192,7 @@ impl From<JobEvent> for EventDocument {
 }
 
 /// RFC 3339 in UTC, with `Z`.
-fn utc(time: DateTime<Utc>) -> String {
+pub(super) fn utc(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
@@ -184,7 +210,8 @@ pub fn redacted(text: String) -> String {
     }
 }
 
-fn redacted_json(value: Value) -> Value {
+/// The same for every text in a value.
+pub(crate) fn redacted_json(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(redacted(text)),
         Value::Array(items) => items.into_iter().map(redacted_json).collect(),

@@ -74,33 +74,29 @@ pub(super) async fn show(
     State(Intake { db, .. }): State<Intake>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
+    let id = read_id(id)?;
+    let found = FullDocument::read(&db, id, HISTORY_LIMIT).await;
+    match found.map_err(|error| database(&error))? {
+        Some(document) => Ok(Json(document).into_response()),
+        None => Err(no_job(id)),
+    }
+}
+
+/// The id of a job in a path.
+pub(super) fn read_id(id: Result<Path<String>, PathRejection>) -> Result<Uuid, Problem> {
     let id = id.ok().and_then(|Path(id)| id.parse::<Uuid>().ok());
-    let id = id.ok_or_else(|| {
+    id.ok_or_else(|| {
         let fault = FieldError {
             path: "id".to_owned(),
             code: FieldCode::Malformed,
             message: "must be a UUID".to_owned(),
         };
         Problem::faults(Kind::InvalidParameters, vec![fault])
-    })?;
-    let Some(job) = db.job(id).await.map_err(|error| database(&error))? else {
-        return Err(Problem::new(
-            Kind::JobNotFound,
-            format!("there is no job {id}"),
-        ));
-    };
-    let details = async {
-        let stage = db.job_stage(id).await?;
-        let submissions = db.job_submissions(id).await?;
-        let history = db.job_events(id, HISTORY_LIMIT).await?;
-        Ok(FullDocument {
-            job: JobDocument::new(job, stage),
-            submissions: submissions.into_iter().map(Into::into).collect(),
-            history: history.into_iter().map(Into::into).collect(),
-        })
-    };
-    let document = details.await.map_err(|error| database(&error))?;
-    Ok(Json(document).into_response())
+    })
+}
+
+pub(super) fn no_job(id: Uuid) -> Problem {
+    Problem::new(Kind::JobNotFound, format!("there is no job {id}"))
 }
 
 pub(super) async fn list(
@@ -131,7 +127,10 @@ pub(super) async fn list(
     Ok(Json(Page { jobs, next_cursor }).into_response())
 }
 
-fn read_body(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Value, Problem> {
+pub(super) fn read_body(
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Value, Problem> {
     let content_type = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
@@ -211,7 +210,7 @@ fn refusal(error: &IntakeError) -> Problem {
     }
 }
 
-fn database(error: &DbError) -> Problem {
+pub(super) fn database(error: &DbError) -> Problem {
     if error.is_transient() {
         tracing::warn!(error = chain(error), "the database is away");
         return Problem::new(Kind::Unavailable, "the database is away");
@@ -219,7 +218,7 @@ fn database(error: &DbError) -> Problem {
     internal(error)
 }
 
-fn internal(error: &(dyn std::error::Error + 'static)) -> Problem {
+pub(super) fn internal(error: &(dyn std::error::Error + 'static)) -> Problem {
     tracing::error!(error = chain(error), "a request failed");
     Problem::new(Kind::Internal, "the log of the service says why")
 }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, NaiveDateTime};
 use shared::db::{JobFilter, JobRow};
 use shared::domain::fields::{FieldCode, FieldError};
-use shared::domain::{JobStatus, Stage};
+use shared::domain::{JobStatus, Stage, StageState};
 use uuid::Uuid;
 
 /// Jobs on a page when nothing else is asked for.
@@ -65,6 +65,12 @@ fn set(filter: &mut JobFilter, name: &str, value: &str) -> Result<(), (FieldCode
             let stage = value.parse().map_err(|_| malformed(one_of(Stage::ALL)))?;
             filter.stage = Some(stage);
         }
+        "state" => {
+            let state = value
+                .parse()
+                .map_err(|_| malformed(one_of(StageState::ALL)))?;
+            filter.state = Some(state);
+        }
         "limit" => {
             let limit = value
                 .parse()
@@ -90,7 +96,7 @@ fn set(filter: &mut JobFilter, name: &str, value: &str) -> Result<(), (FieldCode
     Ok(())
 }
 
-fn one_of<T: std::fmt::Display>(words: &[T]) -> String {
+pub(super) fn one_of<T: std::fmt::Display>(words: &[T]) -> String {
     let words: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
     format!("must be one of {}", words.join(", "))
 }
@@ -201,6 +207,7 @@ mod tests {
             ("limit", "5"),
             ("cursor", "1"),
             ("state", "x"),
+            ("colour", "x"),
         ]))
         .unwrap_err();
         let found: Vec<_> = faults.iter().map(|f| (f.path.as_str(), f.code)).collect();
@@ -213,7 +220,8 @@ mod tests {
                 ("limit", FieldCode::OutOfRange),
                 ("limit", FieldCode::Malformed),
                 ("cursor", FieldCode::Malformed),
-                ("state", FieldCode::UnknownField),
+                ("state", FieldCode::Malformed),
+                ("colour", FieldCode::UnknownField),
             ]
         );
     }

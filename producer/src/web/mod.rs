@@ -1,15 +1,24 @@
-//! The HTTP API: `POST /v1/jobs`, `GET /v1/jobs`, `GET /v1/jobs/{id}`.
+//! The HTTP API: jobs are put in, read, canceled and retried under `/v1/jobs`, dead letters under `/v1/dead-letters`; vendors call
+//! back under `/webhooks`.
 //!
-//! Reads and stores jobs, nothing else: must not publish, call a vendor or move a stage. Every error is a problem
-//! document (RFC 9457, `application/problem+json`).
+//! Must not publish, call a vendor or move a stage otherwise than through the guarded functions of `shared::db`. Every error is
+//! a problem document (RFC 9457, `application/problem+json`).
 
+mod body;
+mod callbacks;
+mod dead_letters;
 mod document;
 mod jobs;
+mod letter_document;
 mod list;
 mod metrics;
+mod operations;
 mod problem;
 
-pub use document::{JobDocument, redacted};
+pub use callbacks::Receiver;
+pub(crate) use document::{EventDocument, redacted_json};
+pub use document::{FullDocument, JobDocument, redacted};
+pub use letter_document::LetterDocument;
 
 use std::any::Any;
 use std::net::SocketAddr;
@@ -20,7 +29,7 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::Uri;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use metrics::HttpMetrics;
 use problem::{Kind, Problem};
 use tokio::net::TcpListener;
@@ -39,35 +48,56 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct AppState {
     intake: Intake,
+    callbacks: Receiver,
     metrics: HttpMetrics,
     max_body: usize,
+    max_paid_attempts: i32,
 }
 
 impl AppState {
-    /// Registers `http_requests_total{route,method,status}` and `http_request_duration_seconds{route}`.
+    /// `max_paid_attempts` is the bound that the workers have. Registers `http_requests_total{route,method,status}` and `http_request_duration_seconds{route}`.
     ///
     /// # Errors
     /// When the registry has metrics of these names already.
     pub fn new(
         intake: Intake,
+        callbacks: Receiver,
         max_body: usize,
+        max_paid_attempts: i32,
         registry: &prometheus::Registry,
     ) -> Result<Self, prometheus::Error> {
         let metrics = HttpMetrics::new(registry)?;
         Ok(Self {
             intake,
+            callbacks,
             metrics,
             max_body,
+            max_paid_attempts,
         })
     }
 }
 
 /// The routes.
 pub fn router(state: AppState) -> Router {
+    let operator = operations::Operator {
+        db: state.intake.db.clone(),
+        max_paid_attempts: state.max_paid_attempts,
+    };
+    let operations = Router::new()
+        .route("/v1/jobs/{id}/cancel", post(operations::cancel))
+        .route("/v1/jobs/{id}/retry", post(operations::retry))
+        .route("/v1/jobs/{id}/resume", post(operations::resume))
+        .route("/v1/dead-letters", get(dead_letters::list))
+        .route("/v1/dead-letters/{id}", get(dead_letters::show))
+        .route("/v1/dead-letters/replays", post(dead_letters::replay))
+        .route("/v1/dead-letters/discards", post(dead_letters::discard))
+        .with_state(operator);
     Router::new()
         .route("/v1/jobs", get(jobs::list).post(jobs::create))
         .route("/v1/jobs/{id}", get(jobs::show))
         .with_state(state.intake)
+        .merge(operations)
+        .merge(callbacks::routes(state.callbacks))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(state.max_body))

@@ -21,9 +21,13 @@ pub(super) enum Kind {
     InvalidRequest,
     InvalidParameters,
     InvalidIdempotencyKey,
+    BadSignature,
     IdempotencyKeyReused,
     JobGone,
     JobNotFound,
+    JobFinished,
+    JobNotRestarted,
+    LetterNotFound,
     RouteNotFound,
     MethodNotAllowed,
     Unavailable,
@@ -61,6 +65,11 @@ impl Kind {
                 "invalid-idempotency-key",
                 "The Idempotency-Key cannot be used",
             ),
+            Self::BadSignature => (
+                S::UNAUTHORIZED,
+                "bad-signature",
+                "The callback is not signed by the vendor",
+            ),
             Self::IdempotencyKeyReused => (
                 S::CONFLICT,
                 "idempotency-key-reused",
@@ -68,6 +77,17 @@ impl Kind {
             ),
             Self::JobGone => (S::GONE, "job-gone", "The job was deleted"),
             Self::JobNotFound => (S::NOT_FOUND, "job-not-found", "There is no such job"),
+            Self::JobFinished => (S::CONFLICT, "job-finished", "The job has ended already"),
+            Self::JobNotRestarted => (
+                S::CONFLICT,
+                "job-not-restarted",
+                "The job is not put back on its way",
+            ),
+            Self::LetterNotFound => (
+                S::NOT_FOUND,
+                "dead-letter-not-found",
+                "There is no such dead letter",
+            ),
             Self::RouteNotFound => (S::NOT_FOUND, "not-found", "There is nothing here"),
             Self::MethodNotAllowed => (
                 S::METHOD_NOT_ALLOWED,

@@ -5,13 +5,15 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
-use shared::config::{DatabaseConfig, Secret, StorageConfig};
+use shared::config::{DatabaseConfig, FetchConfig, IntakeProbe, ProbeLevel, Secret, StorageConfig};
 use shared::db::Db;
-use shared::storage::Storage;
+use shared::storage::{Fetcher, Storage};
 
 use super::*;
 
 const MAX_BODY: usize = 2000;
+const SYNC_SECRET: &str = "whsec_test_secret_0001";
+const GHOSTCUT_SECRET: &str = "test-app-secret-0001";
 
 struct Api {
     base: String,
@@ -49,9 +51,21 @@ impl Api {
             s3_request_timeout: Duration::from_secs(1),
             s3_idle_timeout: Duration::from_secs(1),
         };
+        let fetch = FetchConfig {
+            fetch_allow_private: true,
+            fetch_max_bytes: 1000,
+            fetch_connect_timeout: Duration::from_secs(1),
+            fetch_idle_timeout: Duration::from_secs(1),
+            fetch_total_timeout: Duration::from_secs(1),
+        };
         let intake = Intake {
             db: Db::new(&database).unwrap(),
             storage: Storage::new(&storage).unwrap(),
+            fetcher: Fetcher::new(&fetch).unwrap(),
+            probe: IntakeProbe {
+                intake_probe: ProbeLevel::Full,
+                intake_probe_timeout: Duration::from_secs(1),
+            },
             max_segments: 5,
         };
         let config = HttpConfig {
@@ -60,7 +74,14 @@ impl Api {
             max_segments: 5,
         };
         let registry = prometheus::Registry::new();
-        let state = AppState::new(intake, config.http_max_body, &registry).unwrap();
+        let receiver = Receiver::new(
+            intake.db.clone(),
+            Some(Secret::from(SYNC_SECRET.to_owned())),
+            Secret::from(GHOSTCUT_SECRET.to_owned()),
+            crate::callbacks::Metrics::register(&registry).unwrap(),
+            std::sync::Arc::default(),
+        );
+        let state = AppState::new(intake, receiver, config.http_max_body, 2, &registry).unwrap();
         let stop = CancellationToken::new();
         let (address, task) = serve(&config, state, stop.clone()).await.unwrap();
         let client = Client::builder().no_proxy().build().unwrap();
@@ -233,4 +254,148 @@ async fn requests_are_counted_by_route_and_the_server_stops() {
     api.stop.cancel();
     let stopped = tokio::time::timeout(Duration::from_secs(10), api.task);
     stopped.await.unwrap().unwrap();
+}
+
+/// Bodies and values that want to break the reader: refused with a reason, or, where they are valid, not stored because there is
+/// no database. Never an error of the service.
+#[tokio::test]
+async fn hostile_bodies_are_refused_with_a_reason() {
+    let api = Api::start().await;
+    let post = |body: String| {
+        let request = api.request(Method::POST, "/v1/jobs");
+        request
+            .header("content-type", "application/json")
+            .body(body)
+    };
+    for body in [
+        "[".repeat(MAX_BODY),
+        "{\"a\":".repeat(MAX_BODY / 5),
+        format!("{{\"user_id\":{}1{}}}", "[".repeat(200), "]".repeat(200)),
+        r#"{"user_id":1e999}"#.to_owned(),
+        r#"{"display_name":"\ud800"}"#.to_owned(),
+        "{}\0".to_owned(),
+        "\u{feff}{}".to_owned(),
+    ] {
+        problem(post(body), StatusCode::BAD_REQUEST, "malformed-body").await;
+    }
+    let fits = format!("{{\"effects\":[{}0]}}", "0,".repeat(900));
+    problem(
+        post(fits),
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "invalid-request",
+    )
+    .await;
+
+    let values = [
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(1e308),
+        json!(u64::MAX),
+        json!(i64::MIN),
+        json!(""),
+        json!("\u{0}"),
+        json!("\u{202e}\u{feff}\u{ffff}"),
+        json!("x".repeat(1000)),
+        json!("http://[::1%25lo]/"),
+        json!([[[[]]]]),
+        json!({"": {"": null}}),
+    ];
+    let pointers = [
+        "/user_id",
+        "/video_url",
+        "/effects",
+        "/effects/0",
+        "/effects/0/type",
+        "/effects/0/startTime",
+        "/effects/0/endTime",
+        "/effects/0/region",
+        "/effects/0/region/x",
+        "/effects/0/region/height",
+    ];
+    for (pointer, value) in pointers
+        .iter()
+        .flat_map(|p| values.iter().map(move |v| (p, v)))
+    {
+        let mut request = job();
+        *request.pointer_mut(pointer).unwrap() = value.clone();
+        let answer = api.post(&request).send().await.unwrap();
+        let status = answer.status().as_u16();
+        assert!(matches!(status, 422 | 503), "{pointer} {value}: {status}");
+    }
+}
+
+/// The signature comes first: without a right one nothing is asked of the database, which is not there.
+#[tokio::test]
+async fn callbacks_are_checked_before_they_are_stored() {
+    let api = Api::start().await;
+    let path = "/webhooks/ghostcut/7b0c6c7e-0f8b-4a1e-9d0a-0f8b00000001";
+    let post = |body: Vec<u8>, sign: Option<String>| {
+        let request = api.request(Method::POST, path).body(body);
+        sign.map_or_else(
+            || request.try_clone().unwrap(),
+            |sign| request.try_clone().unwrap().header("Callback-Sign", sign),
+        )
+    };
+    let secret = Secret::from(GHOSTCUT_SECRET.to_owned());
+    let sign = |body: &[u8]| Some(shared::vendor::signature::ghostcut(&secret, body));
+    for body in [
+        b"{}".to_vec(),
+        vec![b'['; 100_000],
+        vec![0xff; 1000],
+        Vec::new(),
+    ] {
+        problem(
+            post(body.clone(), None),
+            StatusCode::UNAUTHORIZED,
+            "bad-signature",
+        )
+        .await;
+        let other = sign(b"other");
+        problem(
+            post(body.clone(), other),
+            StatusCode::UNAUTHORIZED,
+            "bad-signature",
+        )
+        .await;
+        let right = sign(&body);
+        problem(
+            post(body, right),
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+        )
+        .await;
+    }
+    for (vendor, header) in [("sync", "Sync-Signature"), ("ghostcut", "Callback-Sign")] {
+        let path = path.replace("ghostcut", vendor);
+        let send = || api.request(Method::POST, &path).body(vec![b'['; 250_000]);
+        for value in [
+            "t=1,v1=00",
+            "t=99999999999999999999,v1=",
+            ",,,=,=",
+            "v1=zz,t=1",
+        ] {
+            problem(
+                send().header(header, value),
+                StatusCode::UNAUTHORIZED,
+                "bad-signature",
+            )
+            .await;
+        }
+    }
+    let large = post(vec![b' '; (256 << 10) + 1], None);
+    problem(large, StatusCode::PAYLOAD_TOO_LARGE, "body-too-large").await;
+    problem(
+        api.request(Method::GET, path),
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method-not-allowed",
+    )
+    .await;
+    let text = prometheus::TextEncoder::new()
+        .encode_to_string(&api.registry.gather())
+        .unwrap();
+    assert!(
+        text.contains(r#"callbacks_total{outcome="refused",vendor="ghostcut"} 12"#),
+        "{text}"
+    );
 }

@@ -244,8 +244,9 @@ async fn lost(connection: &lapin::Connection) {
 /// What it takes to open a connection.
 #[derive(Clone)]
 struct Dialer {
-    uri: AMQPUri,
-    /// Host and port, fit to be shown.
+    /// The nodes; each is as good as another.
+    uris: Vec<AMQPUri>,
+    /// Hosts and ports, fit to be shown.
     address: String,
     name: String,
     topology: Topology,
@@ -270,12 +271,16 @@ impl Dialer {
         name: &str,
         metrics: &BrokerMetrics,
     ) -> Result<Self, BrokerError> {
-        let mut uri = parse_uri(config.amqp_url.expose())?;
-        uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
-        let timeout_ms = uri.query.connection_timeout.unwrap_or(CONNECT_TIMEOUT_MS);
+        let mut uris = parse_uris(config.amqp_url.expose())?;
+        // A fleet spreads over the nodes; each connection then takes them in turn.
+        let first = rand::random_range(0..uris.len());
+        uris.rotate_left(first);
+        let address = |uri: &AMQPUri| format!("{}:{}", uri.authority.host, uri.authority.port);
+        let timeout_ms = uris[0].query.connection_timeout;
+        let timeout_ms = timeout_ms.unwrap_or(CONNECT_TIMEOUT_MS);
         Ok(Self {
-            address: format!("{}:{}", uri.authority.host, uri.authority.port),
-            uri,
+            address: uris.iter().map(address).collect::<Vec<_>>().join(", "),
+            uris,
             name: name.to_owned(),
             topology: Topology::new(config),
             metrics: metrics.clone(),
@@ -293,11 +298,22 @@ impl Dialer {
             .unwrap_or(Err(BrokerError::Timeout(self.timeout)))
     }
 
+    /// Connects to the first node that answers.
     async fn dial(&self) -> Result<Arc<lapin::Connection>, BrokerError> {
+        let mut last = BrokerError::Disconnected;
+        for uri in &self.uris {
+            match self.dial_node(uri).await {
+                Err(error) if !error.is_final() => last = error,
+                done => return done,
+            }
+        }
+        Err(last)
+    }
+
+    async fn dial_node(&self, uri: &AMQPUri) -> Result<Arc<lapin::Connection>, BrokerError> {
         let properties =
             ConnectionProperties::default().with_connection_name(self.name.as_str().into());
-        let opening =
-            async { Ok(lapin::Connection::connect_uri(self.uri.clone(), properties).await?) };
+        let opening = async { Ok(lapin::Connection::connect_uri(uri.clone(), properties).await?) };
         let connection = self.in_time(opening).await?;
         self.in_time(self.topology.declare(&connection)).await?;
         Ok(Arc::new(connection))
@@ -333,7 +349,18 @@ impl Dialer {
     }
 }
 
-/// Reads the URL. What goes wrong is said without any part of it.
+/// Reads the URLs of the nodes, separated by commas, which none of them can hold unescaped.
+fn parse_uris(text: &str) -> Result<Vec<AMQPUri>, BrokerError> {
+    text.split(',')
+        .map(|url| {
+            let mut uri = parse_uri(url.trim())?;
+            uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+            Ok(uri)
+        })
+        .collect()
+}
+
+/// Reads the URL of a node. What goes wrong is said without any part of it.
 fn parse_uri(text: &str) -> Result<AMQPUri, BrokerError> {
     let bad = |reason: &str| BrokerError::BadUrl(reason.to_owned());
     let url = url::Url::parse(text).map_err(|error| bad(&error.to_string()))?;
@@ -371,6 +398,16 @@ mod tests {
         assert_eq!(vhost("amqp://host//"), "/");
         assert_eq!(vhost("amqp://host/%2f"), "/");
         assert_eq!(vhost("amqp://host/fleet"), "fleet");
+    }
+
+    #[test]
+    fn several_nodes_are_separated_by_commas() {
+        let uris = parse_uris("amqp://u:p@a:5673/%2f?heartbeat=3, amqps://u:p@b/fleet").unwrap();
+        let hosts: Vec<_> = uris.iter().map(|uri| uri.authority.host.as_str()).collect();
+        let heartbeats: Vec<_> = uris.iter().map(|uri| uri.query.heartbeat).collect();
+        assert_eq!(hosts, ["a", "b"]);
+        assert_eq!(heartbeats, [Some(3), Some(HEARTBEAT_SECONDS)]);
+        assert!(parse_uris("amqp://a,").is_err());
     }
 
     #[test]

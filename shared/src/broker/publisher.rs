@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::headers::TRACEPARENT;
 use super::{BrokerError, Connection};
 use crate::config::BrokerConfig;
+use crate::crash::{self, Point};
 use crate::domain::Stage;
 
 /// AMQP's delivery mode for messages that survive a restart of the broker.
@@ -117,7 +118,9 @@ impl Publisher {
         let publishing = messages
             .iter()
             .map(|message| self.send(&channel, stage, message));
-        if let Ok(confirms) = timeout_at(deadline, join_all(publishing)).await
+        let sent = timeout_at(deadline, join_all(publishing)).await;
+        crash::point(Point::MessagesPublished);
+        if let Ok(confirms) = sent
             && settle(messages, confirms, &mut outcomes, deadline).await
         {
             *slot = Some(channel);

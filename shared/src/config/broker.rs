@@ -10,7 +10,8 @@ use super::Secret;
 pub struct BrokerConfig {
     /// `amqp://` or `amqps://` URL of RabbitMQ, with user, password and virtual host (none or `/`: the default one).
     ///
-    /// The query may set `heartbeat` (seconds) and `connection_timeout` (milliseconds).
+    /// The query may set `heartbeat` (seconds) and `connection_timeout` (milliseconds). Of a cluster, a URL of each node,
+    /// separated by commas: they are tried in turn.
     #[arg(long, env = "AMQP_URL", value_name = "URL", hide_env_values = true)]
     pub amqp_url: Secret,
 

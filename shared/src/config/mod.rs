@@ -3,14 +3,20 @@
 //! Each binary composes the structs it needs with `#[command(flatten)]`. Nothing here connects to anything.
 
 pub mod broker;
+mod callbacks;
+mod cost;
 mod database;
+mod probe;
 mod protocol;
 pub mod secret;
 pub mod storage;
 pub mod vendor;
 
 pub use broker::BrokerConfig;
+pub use callbacks::CallbackConfig;
+pub use cost::CostConfig;
 pub use database::DatabaseConfig;
+pub use probe::{IntakeProbe, ProbeLevel, SubmitProbe};
 pub use protocol::{CONSUMER_TIMEOUT, ProtocolConfig, SETTLE_MARGIN};
 pub use secret::Secret;
 pub use storage::{FetchConfig, StorageConfig};

@@ -50,6 +50,18 @@ pub struct ProtocolConfig {
     /// How long paid sends to a vendor pause after it refused our key, plan or balance
     #[arg(long, env, default_value = "5m", value_parser = humantime::parse_duration)]
     pub vendor_pause: Duration,
+    /// Paid calls in a row without an answer before sends to the account stop and only one tries
+    #[arg(long, env, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub circuit_failures: u32,
+    /// Rejections in a row, of more than one job and for one reason, before sends to the account stop and only one tries
+    #[arg(long, env, default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..))]
+    pub circuit_rejects: u32,
+    /// How long sends to the account then stop; doubles each time that the one that tries fails
+    #[arg(long, env, default_value = "30s", value_parser = humantime::parse_duration)]
+    pub circuit_wait: Duration,
+    /// The longest they stop
+    #[arg(long, env, default_value = "15m", value_parser = humantime::parse_duration)]
+    pub circuit_cap: Duration,
     /// Paid submissions of one job to one vendor, failed ones included
     #[arg(long, env, default_value_t = 2)]
     pub max_paid_attempts: i32,

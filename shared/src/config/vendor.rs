@@ -24,7 +24,8 @@ pub struct SyncApi {
     #[arg(id = "sync_api_url", long = "sync-api-url", env = "SYNC_API_URL", default_value = "https://api.sync.so",
           value_parser = http_url)]
     pub api_url: Url,
-    /// Secret of Sync.so webhooks, with its `whsec_`; without it webhooks are refused and polling does the work
+    /// Secret of Sync.so webhooks, with its `whsec_`; without it webhooks are refused and polling does the work. The producer
+    /// needs it where `PUBLIC_URL` is set
     #[arg(id = "sync_webhook_secret", long = "sync-webhook-secret", env = "SYNC_WEBHOOK_SECRET", hide_env_values = true,
           value_parser = secret())]
     pub webhook_secret: Option<Secret>,
@@ -83,7 +84,7 @@ fn secret() -> impl TypedValueParser<Value = Secret> {
 }
 
 /// An `http` or `https` address without query or fragment, to which paths are appended.
-fn http_url(text: &str) -> Result<Url, String> {
+pub(super) fn http_url(text: &str) -> Result<Url, String> {
     let url: Url = text.parse().map_err(|error| format!("{error}"))?;
     match url {
         _ if !matches!(url.scheme(), "http" | "https") => {

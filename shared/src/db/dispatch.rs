@@ -35,8 +35,9 @@ pub(super) fn millis(duration: Duration) -> i64 {
 
 impl Db {
     /// Marks up to `limit` due rows of a stage as dispatched until `lease` is over, most urgent class first, while at most
-    /// `depth` rows of the stage are out. With `paid_by`, nothing is picked while paid sends are stopped or the account is
-    /// paused.
+    /// `depth` rows of the stage are out. With `paid_by`, no more jobs that have yet to pay than the account has room for: the
+    /// others would only come back. Those whose outcome is not known are picked whatever the account may send, because clearing
+    /// up makes room.
     ///
     /// # Errors
     /// When the outcome is not known, what was picked is due again after its lease.
@@ -49,19 +50,32 @@ impl Db {
         paid_by: Option<(Vendor, &str)>,
     ) -> DbResult<Vec<Picked>> {
         let mut connection = self.connection().await?;
+        // Model: step PickDue.
         let picked = diesel::sql_query(
-            "WITH room AS ( \
-                 SELECT least($2, $3 - count(*)) AS n FROM job_stages \
-                 WHERE stage = $1 AND state = 'dispatched' AND due_at > now()), \
-             picked AS ( \
-                 SELECT due.job_id, due.due_at FROM room, (VALUES (0::smallint), (1::smallint), (2::smallint)) class(priority), \
+            "WITH dispatched AS ( \
+                 SELECT count(*) AS n, count(*) FILTER (WHERE $5::text IS NOT NULL AND NOT EXISTS ( \
+                     SELECT FROM submissions b WHERE b.job_id = s.job_id AND b.vendor = $5 AND ledger_occupies(b.state))) AS to_pay \
+                 FROM job_stages s WHERE stage = $1 AND state = 'dispatched' AND due_at > now()), \
+             room AS ( \
+                 SELECT greatest(least($2, $3 - n), 0) AS n, greatest(least($2, $3 - n, \
+                     CASE WHEN $5::text IS NOT NULL THEN vendor_room($5, $6) - to_pay END), 0) AS to_pay FROM dispatched), \
+             unclear AS ( \
+                 SELECT due.job_id, due.due_at, due.priority FROM room, \
+                 LATERAL (SELECT s.job_id, s.due_at, s.priority FROM submissions b JOIN job_stages s ON s.job_id = b.job_id \
+                          WHERE b.vendor = $5 AND b.state IN ('claimed', 'unknown') \
+                          AND s.stage = $1 AND s.state IN ('waiting', 'dispatched') AND s.due_at <= now() \
+                          ORDER BY s.due_at LIMIT room.n FOR UPDATE OF s SKIP LOCKED) due), \
+             fresh AS ( \
+                 SELECT due.job_id, due.due_at, class.priority \
+                 FROM room, (VALUES (0::smallint), (1::smallint), (2::smallint)) class(priority), \
                  LATERAL (SELECT job_id, due_at FROM job_stages s \
                           WHERE s.stage = $1 AND s.priority = class.priority AND s.state IN ('waiting', 'dispatched') \
-                          AND s.due_at <= now() ORDER BY s.due_at LIMIT greatest(room.n, 0) FOR UPDATE SKIP LOCKED) due \
-                 WHERE $5::text IS NULL OR NOT EXISTS (SELECT FROM settings WHERE name = 'stop_paid') \
-                       AND NOT EXISTS (SELECT FROM vendors v \
-                                       WHERE v.vendor = $5 AND v.account = $6 AND v.paused_until > now()) \
-                 ORDER BY class.priority, due.due_at LIMIT $2) \
+                          AND s.due_at <= now() AND s.job_id NOT IN (SELECT job_id FROM unclear) \
+                          ORDER BY s.due_at LIMIT room.to_pay FOR UPDATE SKIP LOCKED) due \
+                 ORDER BY class.priority, due.due_at LIMIT (SELECT to_pay FROM room)), \
+             picked AS ( \
+                 SELECT * FROM unclear UNION SELECT * FROM fresh \
+                 ORDER BY priority, due_at LIMIT (SELECT n FROM room)) \
              UPDATE job_stages s SET state = 'dispatched', epoch = s.epoch + 1, \
                  due_at = clock_timestamp() + make_interval(secs => $4 / 1000.0) \
              FROM picked WHERE s.job_id = picked.job_id \
@@ -85,6 +99,7 @@ impl Db {
     pub async fn put_back(&self, stage: Stage, picked: &[Picked], delay: Duration) -> DbResult<()> {
         let mut connection = self.connection().await?;
         let (jobs, epochs): (Vec<_>, Vec<_>) = picked.iter().map(|p| (p.job_id, p.epoch)).unzip();
+        // Model: step PutBack.
         diesel::sql_query(
             "UPDATE job_stages s SET state = 'waiting', due_at = clock_timestamp() + make_interval(secs => $4 / 1000.0) \
              FROM unnest($2, $3) AS r(job_id, epoch) \

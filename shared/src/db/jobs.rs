@@ -1,8 +1,10 @@
 //! Jobs as their owners see them: creating, reading, listing.
 
 use chrono::{DateTime, NaiveDateTime, Utc};
+use diesel::dsl::sql;
+use diesel::expression::SqlLiteral;
 use diesel::prelude::*;
-use diesel::sql_types::{Bool, Record, Timestamp, Uuid as SqlUuid};
+use diesel::sql_types::{Bool, Double, Nullable, Record, Timestamp, Uuid as SqlUuid};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 use serde_json::Value;
@@ -11,7 +13,7 @@ use uuid::Uuid;
 use super::schema::{job_events, job_requests, job_stages, submissions, video_jobs};
 use super::{Db, DbResult};
 use crate::domain::intake::NewJob;
-use crate::domain::{JobStatus, Stage};
+use crate::domain::{JobStatus, Stage, StageState};
 
 /// A job.
 #[derive(Clone, Debug, Serialize, Queryable, Selectable)]
@@ -95,6 +97,18 @@ pub struct SubmissionRow {
     pub settled_at: Option<DateTime<Utc>>,
     /// Successful searches without a find.
     pub searches: i32,
+    /// What it was expected to cost.
+    #[diesel(select_expression = sql::<Nullable<Double>>("submissions.cost_reserved::float8"))]
+    #[diesel(select_expression_type = SqlLiteral<Nullable<Double>>)]
+    pub cost_reserved: Option<f64>,
+    /// What the vendor charged.
+    #[diesel(select_expression = sql::<Nullable<Double>>("submissions.cost_charged::float8"))]
+    #[diesel(select_expression_type = SqlLiteral<Nullable<Double>>)]
+    pub cost_charged: Option<f64>,
+    /// The part that served nobody.
+    #[diesel(select_expression = sql::<Nullable<Double>>("submissions.cost_wasted::float8"))]
+    #[diesel(select_expression_type = SqlLiteral<Nullable<Double>>)]
+    pub cost_wasted: Option<f64>,
 }
 
 /// A line of the trail.
@@ -130,6 +144,10 @@ pub struct JobFilter {
     pub status: Option<JobStatus>,
     /// Only in this stage.
     pub stage: Option<Stage>,
+    /// Only where the stage is in this state.
+    pub state: Option<StageState>,
+    /// Only where the stage stands for this reason.
+    pub reason: Option<String>,
     /// Only those after this (time, id), the last of the page before. Adopted rows may have no time; they come first.
     pub before: Option<(Option<NaiveDateTime>, Uuid)>,
     /// At most this many.
@@ -276,11 +294,21 @@ impl Db {
         if let Some(stage) = filter.stage {
             query = query.filter(job_stages::stage.eq(stage.as_str()));
         }
+        if let Some(state) = filter.state {
+            query = query.filter(job_stages::state.eq(state.as_str()));
+        }
+        if let Some(reason) = &filter.reason {
+            query = query.filter(job_stages::reason.eq(reason));
+        }
         query = match filter.before {
             // A row comparison, which one index scan answers; diesel cannot say it on columns.
             Some((Some(time), id)) => query.filter(
-                diesel::dsl::sql::<Bool>("(video_jobs.created_at, video_jobs.id) < ")
-                    .bind::<Record<(Timestamp, SqlUuid)>, _>((time, id)),
+                sql::<Bool>("(video_jobs.created_at, video_jobs.id) < ").bind::<Record<(
+                    Timestamp,
+                    SqlUuid,
+                )>, _>((
+                    time, id,
+                )),
             ),
             Some((None, id)) => query.filter(
                 video_jobs::created_at
@@ -371,7 +399,7 @@ async fn insert_job(connection: &mut AsyncPgConnection, id: Uuid, job: &NewJob) 
             job_events::kind.eq("created"),
             job_events::actor.eq("intake"),
             job_events::stage.eq(job.first_stage.as_str()),
-            job_events::detail.eq(serde_json::json!({})),
+            job_events::detail.eq(serde_json::json!({ "priority": job.priority.class() })),
         ))
         .execute(connection)
         .await?;

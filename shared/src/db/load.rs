@@ -83,11 +83,14 @@ pub struct WorkItem {
     pub segments_data: Option<Value>,
     /// `video_jobs.job_metadata`.
     pub job_metadata: Option<Value>,
+    /// `video_jobs.video_duration_seconds`, where somebody knows it.
+    pub video_seconds: Option<u32>,
     /// The live, else the latest, submission to the stage's vendor.
     pub submission: Option<Submission>,
     /// How many submissions to the stage's vendor there have been.
     pub attempts: i32,
-    /// Those of them that were accepted and then failed, hence count against the bound on paid attempts.
+    /// Those of them that were accepted and then failed, hence count against the bound on paid attempts, unless an operator
+    /// decided that they do not.
     pub failed_attempts: i32,
 }
 
@@ -100,6 +103,8 @@ pub struct Loaded {
     pub stale: usize,
     /// Those whose epoch is greater than the row's: the database forgot commits.
     pub from_the_future: Vec<Uuid>,
+    /// Jobs that are not there and never were: nothing in the trail names them.
+    pub unknown: Vec<Uuid>,
 }
 
 #[derive(QueryableByName)]
@@ -122,12 +127,14 @@ struct Row {
     user_id: Uuid,
     #[diesel(sql_type = Text)]
     status: String,
-    #[diesel(sql_type = Nullable<Jsonb>)]
-    processing_config: Option<Value>,
-    #[diesel(sql_type = Nullable<Jsonb>)]
-    segments_data: Option<Value>,
-    #[diesel(sql_type = Nullable<Jsonb>)]
-    job_metadata: Option<Value>,
+    #[diesel(sql_type = Nullable<Text>)]
+    processing_config: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    segments_data: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    job_metadata: Option<String>,
+    #[diesel(sql_type = Nullable<Integer>)]
+    video_seconds: Option<i32>,
     #[diesel(sql_type = Integer)]
     attempts: i32,
     #[diesel(sql_type = Integer)]
@@ -214,6 +221,12 @@ struct EpochRow {
     epoch: i64,
 }
 
+#[derive(QueryableByName)]
+struct IdRow {
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+}
+
 const START: &str = "\
 WITH started AS ( \
     UPDATE job_stages s SET starts = s.starts + 1 \
@@ -223,8 +236,8 @@ WITH started AS ( \
 SELECT started.job_id, started.epoch, started.tries, started.starts, \
     floor(extract(epoch FROM started.due_at - clock_timestamp()) * 1000)::bigint AS lease_ms, \
     floor(extract(epoch FROM clock_timestamp() - started.entered_at) * 1000)::bigint AS in_stage_ms, \
-    clock_timestamp() AS now, j.user_id, coalesce(j.status, 'queued') AS status, j.processing_config, j.segments_data, j.job_metadata, \
-    ended.attempts, ended.failed_attempts, \
+    clock_timestamp() AS now, j.user_id, coalesce(j.status, 'queued') AS status, j.processing_config::text, j.segments_data::text, j.job_metadata::text, \
+    j.video_duration_seconds AS video_seconds, ended.attempts, ended.failed_attempts, \
     sub.token, sub.attempt, sub.state, sub.imported, sub.request_body, sub.source_key, sub.source_url, \
     sub.source_deleted_at, sub.vendor_task_id, sub.vendor_project_id, sub.work_state, sub.answer, sub.claimed_at, sub.send_deadline, \
     sub.settled_at, sub.redos, sub.searches, sub.last_searched_at \
@@ -233,8 +246,17 @@ LEFT JOIN LATERAL (SELECT * FROM submissions x WHERE x.job_id = j.id AND x.vendo
                    ORDER BY ledger_occupies(x.state) DESC, (x.state = 'duplicate' AND x.work_state <> 'failed') DESC, \
                             x.attempt DESC LIMIT 1) sub ON true \
 CROSS JOIN LATERAL (SELECT coalesce(max(x.attempt), 0) AS attempts, \
-                           (count(*) FILTER (WHERE x.state = 'failed'))::integer AS failed_attempts \
+                           (count(*) FILTER (WHERE x.state = 'failed' AND NOT x.forgiven))::integer AS failed_attempts \
                     FROM submissions x WHERE x.job_id = j.id AND x.vendor = $4) ended";
+
+/// A column that other applications write. PostgreSQL takes JSON that we cannot read (a number beyond all doubles, hundreds of
+/// levels): it comes as a text that is no JSON, which the job's own checks refuse, and must not keep its neighbours from loading.
+pub(super) fn readable(column: Option<String>) -> Option<Value> {
+    column.map(|text| {
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| Value::String(format!("unreadable JSON: {error}")))
+    })
+}
 
 impl Db {
     /// Records a start of each reference that still matches and reads its work; one round trip when all match.
@@ -244,6 +266,7 @@ impl Db {
     pub async fn start(&self, stage: Stage, refs: &[JobRef]) -> DbResult<Loaded> {
         let mut connection = self.connection().await?;
         let (jobs, epochs): (Vec<_>, Vec<_>) = refs.iter().map(|r| (r.id, r.epoch)).unzip();
+        // Model: step Load.
         let rows: Vec<Row> = diesel::sql_query(START)
             .bind::<Text, _>(stage.as_str())
             .bind::<Array<SqlUuid>, _>(&jobs)
@@ -269,6 +292,16 @@ impl Db {
                 })
                 .map(|row| row.job_id)
                 .collect();
+            if current.len() < refs.len() {
+                let unknown: Vec<IdRow> = diesel::sql_query(
+                    "SELECT u.id FROM unnest($1) u(id) WHERE NOT EXISTS (SELECT FROM video_jobs j WHERE j.id = u.id) \
+                     AND NOT EXISTS (SELECT FROM job_events e WHERE e.job_id = u.id)",
+                )
+                .bind::<Array<SqlUuid>, _>(&jobs)
+                .load(&mut connection)
+                .await?;
+                loaded.unknown = unknown.into_iter().map(|row| row.id).collect();
+            }
         }
         for row in rows {
             loaded.items.push(WorkItem {
@@ -281,9 +314,10 @@ impl Db {
                 now: row.now,
                 user_id: row.user_id,
                 status: row.status.parse().ok(),
-                processing_config: row.processing_config,
-                segments_data: row.segments_data,
-                job_metadata: row.job_metadata,
+                processing_config: readable(row.processing_config),
+                segments_data: readable(row.segments_data),
+                job_metadata: readable(row.job_metadata),
+                video_seconds: row.video_seconds.and_then(|n| n.try_into().ok()),
                 submission: row.submission.into_submission()?,
                 attempts: row.attempts,
                 failed_attempts: row.failed_attempts,

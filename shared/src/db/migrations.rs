@@ -1,12 +1,27 @@
 //! Applying the embedded migrations, and telling whether the database has them.
 
-use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection as _};
+use std::time::{Duration, Instant};
+
+use diesel::sql_types::Bool;
+use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl as _};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 
-use super::{Db, DbError, DbResult, connect};
+use super::{AWAY_WAIT, Db, DbError, DbResult, connect};
 use crate::config::DatabaseConfig;
+use crate::telemetry::chain;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../migrations");
+
+/// How long a process that starts waits for the database.
+const START_WAIT: Duration = Duration::from_secs(30);
+/// Between tries to be the one who migrates.
+const LOCK_WAIT: Duration = Duration::from_millis(200);
+
+#[derive(diesel::QueryableByName)]
+struct Locked {
+    #[diesel(sql_type = Bool)]
+    locked: bool,
+}
 
 /// What the database has, compared with what this build needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,14 +42,24 @@ async fn with_harness<T: Send + 'static>(
     work: impl FnOnce(&mut AsyncMigrationHarness<AsyncPgConnection>) -> DbResult<T> + Send + 'static,
 ) -> DbResult<T> {
     let mut connection = connect(config.database_url.expose()).await?;
-    // For the life of the connection, so that two producers starting together do not collide.
-    connection
-        .batch_execute("SELECT pg_advisory_lock(hashtext('ghostfleet migrations'))")
-        .await?;
+    // For the life of the connection, so that two producers starting together do not collide. Asked for again and again: a
+    // statement that waited for it would keep CREATE INDEX CONCURRENTLY waiting for that statement's snapshot.
+    while !try_lock(&mut connection).await? {
+        tokio::time::sleep(LOCK_WAIT).await;
+    }
     // The harness blocks; it must not do so on a thread that drives the connection.
     tokio::task::spawn_blocking(move || work(&mut AsyncMigrationHarness::new(connection)))
         .await
         .map_err(|error| DbError::Migration(error.to_string()))?
+}
+
+async fn try_lock(connection: &mut AsyncPgConnection) -> DbResult<bool> {
+    let row: Locked = diesel::sql_query(
+        "SELECT pg_try_advisory_lock(hashtext('ghostfleet migrations')) AS locked",
+    )
+    .get_result(connection)
+    .await?;
+    Ok(row.locked)
 }
 
 fn failed(error: impl std::fmt::Display) -> DbError {
@@ -66,13 +91,24 @@ impl Db {
         .await
     }
 
-    /// Refuses a database that lacks migrations of this build. One of a newer build is fine: migrations expand before they
+    /// Waits half a minute for the database, so that a restart of everything needs no order, and refuses one that lacks
+    /// migrations of this build. One of a newer build is fine: migrations expand before they
     /// contract.
     ///
     /// # Errors
     /// [`DbError::OlderSchema`] says what to run; others when the database is away.
     pub async fn require_schema(config: &DatabaseConfig) -> DbResult<()> {
-        match Self::schema_state(config).await? {
+        let asked = Instant::now();
+        let state = loop {
+            match Self::schema_state(config).await {
+                Err(error) if error.is_transient() && asked.elapsed() < START_WAIT => {
+                    tracing::warn!(error = chain(&error), "waiting for the database");
+                    tokio::time::sleep(AWAY_WAIT).await;
+                }
+                answered => break answered?,
+            }
+        };
+        match state {
             SchemaState::Older { missing } => Err(DbError::OlderSchema(missing.join(", "))),
             SchemaState::Newer => {
                 tracing::warn!("the database has migrations of a newer build");

@@ -2,26 +2,45 @@
 //!
 //! One short async function per query on [`Db`]. Nothing here publishes, calls a vendor or decides what a job does next.
 
+mod adoption;
+mod audits;
+mod callbacks;
+mod continuity;
 mod dead_letters;
 mod dispatch;
 mod jobs;
+mod letters;
 mod load;
 mod migrations;
+mod operations;
 mod protocol;
+mod restart;
 mod schema;
 mod settings;
 mod submissions;
+mod unknowns;
+mod vendors;
 
+pub use adoption::UnadoptedRow;
+pub use audits::{AuditRow, NewAudit, Rebuild};
+pub use callbacks::{CalledBack, DueCallback, Hinted};
+pub use continuity::watch_continuity;
 pub use dead_letters::DeadLetter;
 pub use dispatch::Picked;
 pub use jobs::{Created, JobEvent, JobFilter, JobRow, RequestKey, StageRow, SubmissionRow};
+pub use letters::{Discarded, Letter, LetterFilter, LetterGroup};
 pub use load::{Loaded, Submission, WorkItem};
 pub use migrations::SchemaState;
+pub use operations::{Canceled, Resumed};
 pub use protocol::{
     Claim, Claimed, Fact, JobPatch, LedgerVerdict, MetadataVerdict, Move, MoveState, MoveVerdict,
-    NewEvent, Pause, Settlement, Verdict,
+    NewEvent, Settlement, Verdict,
 };
-pub use submissions::{AliveSubmission, BacklogGauge, DeadLetterGauge, KnownWork, LedgerGauge};
+pub use restart::{Candidate, Pace, Plan, RestartOrder};
+pub use settings::{PaidResumed, PaidStop};
+pub use submissions::{AliveSubmission, BacklogGauge, DeadLetterGauge, LedgerGauge};
+pub use unknowns::{CallbackSeen, LostUnknown, Standing, UnknownFilter, UnknownRow};
+pub use vendors::{CostDay, CostTotal, Refused, Signal, VendorChange, VendorStatus};
 
 use diesel::ConnectionError;
 use diesel::result::DatabaseErrorKind;
@@ -107,6 +126,13 @@ impl DbError {
         }
     }
 
+    /// Whether the database does not know a submission of which it has said that it is committed.
+    #[must_use]
+    pub fn is_forgotten_submission(&self) -> bool {
+        matches!(self, Self::Query(diesel::result::Error::DatabaseError(_, info))
+            if info.message().starts_with("settle: no submission"))
+    }
+
     /// Whether a row was to refer to one that is not there.
     #[must_use]
     pub const fn is_unmatched_reference(&self) -> bool {
@@ -131,6 +157,7 @@ pub type DbResult<T> = Result<T, DbError>;
 #[derive(Clone)]
 pub struct Db {
     pool: Pool<AsyncPgConnection>,
+    memory: continuity::Memory,
 }
 
 impl std::fmt::Debug for Db {
@@ -173,7 +200,10 @@ impl Db {
             .recycle_timeout(Some(config.database_connect_timeout))
             .runtime(deadpool::Runtime::Tokio1)
             .build()?;
-        Ok(Self { pool })
+        Ok(Self {
+            pool,
+            memory: continuity::Memory::default(),
+        })
     }
 
     async fn connection(&self) -> DbResult<Object<AsyncPgConnection>> {

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use diesel::sql_types::{Array, BigInt, Binary, Jsonb, Nullable, Text};
 use diesel_async::RunQueryDsl as _;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Db, DbError, DbResult};
+use super::{Db, DbError, DbResult, Refused, Signal};
 use crate::domain::outcome::Reason;
 use crate::domain::{JobStatus, LedgerState, Stage, Vendor};
 
@@ -37,6 +38,8 @@ pub struct Claim {
     pub source_url: Option<String>,
     /// From the commit on, how long the request may still be sent, in milliseconds.
     pub send_within_ms: u64,
+    /// What it is expected to cost, in the vendor's unit.
+    pub cost_reserved: Option<f64>,
 }
 
 /// What came of a [`Claim`].
@@ -51,12 +54,14 @@ pub enum Claimed {
     Imported,
     /// The job's row names a work that belongs to another submission: a person has to look.
     Conflict,
+    /// The database forgot a commit that this process knows of: nothing is sent.
+    Forgot,
     /// Another submission is live: read it with a second statement and go on from its state.
     Occupied,
     /// The job is gone, over, or at another stage or epoch.
     Stale,
-    /// Paid sends are stopped, the vendor is paused, or a callback waits to be processed: try later.
-    NotNow(&'static str),
+    /// Paid sends are stopped, the account may not send or has no room, or a callback waits to be processed: try later.
+    NotNow(Refused),
     /// Less than the sending time is left of the lease.
     LeaseTooShort,
 }
@@ -83,6 +88,9 @@ pub struct Fact {
     /// Keys that go into `job_metadata` together with the task id, if that is set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Value>,
+    /// How many redos the observer of a status knew of: what a work looked like before a redo says nothing after it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redos: Option<i32>,
     /// Makes a duplicate the job's submission.
     pub promote: bool,
 }
@@ -99,6 +107,7 @@ impl Fact {
             charged: None,
             answer: None,
             metadata: None,
+            redos: None,
             promote: false,
         }
     }
@@ -170,19 +179,6 @@ pub struct NewEvent {
     pub detail: Value,
 }
 
-/// Stops paid sends to one vendor account for a while.
-#[derive(Clone, Debug, Serialize)]
-pub struct Pause {
-    /// Which vendor.
-    pub vendor: Vendor,
-    /// Which account.
-    pub account: String,
-    /// For how long, in milliseconds.
-    pub ms: u64,
-    /// Why.
-    pub reason: String,
-}
-
 /// Everything a stage came to, for one transaction.
 #[derive(Clone, Debug, Serialize)]
 pub struct Settlement {
@@ -202,8 +198,8 @@ pub struct Settlement {
     pub job_patch: Option<JobPatch>,
     /// What the trail says.
     pub event: Option<NewEvent>,
-    /// Pauses the vendor.
-    pub pause: Option<Pause>,
+    /// What the answer says about the account.
+    pub signal: Option<Signal>,
 }
 
 /// What `settle` did.
@@ -217,6 +213,10 @@ pub struct Verdict {
     pub r#move: MoveVerdict,
     /// Age of the job; none when it is gone.
     pub job_seconds: Option<f64>,
+    /// The line of the trail that this wrote.
+    pub line: Option<i64>,
+    /// When.
+    pub line_at: Option<DateTime<Utc>>,
 }
 
 /// What became of the fact.
@@ -259,6 +259,8 @@ pub enum MetadataVerdict {
 pub enum MoveVerdict {
     /// Done.
     Moved,
+    /// The job waits instead of failing: the vendor seems to reject everybody.
+    Held,
     /// Somebody else moved the job first.
     Lost,
     /// No move was given.
@@ -271,6 +273,8 @@ struct ClaimRow {
     verdict: String,
     #[diesel(sql_type = Nullable<BigInt>)]
     remaining_ms: Option<i64>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    retry_ms: Option<i64>,
 }
 
 #[derive(diesel::QueryableByName)]
@@ -285,12 +289,17 @@ impl Db {
     /// # Errors
     /// When the outcome is not known the caller must not send: the row, if it is there, is found as a claim not sent on.
     pub async fn claim(&self, claim: &Claim, body: &[u8]) -> DbResult<Claimed> {
+        let mut claim = to_json(claim)?;
+        if let Some(mark) = self.memory.mark() {
+            claim["mark"] = json!({ "id": mark.id, "at": mark.at });
+        }
         let mut connection = self.connection().await?;
-        let row: ClaimRow = diesel::sql_query("SELECT verdict, remaining_ms FROM claim($1, $2)")
-            .bind::<Jsonb, _>(to_json(claim)?)
-            .bind::<Binary, _>(body)
-            .get_result(&mut connection)
-            .await?;
+        let row: ClaimRow =
+            diesel::sql_query("SELECT verdict, remaining_ms, retry_ms FROM claim($1, $2)")
+                .bind::<Jsonb, _>(claim)
+                .bind::<Binary, _>(body)
+                .get_result(&mut connection)
+                .await?;
         Ok(match row.verdict.as_str() {
             "claimed" => Claimed::Claimed {
                 remaining: Duration::from_millis(
@@ -300,12 +309,10 @@ impl Db {
             "imported" => Claimed::Imported,
             "occupied" => Claimed::Occupied,
             "conflict" => Claimed::Conflict,
+            "forgot" => Claimed::Forgot,
             "gone" | "stale" | "over" => Claimed::Stale,
-            "stopped" => Claimed::NotNow("paid sends are stopped"),
-            "paused" => Claimed::NotNow("the vendor is paused"),
-            "callback" => Claimed::NotNow("a callback waits to be processed"),
             "lease" => Claimed::LeaseTooShort,
-            other => return Err(DbError::Value(format!("claim verdict `{other}`"))),
+            refusal => Claimed::NotNow(Refused::read(refusal, row.retry_ms)?),
         })
     }
 
@@ -341,15 +348,23 @@ impl Db {
         .load(&mut connection)
         .await?;
         rows.into_iter()
-            .map(|row| {
-                serde_json::from_value(row.verdict).map_err(|e| DbError::Value(e.to_string()))
-            })
+            .map(|row| self.verdict(row.verdict))
             .collect()
+    }
+
+    /// Reads what a committed `settle` answered, and remembers the line it wrote.
+    pub(super) fn verdict(&self, verdict: Value) -> DbResult<Verdict> {
+        let verdict: Verdict =
+            serde_json::from_value(verdict).map_err(|e| DbError::Value(e.to_string()))?;
+        if let (Some(id), Some(at)) = (verdict.line, verdict.line_at) {
+            self.memory.remember(id, at);
+        }
+        Ok(verdict)
     }
 }
 
 /// As JSON that PostgreSQL can store: `jsonb` has no U+0000, and vendors' texts may hold anything.
-fn to_json(value: &impl Serialize) -> DbResult<Value> {
+pub(super) fn to_json(value: &impl Serialize) -> DbResult<Value> {
     let mut value =
         serde_json::to_value(value).map_err(|error| DbError::Value(error.to_string()))?;
     strip_nul(&mut value);

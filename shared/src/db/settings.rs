@@ -1,13 +1,67 @@
-//! Fleet-wide switches: the global stop of paid sends.
+//! Fleet-wide switches: the global stop of paid sends, and who used it.
 
+use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use diesel_async::RunQueryDsl;
-use serde_json::json;
+use diesel::sql_types::{BigInt, Bool, Jsonb, Text, Timestamptz};
+use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::schema::settings;
 use super::{Db, DbResult};
+use crate::domain::search::AROUND;
 
 const STOP_PAID: &str = "stop_paid";
+
+/// That paid sends are stopped, and why.
+#[derive(Clone, Debug, Serialize)]
+pub struct PaidStop {
+    /// Why, in words.
+    pub reason: String,
+    /// Who stopped them.
+    pub by: String,
+    /// Since when.
+    pub at: DateTime<Utc>,
+    /// The database forgot commits: an audit has to rebuild the ledger before they are allowed again.
+    pub audit_first: bool,
+}
+
+/// What came of asking to resume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PaidResumed {
+    /// Paid sends are allowed again.
+    Yes,
+    /// They were not stopped.
+    NotStopped,
+    /// The database forgot commits, and no audit that was started at this time or later has been finished.
+    AuditFirst {
+        /// From then on every request that was on its way has arrived.
+        not_before: DateTime<Utc>,
+        /// So far it has to look back.
+        since: DateTime<Utc>,
+    },
+    /// The last audit since found works that the ledger does not have.
+    Unrepaired {
+        /// How many.
+        findings: i32,
+    },
+}
+
+#[derive(diesel::QueryableByName)]
+struct Stopped {
+    #[diesel(sql_type = Bool)]
+    audit_first: bool,
+    #[diesel(sql_type = Timestamptz)]
+    not_before: DateTime<Utc>,
+    #[diesel(sql_type = Timestamptz)]
+    since: DateTime<Utc>,
+}
+
+#[derive(diesel::QueryableByName)]
+struct Open {
+    #[diesel(sql_type = diesel::sql_types::Integer)]
+    open: i32,
+}
 
 impl Db {
     /// Stops every paid send of the fleet until [`Db::resume_paid`]; polling and storing go on. The first reason stays.
@@ -15,29 +69,138 @@ impl Db {
     /// # Errors
     /// When the database is away nothing is stopped.
     pub async fn stop_paid(&self, reason: &str, by: &str) -> DbResult<()> {
-        let mut connection = self.connection().await?;
-        diesel::insert_into(settings::table)
-            .values((
-                settings::name.eq(STOP_PAID),
-                settings::value.eq(json!({ "reason": reason })),
-                settings::changed_by.eq(by),
-            ))
-            .on_conflict_do_nothing()
-            .execute(&mut connection)
-            .await?;
+        self.stop(reason, by, None).await?;
         Ok(())
     }
 
-    /// Allows paid sends again. False: they were not stopped.
+    /// The same because the database forgot commits, whatever the reason before: an audit has to run first, from `forgotten_from` on
+    /// where that is known. False: known.
+    ///
+    /// # Errors
+    /// When the database is away nothing is stopped.
+    pub async fn stop_paid_until_audit(
+        &self,
+        reason: &str,
+        by: &str,
+        forgotten_from: Option<DateTime<Utc>>,
+    ) -> DbResult<bool> {
+        self.stop(reason, by, Some(forgotten_from)).await
+    }
+
+    async fn stop(
+        &self,
+        reason: &str,
+        by: &str,
+        forgotten: Option<Option<DateTime<Utc>>>,
+    ) -> DbResult<bool> {
+        let audit_first = forgotten.is_some();
+        let since = forgotten.flatten().map(|from| from - AROUND);
+        // A sign that knows since when outranks one that does not.
+        let value = json!({ "reason": reason, "audit_first": audit_first, "audit_since": since });
+        let mut connection = self.connection().await?;
+        let written = connection
+            .transaction(async |connection| {
+                let written = diesel::sql_query(
+                    "INSERT INTO settings AS s (name, value, changed_by) VALUES ('stop_paid', $1, $2) \
+                     ON CONFLICT (name) DO UPDATE SET value = excluded.value, changed_by = excluded.changed_by, \
+                         changed_at = excluded.changed_at \
+                     WHERE $3 AND (NOT coalesce((s.value ->> 'audit_first')::boolean, false) \
+                         OR excluded.value ->> 'audit_since' IS NOT NULL AND s.value ->> 'audit_since' IS NULL)",
+                )
+                .bind::<Jsonb, _>(&value)
+                .bind::<Text, _>(by)
+                .bind::<Bool, _>(audit_first)
+                .execute(connection)
+                .await?;
+                if written > 0 {
+                    record(connection, "paid_stopped", reason, by, &value).await?;
+                }
+                Ok::<_, diesel::result::Error>(written > 0)
+            })
+            .await?;
+        Ok(written)
+    }
+
+    /// Allows paid sends again. After a database that forgot commits it wants an audit that was begun `in_flight_ms` after the stop,
+    /// when nothing sent before could still arrive, looked back to before what was forgotten (a day where that is not known), and left
+    /// nothing unrepaired; `force` goes without.
+    ///
+    /// # Errors
+    /// When the database is away they stay stopped.
+    pub async fn resume_paid(
+        &self,
+        reason: &str,
+        by: &str,
+        in_flight: std::time::Duration,
+        force: bool,
+    ) -> DbResult<PaidResumed> {
+        let mut connection = self.connection().await?;
+        let resumed = connection
+            .transaction(async |connection| {
+                let stopped: Option<Stopped> = diesel::sql_query(
+                    "SELECT coalesce((value ->> 'audit_first')::boolean, false) AS audit_first, \
+                     changed_at + make_interval(secs => $1 / 1000.0) AS not_before, \
+                     coalesce((value ->> 'audit_since')::timestamptz, changed_at - interval '1 day') AS since \
+                     FROM settings WHERE name = 'stop_paid' FOR UPDATE",
+                )
+                .bind::<BigInt, _>(super::dispatch::millis(in_flight))
+                .get_result(connection)
+                .await
+                .optional()?;
+                let Some(stopped) = stopped else {
+                    return Ok(PaidResumed::NotStopped);
+                };
+                if stopped.audit_first && !force {
+                    let audit: Option<Open> = diesel::sql_query(
+                        "SELECT open FROM audits WHERE finished_at IS NOT NULL AND error IS NULL AND started_at >= $1 AND since <= $2 \
+                         ORDER BY started_at DESC LIMIT 1",
+                    )
+                    .bind::<Timestamptz, _>(stopped.not_before)
+                    .bind::<Timestamptz, _>(stopped.since)
+                    .get_result(connection)
+                    .await
+                    .optional()?;
+                    match audit {
+                        None => {
+                            return Ok(PaidResumed::AuditFirst {
+                                not_before: stopped.not_before,
+                                since: stopped.since,
+                            });
+                        }
+                        Some(Open { open: 0 }) => {}
+                        Some(Open { open }) => return Ok(PaidResumed::Unrepaired { findings: open }),
+                    }
+                }
+                diesel::sql_query("SELECT allow_paid($1)")
+                    .bind::<Text, _>(by)
+                    .execute(connection)
+                    .await?;
+                let detail = json!({ "forced": force });
+                record(connection, "paid_resumed", reason, by, &detail).await?;
+                Ok::<_, diesel::result::Error>(PaidResumed::Yes)
+            })
+            .await?;
+        Ok(resumed)
+    }
+
+    /// Whether and why paid sends are stopped.
     ///
     /// # Errors
     /// When the database is away.
-    pub async fn resume_paid(&self) -> DbResult<bool> {
+    pub async fn paid_stop(&self) -> DbResult<Option<PaidStop>> {
         let mut connection = self.connection().await?;
-        let rows = diesel::delete(settings::table.find(STOP_PAID))
-            .execute(&mut connection)
-            .await?;
-        Ok(rows > 0)
+        let row: Option<(Value, DateTime<Utc>, String)> = settings::table
+            .find(STOP_PAID)
+            .select((settings::value, settings::changed_at, settings::changed_by))
+            .first(&mut connection)
+            .await
+            .optional()?;
+        Ok(row.map(|(value, at, by)| PaidStop {
+            reason: value["reason"].as_str().unwrap_or_default().to_owned(),
+            by,
+            at,
+            audit_first: value["audit_first"].as_bool().unwrap_or_default(),
+        }))
     }
 
     /// Why paid sends are stopped, if they are.
@@ -45,13 +208,25 @@ impl Db {
     /// # Errors
     /// When the database is away.
     pub async fn paid_stopped(&self) -> DbResult<Option<String>> {
-        let mut connection = self.connection().await?;
-        let value: Option<serde_json::Value> = settings::table
-            .find(STOP_PAID)
-            .select(settings::value)
-            .first(&mut connection)
-            .await
-            .optional()?;
-        Ok(value.map(|value| value["reason"].as_str().unwrap_or_default().to_owned()))
+        Ok(self.paid_stop().await?.map(|stop| stop.reason))
     }
+}
+
+async fn record(
+    connection: &mut AsyncPgConnection,
+    action: &str,
+    reason: &str,
+    by: &str,
+    detail: &Value,
+) -> QueryResult<()> {
+    diesel::sql_query(
+        "INSERT INTO operator_events (actor, reason, action, subject, detail) VALUES ($1, $2, $3, 'fleet', $4)",
+    )
+    .bind::<Text, _>(by)
+    .bind::<Text, _>(reason)
+    .bind::<Text, _>(action)
+    .bind::<Jsonb, _>(detail)
+    .execute(connection)
+    .await?;
+    Ok(())
 }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::dispatch::millis;
 use super::{Db, DbResult};
 use crate::domain::Vendor;
+use crate::domain::search::Known;
 
 /// A submission that nobody's stage follows: its job is gone, over, or on another way.
 #[derive(Clone, Debug, diesel::QueryableByName)]
@@ -24,23 +25,25 @@ pub struct AliveSubmission {
     /// The vendor's id of the work.
     #[diesel(sql_type = Text)]
     pub task_id: String,
+    /// How often the vendor was asked to run it again.
+    #[diesel(sql_type = diesel::sql_types::Integer)]
+    pub redos: i32,
+    /// Since when it is in its state, in seconds.
+    #[diesel(sql_type = Double)]
+    pub settled_seconds: f64,
     /// Where in the pages of the sweep this row stands.
     #[diesel(sql_type = Timestamptz)]
     pub claimed_at: DateTime<Utc>,
 }
 
-/// A work known to be at the vendor: a search that shows it, and shows it as ours, has been seen to work.
-#[derive(Clone, Debug, diesel::QueryableByName)]
-pub struct KnownWork {
-    /// The vendor's id of the work.
+#[derive(diesel::QueryableByName)]
+struct KnownRow {
     #[diesel(sql_type = Text)]
-    pub task_id: String,
-    /// The submission behind it.
+    task_id: String,
     #[diesel(sql_type = SqlUuid)]
-    pub token: Uuid,
-    /// When it was claimed.
+    token: Uuid,
     #[diesel(sql_type = Timestamptz)]
-    pub claimed_at: DateTime<Utc>,
+    claimed_at: DateTime<Utc>,
 }
 
 /// Counts over the alive part of the ledger, per vendor.
@@ -98,12 +101,6 @@ struct Shares {
 }
 
 #[derive(diesel::QueryableByName)]
-struct Paused {
-    #[diesel(sql_type = Text)]
-    vendor: String,
-}
-
-#[derive(diesel::QueryableByName)]
 struct Deleted {
     #[diesel(sql_type = Nullable<Timestamptz>)]
     source_deleted_at: Option<DateTime<Utc>>,
@@ -154,9 +151,9 @@ impl Db {
         from: DateTime<Utc>,
         to: DateTime<Utc>,
         like: Uuid,
-    ) -> DbResult<Vec<KnownWork>> {
+    ) -> DbResult<Vec<Known>> {
         let mut connection = self.connection().await?;
-        let rows = diesel::sql_query(
+        let rows: Vec<KnownRow> = diesel::sql_query(
             "SELECT s.vendor_task_id AS task_id, s.token, s.claimed_at FROM submissions s, submissions own \
              WHERE own.token = $5 AND s.vendor = $1 AND s.account = $2 AND s.claimed_at >= $3 AND s.claimed_at < $4 \
              AND s.vendor_task_id IS NOT NULL AND CASE WHEN s.imported THEN false ELSE \
@@ -171,7 +168,14 @@ impl Db {
         .bind::<SqlUuid, _>(like)
         .load(&mut connection)
         .await?;
-        Ok(rows)
+        Ok(rows
+            .into_iter()
+            .map(|row| Known {
+                task_id: row.task_id,
+                token: row.token,
+                claimed_at: row.claimed_at,
+            })
+            .collect())
     }
 
     /// Whether another submission was given the same input URL, so that the URL does not tell them apart.
@@ -221,7 +225,8 @@ impl Db {
     ) -> DbResult<Vec<AliveSubmission>> {
         let mut connection = self.connection().await?;
         let rows = diesel::sql_query(
-            "SELECT token, job_id, state, vendor_task_id AS task_id, claimed_at FROM submissions s \
+            "SELECT token, job_id, state, vendor_task_id AS task_id, claimed_at, redos, \
+                 coalesce(extract(epoch FROM clock_timestamp() - settled_at), 0)::float8 AS settled_seconds FROM submissions s \
              WHERE vendor = $1 AND account = $2 AND claimed_at > coalesce($3, '-infinity') \
              AND (state IN ('accepted', 'redoing') AND NOT EXISTS ( \
                       SELECT FROM job_stages st WHERE st.job_id = s.job_id AND st.state <> 'dead' \
@@ -308,18 +313,5 @@ impl Db {
         .load(&mut connection)
         .await?;
         Ok(rows)
-    }
-
-    /// Vendors with an account whose paid sends are paused.
-    ///
-    /// # Errors
-    /// When the database is away.
-    pub async fn paused_vendors(&self) -> DbResult<Vec<Vendor>> {
-        let mut connection = self.connection().await?;
-        let rows: Vec<Paused> =
-            diesel::sql_query("SELECT DISTINCT vendor FROM vendors WHERE paused_until > now()")
-                .load(&mut connection)
-                .await?;
-        rows.iter().map(|row| Ok(row.vendor.parse()?)).collect()
     }
 }

@@ -37,8 +37,13 @@ pub enum SubmitAnswer {
         /// The vendor's code and message.
         reason: String,
     },
-    /// Our key, signature, plan or balance is at fault, not the job: the vendor is to be paused.
+    /// Our key or signature is at fault, not the job: the vendor is to be paused.
     Misconfigured {
+        /// The vendor's code and message.
+        reason: String,
+    },
+    /// Our plan or balance does not allow it: the vendor is to be paused until somebody pays.
+    OutOfCredit {
         /// The vendor's code and message.
         reason: String,
     },

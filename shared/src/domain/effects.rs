@@ -96,12 +96,14 @@ impl Mask {
 }
 
 /// The masks of a GhostCut request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Masks {
     /// `needChineseOcclude`: 1 full screen (every mask is `keep`), 2 only by masks.
     pub mode: u8,
     /// `videoInpaintMasks`: the text of a JSON list, never an empty one.
     pub json: String,
+    /// Start and end of each, in seconds.
+    pub(super) times: Vec<(f64, f64)>,
 }
 
 impl Masks {
@@ -115,6 +117,7 @@ impl Masks {
         Some(Self {
             mode: if all_keep { 1 } else { 2 },
             json: Value::from(list).to_string(),
+            times: masks.iter().map(|mask| (mask.start, mask.end)).collect(),
         })
     }
 }

@@ -195,6 +195,29 @@ mod tests {
             r#"{"v":0}"#,
             r#"{"v":-1}"#,
             r#"{"v":"2"}"#,
+            r#"{"v":2.5}"#,
+            r#"{"v":1e999}"#,
+            r#"{"v":18446744073709551616}"#,
+            r#"{"v":1,"v":2}"#,
+            r#"{"v":2,"v":1}"#,
+            "{\"v\":1}\0",
+            &"[".repeat(1_000_000),
+            &format!(r#"{{"v":1,"x":{}"#, "[".repeat(1_000_000)),
+            &format!(r#"{{"v":1,"stage":"inpaint.poll","stage":"inpaint.poll","jobs":[{job}]}}"#),
+            &format!(r#"{{"v":1,"stage":"inpaint.poll\u0000","jobs":[{job}]}}"#),
+            &format!(
+                r#"{{"v":1,"stage":"inpaint.poll","jobs":[{}]}}"#,
+                job.replace("7}", "9223372036854775808}")
+            ),
+            &format!(
+                r#"{{"v":1,"stage":"inpaint.poll","jobs":[{}]}}"#,
+                job.replace("7}", "7.5}")
+            ),
+            &format!(
+                r#"{{"v":1,"stage":"inpaint.poll","jobs":[{}]}}"#,
+                job.replace("7}", "\"7\"}")
+            ),
+            &format!(r#"{{"v":1,"stage":"inpaint.poll","jobs":{{"0":{job}}}}}"#),
             r#"{"v":1}"#,
             r#"{"v":1,"stage":"inpaint.poll","jobs":[]}"#,
             &two_submits,

@@ -4,16 +4,23 @@
 
 mod words;
 
+pub mod admission;
+pub mod adoption;
 pub mod answer;
+pub mod audit;
 pub mod classify;
+pub mod cost;
 pub mod effects;
 pub mod fields;
 pub mod intake;
 pub mod location;
+pub mod media;
 pub mod message;
 pub mod metadata;
 pub mod outcome;
 pub mod progress;
+pub mod resume;
+pub mod search;
 pub mod segments;
 pub mod transition;
 

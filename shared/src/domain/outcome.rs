@@ -64,8 +64,10 @@ vocabulary! {
         InvalidJob = "invalid_job",
         /// The vendor refused the request.
         Rejected = "rejected",
-        /// The vendor could not read the input.
+        /// An input could not be read, by us before paying or by the vendor.
         InputUnreadable = "input_unreadable",
+        /// An input breaks a limit of a vendor, or a time of the job lies outside of it; found before paying.
+        InputUnsuitable = "input_unsuitable",
         /// The work failed at the vendor for good.
         VendorFailed = "vendor_failed",
         /// The vendor's support or an operator has to act at the vendor.

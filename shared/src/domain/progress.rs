@@ -5,6 +5,8 @@
 
 use std::fmt::Display;
 
+use super::Vendor;
+
 /// `progress_percentage` until the lip-sync is done.
 pub const STARTED: i32 = 0;
 /// `progress_percentage` when the lip-sync is stored and text inpainting is to follow.
@@ -31,6 +33,15 @@ pub const DONE_INPAINT_ONLY_MESSAGE: &str = "Pro video processing completed (tex
 pub const NO_INPAINT_URL_ERROR: &str = "No output URL from text inpainting service";
 /// `error_message` where the result could not be stored.
 pub const UPLOAD_ERROR: &str = "Failed to upload final result";
+
+/// What a customer is told when a vendor has accepted the work: `progress_percentage` and, where it changes, `progress_message`.
+#[must_use]
+pub const fn accepted(vendor: Vendor) -> (i32, Option<&'static str>) {
+    match vendor {
+        Vendor::Sync => (STARTED, None),
+        Vendor::Ghostcut => (INPAINT_ACCEPTED, Some(INPAINT_MESSAGE)),
+    }
+}
 
 /// `progress_percentage` while GhostCut works: `min(95, max(70, trunc(p * 0.35 + 70)))`.
 /// The vendor's progress (0 to 100) may be missing.

@@ -37,6 +37,17 @@ impl Segment {
         self.end
     }
 
+    /// How long it is.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
+        self.end - self.start
+    }
+
+    /// The stretch of this audio file that is spoken, in seconds; none where it is another file or the whole of it.
+    pub(super) fn crop_of(&self, ref_id: &str) -> Option<(f64, f64)> {
+        self.crop.filter(|_| self.ref_id == ref_id)
+    }
+
     /// The segment as Sync.so documents it; a `label` is not part of it (the live API refused one).
     #[must_use]
     pub fn to_json(&self) -> Value {

@@ -12,14 +12,18 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 #[error("the host has no public address")]
 pub(super) struct NotPublic;
 
-/// Resolves names by the system and drops every address that is not public.
-pub(super) struct PublicResolver;
+/// Says which addresses may be connected to.
+pub(super) type Rule = fn(IpAddr) -> bool;
 
-impl Resolve for PublicResolver {
+/// Resolves names by the system and drops every address that the rule forbids.
+pub(super) struct RuledResolver(pub(super) Rule);
+
+impl Resolve for RuledResolver {
     fn resolve(&self, name: Name) -> Resolving {
+        let rule = self.0;
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let public: Vec<SocketAddr> = found.filter(|address| is_public(address.ip())).collect();
+            let public: Vec<SocketAddr> = found.filter(|address| rule(address.ip())).collect();
             if public.is_empty() {
                 return Err(NotPublic.into());
             }
@@ -46,6 +50,9 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         [198, second, ..] if second & 0xfe == 18 => true,
         // Protocol assignments, documentation, and the retired 6to4 relays.
         [192, 0, 0 | 2, _] | [198, 51, 100, _] | [203, 0, 113, _] | [192, 88, 99, _] => true,
+        // Public by its number, and on every machine at Azure the host's own service, which hands out secrets:
+        // https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16
+        [168, 63, 129, 16] => true,
         // Multicast, reserved and broadcast.
         [first, ..] => first >= 224,
     };
@@ -62,6 +69,8 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
             inner(high, low)
         }
         [0x2002, high, low, ..] => inner(high, low),
+        // A tunnel to an IPv4 address inside a site (ISATAP, RFC 5214), whatever the network before it.
+        [.., 0 | 0x200, 0x5efe, high, low] if !inner(high, low) => false,
         // Protocol assignments with Teredo, and documentation.
         [0x2001, second, ..] => second >= 0x200 && second != 0xdb8,
         [0x3fff, second, ..] => second >= 0x1000,
@@ -91,6 +100,11 @@ mod tests {
             "192.0.2.1",
             "192.88.99.1",
             "192.168.1.1",
+            "168.63.129.16",
+            "::ffff:168.63.129.16",
+            "100.100.100.200",
+            "192.0.0.192",
+            "fd00:ec2::254",
             "198.18.0.1",
             "198.19.255.255",
             "198.51.100.1",
@@ -118,6 +132,12 @@ mod tests {
             "2002:7f00:1::",
             "2002:a00:1::1",
             "2002:c0a8:101::",
+            "64:ff9b::a9fe:a9fe",
+            "2002:a9fe:a9fe::1",
+            "2400:1:2:3:0:5efe:10.0.0.1",
+            "2400:1:2:3:200:5efe:127.0.0.1",
+            "fe80::5efe:8.8.8.8",
+            "::10.0.0.1",
             "2001::1",
             "2001:0:4136:e378::",
             "2001:10::1",
@@ -158,6 +178,7 @@ mod tests {
             "::ffff:8.8.8.8",
             "64:ff9b::8.8.8.8",
             "2002:808:808::1",
+            "2400:1:2:3:0:5efe:8.8.8.8",
             "3fff:1000::1",
         ] {
             assert!(is_public(address.parse().unwrap()), "{address}");
@@ -166,7 +187,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_of_the_own_machine_resolves_to_nothing() {
-        let error = PublicResolver
+        let error = RuledResolver(is_public)
             .resolve("localhost".parse().unwrap())
             .await
             .err()

@@ -3,10 +3,10 @@
 //! Only public addresses are asked unless configured otherwise, also on redirects; every wait has an end; what is not
 //! the kind of media expected is not taken. Errors name the host, never the URL: it is often signed.
 
-use super::address::{NotPublic, PublicResolver, is_public};
-use super::media::{Container, MediaKind, SNIFF_BYTES};
+use super::address::{NotPublic, Rule, RuledResolver, is_public};
 use super::transfer::TransferError;
 use crate::config::storage::FetchConfig;
+use crate::domain::media::{Container, MediaKind, SNIFF_BYTES};
 use bytes::{Bytes, BytesMut};
 use reqwest::{Response, StatusCode, header};
 use std::error::Error;
@@ -22,7 +22,8 @@ const MAX_REDIRECTS: usize = 5;
 #[derive(Clone, Debug)]
 pub struct Fetcher {
     client: reqwest::Client,
-    allow_private: bool,
+    /// Which addresses may be asked.
+    rule: Rule,
     max_bytes: u64,
     idle_timeout: Duration,
     total_timeout: Duration,
@@ -36,6 +37,23 @@ pub struct Download {
     /// What was read to recognise the container, until it is handed out.
     start: Option<Bytes>,
     reader: Reader,
+}
+
+/// A stretch of a file, and the size of the file where it is known.
+pub(super) struct Part {
+    pub(super) total: Option<u64>,
+    pub(super) bytes: Bytes,
+}
+
+/// First byte and size of the whole, from `Content-Range: bytes 0-9/100`; either may be missing (`*`).
+fn content_range(headers: &header::HeaderMap) -> Option<(Option<u64>, Option<u64>)> {
+    let text = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
+    let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let first = range.split_once('-').map(|(first, _)| first);
+    Some((
+        first.and_then(|first| first.trim().parse().ok()),
+        total.trim().parse().ok(),
+    ))
 }
 
 /// The limits that the bytes of a body are read under.
@@ -53,21 +71,28 @@ impl Fetcher {
     /// # Errors
     /// When the TLS roots of the system cannot be loaded.
     pub fn new(config: &FetchConfig) -> Result<Self, reqwest::Error> {
+        let rule: Rule = if config.fetch_allow_private {
+            |_| true
+        } else {
+            is_public
+        };
+        Self::ruled(config, rule)
+    }
+
+    fn ruled(config: &FetchConfig, rule: Rule) -> Result<Self, reqwest::Error> {
         super::install_tls_provider();
-        let mut client = reqwest::Client::builder()
+        let client = reqwest::Client::builder()
             .user_agent(concat!("GhostFleet/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(config.fetch_connect_timeout)
             // Followed by hand, to check each step.
             .redirect(reqwest::redirect::Policy::none())
             // A proxy would resolve names out of reach of our rules.
             .no_proxy()
-            .http1_only();
-        if !config.fetch_allow_private {
-            client = client.dns_resolver(PublicResolver);
-        }
+            .http1_only()
+            .dns_resolver(RuledResolver(rule));
         Ok(Self {
             client: client.build()?,
-            allow_private: config.fetch_allow_private,
+            rule,
             max_bytes: config.fetch_max_bytes,
             idle_timeout: config.fetch_idle_timeout,
             total_timeout: config.fetch_total_timeout,
@@ -80,14 +105,8 @@ impl Fetcher {
     /// [`TransferError`]; nothing is retried.
     pub async fn fetch(&self, url: &str, kind: MediaKind) -> Result<Download, TransferError> {
         let max_bytes = self.max_bytes;
-        let mut reader = Reader {
-            received: 0,
-            max_bytes,
-            idle_timeout: self.idle_timeout,
-            total_timeout: self.total_timeout,
-            started: Instant::now(),
-        };
-        let (mut response, host) = self.follow(url, &reader).await?;
+        let mut reader = self.reader();
+        let (mut response, host) = self.follow(url, None, &reader).await?;
         if response.status() != StatusCode::OK {
             return Err(TransferError::Status {
                 host,
@@ -126,17 +145,85 @@ impl Fetcher {
         }
     }
 
+    /// Reads up to `length` bytes from `first` on. A server that knows no ranges sends its file from the beginning: then up
+    /// to `instead` bytes of it come, if they begin at `first`, else none.
+    ///
+    /// # Errors
+    /// [`TransferError`]; nothing is retried.
+    pub(super) async fn read_at(
+        &self,
+        url: &str,
+        first: u64,
+        length: usize,
+        instead: usize,
+    ) -> Result<Part, TransferError> {
+        let mut reader = self.reader();
+        let last = first.saturating_add(length as u64).saturating_sub(1);
+        let range = format!("bytes={first}-{last}");
+        let (mut response, host) = self.follow(url, Some(&range), &reader).await?;
+        let status = response.status();
+        let said = content_range(response.headers());
+        let (total, most) = match (status, said) {
+            (StatusCode::PARTIAL_CONTENT, Some((Some(from), total))) if from == first => {
+                (total, length)
+            }
+            (StatusCode::OK, _) => (
+                response.content_length(),
+                if first == 0 { instead } else { 0 },
+            ),
+            // Nothing is there from `first` on.
+            (StatusCode::RANGE_NOT_SATISFIABLE, _) => {
+                let total = said.and_then(|(_, total)| total);
+                (total.or((first == 0).then_some(0)), 0)
+            }
+            _ => {
+                let status = status.as_u16();
+                return Err(TransferError::Status { host, status });
+            }
+        };
+        let mut bytes = BytesMut::new();
+        let mut ended = most == 0;
+        while !ended && bytes.len() < most {
+            match reader.next(&mut response, &host).await? {
+                Some(more) => bytes.extend_from_slice(&more),
+                None => ended = true,
+            }
+        }
+        // A whole file whose length was not announced.
+        let end = first.saturating_add(bytes.len() as u64);
+        let whole = status == StatusCode::OK && ended && most > 0;
+        bytes.truncate(most);
+        Ok(Part {
+            total: total.or(whole.then_some(end)),
+            bytes: bytes.freeze(),
+        })
+    }
+
+    fn reader(&self) -> Reader {
+        Reader {
+            received: 0,
+            max_bytes: self.max_bytes,
+            idle_timeout: self.idle_timeout,
+            total_timeout: self.total_timeout,
+            started: Instant::now(),
+        }
+    }
+
     /// Asks, and asks again where a redirect points, each URL being checked before.
     async fn follow(
         &self,
         url: &str,
+        range: Option<&str>,
         reader: &Reader,
     ) -> Result<(Response, String), TransferError> {
         let mut url = Url::parse(url).map_err(|_| TransferError::Url("cannot be parsed"))?;
         for _ in 0..=MAX_REDIRECTS {
             let host = self.check(&url)?;
-            let answer = self.client.get(url.clone()).send();
-            let response = match tokio::time::timeout(reader.patience(), answer).await {
+            let mut request = self.client.get(url.clone());
+            if let Some(range) = range {
+                request = request.header(header::RANGE, range);
+            }
+            let response = match tokio::time::timeout(reader.patience(), request.send()).await {
                 Ok(response) => response.map_err(|error| refusal(error, &host))?,
                 Err(_) => return Err(reader.given_up(host)),
             };
@@ -171,7 +258,7 @@ impl Fetcher {
             Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
         };
         let host = url.host_str().unwrap_or_default().to_owned();
-        if !self.allow_private && address.is_some_and(|address| !is_public(address)) {
+        if address.is_some_and(|address| !(self.rule)(address)) {
             return Err(TransferError::Forbidden { host });
         }
         Ok(host)
@@ -267,17 +354,23 @@ fn refusal(error: reqwest::Error, host: &str) -> TransferError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
-    fn fetcher(allow_private: bool) -> Fetcher {
-        let second = Duration::from_secs(1);
-        Fetcher::new(&FetchConfig {
+    fn config(allow_private: bool) -> FetchConfig {
+        let seconds = Duration::from_secs(5);
+        FetchConfig {
             fetch_allow_private: allow_private,
             fetch_max_bytes: 1000,
-            fetch_connect_timeout: second,
-            fetch_idle_timeout: second,
-            fetch_total_timeout: second,
-        })
-        .unwrap()
+            fetch_connect_timeout: seconds,
+            fetch_idle_timeout: seconds,
+            fetch_total_timeout: seconds,
+        }
+    }
+
+    fn fetcher(allow_private: bool) -> Fetcher {
+        Fetcher::new(&config(allow_private)).unwrap()
     }
 
     #[tokio::test]
@@ -286,6 +379,21 @@ mod tests {
             "http://127.0.0.1/a.mp4",
             "http://2130706433/a.mp4",
             "http://0x7f.1/a.mp4",
+            "http://0177.0.0.1/a.mp4",
+            "http://0x7f000001/a.mp4",
+            "http://127.1/a.mp4",
+            "http://127.0.0.1./a.mp4",
+            "http://%31%32%37.0.0.1/a.mp4",
+            "http://\u{ff11}27.0.0.1/a.mp4",
+            "http://127\u{3002}0.0.1/a.mp4",
+            "http://0/a.mp4",
+            "http://[::]/a.mp4",
+            "http://[fe80::1]/a.mp4",
+            "http://[fc00::1]/a.mp4",
+            "http://[64:ff9b::a9fe:a9fe]/a.mp4",
+            "http://[2002:7f00:1::]/a.mp4",
+            "http://[::ffff:7f00:1]/a.mp4",
+            "http://168.63.129.16/machine",
             "http://[::1]/a.mp4",
             "http://[::ffff:10.0.0.1]/a.mp4",
             "http://169.254.169.254/latest/meta-data/",
@@ -304,6 +412,73 @@ mod tests {
         }
     }
 
+    /// A server that redirects to whatever the path says, decoded; and how often it was asked.
+    async fn redirecting(address: &str) -> (std::net::SocketAddr, Arc<AtomicUsize>) {
+        let listener = tokio::net::TcpListener::bind((address, 0)).await.unwrap();
+        let (bound, asked) = (
+            listener.local_addr().unwrap(),
+            Arc::<AtomicUsize>::default(),
+        );
+        let count = Arc::clone(&asked);
+        let answer = async move |uri: axum::http::Uri| {
+            count.fetch_add(1, Ordering::SeqCst);
+            let to = percent_encoding::percent_decode_str(&uri.path()[1..]).decode_utf8();
+            (StatusCode::FOUND, [("location", to.unwrap().into_owned())])
+        };
+        let router = axum::Router::new().fallback(answer);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (bound, asked)
+    }
+
+    /// The first server may be asked and the second, to which it redirects, may not: as a public one and a private one.
+    #[tokio::test]
+    async fn redirects_to_addresses_that_are_not_allowed_are_not_followed() {
+        let config = config(false);
+        let fetcher = Fetcher::ruled(&config, |address| address == Ipv4Addr::LOCALHOST).unwrap();
+        let (first, asked) = redirecting("127.0.0.1").await;
+        let (second, reached) = redirecting("127.0.0.2").await;
+        let port = second.port();
+        let targets = [
+            format!("http://127.0.0.2:{port}/a.mp4"),
+            format!("//127.0.0.2:{port}/a.mp4"),
+            format!("http://2130706434:{port}/a.mp4"),
+            format!("http://[::ffff:127.0.0.2]:{port}/a.mp4"),
+            format!("http://[::1]:{port}/a.mp4"),
+            "http://169.254.169.254/latest/meta-data/".to_owned(),
+        ];
+        for (number, target) in targets.iter().enumerate() {
+            let to =
+                percent_encoding::utf8_percent_encode(target, percent_encoding::NON_ALPHANUMERIC);
+            let url = format!("http://{first}/{to}");
+            let error = fetcher.fetch(&url, MediaKind::Video).await.err().unwrap();
+            assert!(
+                matches!(error, TransferError::Forbidden { .. }),
+                "{target}: {error:?}"
+            );
+            assert_eq!(
+                asked.load(Ordering::SeqCst),
+                number + 1,
+                "the first was asked"
+            );
+        }
+        assert_eq!(reached.load(Ordering::SeqCst), 0);
+        // A name is judged by what it resolves to, here to addresses that are allowed.
+        let named = format!("http://localhost:{}/x:", first.port());
+        let error = fetcher.fetch(&named, MediaKind::Video).await.err().unwrap();
+        assert!(matches!(error, TransferError::Url(_)), "{error:?}");
+        let elsewhere =
+            Fetcher::ruled(&config, |address| address == Ipv4Addr::new(127, 0, 0, 2)).unwrap();
+        let error = elsewhere
+            .fetch(&named, MediaKind::Video)
+            .await
+            .err()
+            .unwrap();
+        assert!(
+            matches!(error, TransferError::Forbidden { .. }),
+            "{error:?}"
+        );
+    }
+
     #[tokio::test]
     async fn urls_that_make_no_sense_are_refused() {
         for url in [
@@ -311,6 +486,11 @@ mod tests {
             "a.mp4",
             "file:///etc/passwd",
             "ftp://example.com/a.mp4",
+            // An address with a zone is no URL, encoded or not.
+            "http://[fe80::1%25eth0]/a.mp4",
+            "http://[fe80::1%eth0]/a.mp4",
+            "http://256.256.256.256/a.mp4",
+            "http://0x100000000/a.mp4",
             "https://u:p@example.com/a.mp4",
         ] {
             let error = fetcher(true)

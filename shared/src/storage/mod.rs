@@ -11,15 +11,16 @@ mod error;
 mod fetch;
 mod key;
 mod location;
-mod media;
+mod probe;
 mod request;
 mod transfer;
 mod upload;
 
+pub use crate::domain::media::{Container, MediaKind, SNIFF_BYTES};
 pub use error::StorageError;
 pub use fetch::{Download, Fetcher};
 pub use key::Key;
-pub use media::{Container, MediaKind, SNIFF_BYTES};
+pub use probe::{Depth, ProbeError, Source, probe};
 pub use transfer::{Stored, TransferClass, TransferError, transfer};
 pub use upload::UploadError;
 
@@ -272,6 +273,30 @@ impl Storage {
     /// # Errors
     /// [`StorageError::Life`] when `life` is under a second, over [`PRESIGN_MAX`], or longer than the credentials live.
     pub async fn presign(&self, key: &str, life: Duration) -> Result<String, StorageError> {
+        self.presign_with(key, life, None).await
+    }
+
+    /// The same, with a name in the URL under which the object is to be saved (`response-content-disposition`, which is part of
+    /// what is signed). Letters, digits and hyphens.
+    ///
+    /// # Errors
+    /// Like [`Storage::presign`].
+    pub async fn presign_named(
+        &self,
+        key: &str,
+        life: Duration,
+        name: &str,
+    ) -> Result<String, StorageError> {
+        let disposition = format!("inline; filename={name}");
+        self.presign_with(key, life, Some(disposition)).await
+    }
+
+    async fn presign_with(
+        &self,
+        key: &str,
+        life: Duration,
+        disposition: Option<String>,
+    ) -> Result<String, StorageError> {
         check_key(key)?;
         let credentials = self
             .shared
@@ -293,6 +318,7 @@ impl Storage {
         let request = GetObjectRequest {
             bucket: self.bucket().to_owned(),
             key: key.to_owned(),
+            response_content_disposition: disposition,
             ..GetObjectRequest::default()
         };
         let option = PreSignedRequestOption { expires_in: life };

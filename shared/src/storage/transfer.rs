@@ -5,8 +5,9 @@
 
 use super::boxes::{Boxes, Flaw};
 use super::fetch::{Download, Fetcher};
-use super::media::{Container, MediaKind};
 use super::{Key, Storage, StorageError, UploadError};
+use crate::crash::{self, Point};
+use crate::domain::media::{Container, MediaKind};
 use bytes::Bytes;
 use futures::{Stream, stream};
 use std::time::Duration;
@@ -187,6 +188,7 @@ pub async fn transfer(
     let bytes = storage
         .put_stream(&key.to_string(), content_type, body)
         .await?;
+    crash::point(Point::FileTransferred);
     Ok(Stored {
         bytes,
         container,

@@ -5,6 +5,7 @@
 
 use super::request::{body_of, check_key};
 use super::{Storage, StorageError};
+use crate::crash::{self, Point};
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, future};
 use rusoto_s3::{
@@ -72,6 +73,7 @@ impl Storage {
             return Ok(bytes);
         }
         let mut upload = Upload::create(self.clone(), key, content_type).await?;
+        crash::point(Point::MultipartBegun);
         let mut done = Vec::new();
         let mut bytes = 0;
         let mut part = first;
@@ -99,6 +101,7 @@ impl Storage {
             done.push(sent);
             part = next;
         }
+        crash::point(Point::PartsSent);
         upload.complete(done, bytes).await?;
         Ok(bytes)
     }

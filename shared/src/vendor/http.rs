@@ -10,6 +10,7 @@ use url::Url;
 use super::metrics::{self, Metrics};
 use super::{SetupError, VendorError};
 use crate::config::vendor::VendorTimeouts;
+use crate::crash::{self, Point};
 use crate::domain::Vendor;
 use crate::domain::answer::SubmitAnswer;
 use crate::domain::classify::{Answer, NoAnswer, QueryError};
@@ -120,7 +121,8 @@ impl Http {
         } else {
             let request =
                 prepare(self.paid.post(self.url(path))).timeout(budget.min(self.request_timeout));
-            match exchange(&self.paid, request).await {
+            let begun = || crash::point(Point::PaidAnswerBegun);
+            match exchange(&self.paid, request, begun).await {
                 Ok(answer) => read(&answer),
                 Err(error) => NoAnswer::from(error).into(),
             }
@@ -162,7 +164,7 @@ impl Http {
         read: impl FnOnce(&Answer) -> Result<T, QueryError>,
     ) -> Result<T, VendorError> {
         let started = Instant::now();
-        let result = match exchange(&self.free, request).await {
+        let result = match exchange(&self.free, request, || {}).await {
             Ok(answer) => {
                 read(&answer).map_err(|error| VendorError::answer(self.vendor, operation, error))
             }
@@ -185,10 +187,11 @@ impl Http {
     }
 }
 
-/// Sends and reads to the end. Errors are stripped of the URL, whose query may hold ids.
+/// Sends and reads to the end; `begun` is called when the head of the answer is there. Errors are stripped of the URL, whose query may hold ids.
 async fn exchange(
     client: &reqwest::Client,
     request: RequestBuilder,
+    begun: impl FnOnce(),
 ) -> Result<Answer, TransportError> {
     let request = request
         .build()
@@ -201,6 +204,7 @@ async fn exchange(
             TransportError::Lost(error)
         }
     })?;
+    begun();
     Ok(Answer {
         status: response.status().as_u16(),
         retry_after: retry_after(&response),

@@ -60,6 +60,7 @@ pub(super) const fn paid_outcome(answer: &SubmitAnswer) -> &'static str {
         SubmitAnswer::Rejected { .. } => "rejected",
         SubmitAnswer::Throttled { .. } => "throttled",
         SubmitAnswer::Misconfigured { .. } => "misconfigured",
+        SubmitAnswer::OutOfCredit { .. } => "out_of_credit",
         SubmitAnswer::Unknown { .. } => "unknown",
     }
 }

@@ -8,7 +8,7 @@ use clap::builder::Resettable;
 /// Times of a fleet that recovers within seconds, where the defaults follow the vendors' advice and take minutes to hours.
 /// Nested as `ProtocolConfig::check` wants it. The lease must leave room for a send besides the five seconds that a worker keeps
 /// back for settling.
-const FAST: [(&str, &str); 21] = [
+const FAST: [(&str, &str); 26] = [
     ("VENDOR_CONNECT_TIMEOUT", "1s"),
     ("VENDOR_REQUEST_TIMEOUT", "2s"),
     ("SEND_DEADLINE", "3s"),
@@ -20,11 +20,17 @@ const FAST: [(&str, &str); 21] = [
     ("GHOSTCUT_SETTLE_TIME", "1s"),
     ("THROTTLE_SCHEDULE", "500ms,1s"),
     ("VENDOR_PAUSE", "1s"),
+    ("CIRCUIT_WAIT", "500ms"),
+    ("CIRCUIT_CAP", "2s"),
+    ("BALANCE_INTERVAL", "1s"),
     ("RETRY_FIRST", "200ms"),
     ("RETRY_CAP", "2s"),
     ("DISPATCH_INTERVAL", "100ms"),
     ("SWEEP_INTERVAL", "1s"),
     ("GAUGE_INTERVAL", "1s"),
+    ("ADOPT_INTERVAL", "200ms"),
+    // Tests that count list calls audit by command.
+    ("AUDIT_INTERVAL", "0s"),
     ("STOP_GRACE", "5s"),
     ("ADMIN_ADDR", "127.0.0.1:0"),
     ("HTTP_ADDR", "127.0.0.1:0"),

@@ -9,10 +9,10 @@ use producer::config::ServeConfig;
 use producer::intake::Intake;
 use sandbox::{Sandbox, SandboxConfig};
 use serde_json::Value;
-use shared::config::{DatabaseConfig, StorageConfig};
+use shared::config::{DatabaseConfig, FetchConfig, StorageConfig};
 use shared::db::{Created, Db};
 use shared::service::Stopper;
-use shared::storage::Storage;
+use shared::storage::{Fetcher, Storage};
 use shared::telemetry::{LogConfig, LogFormat, init_logs};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -42,6 +42,7 @@ pub struct Fleet {
     pub queues: Queues,
     /// The database's own handle, for its URL.
     pub database: Database,
+    fetcher: Fetcher,
     control: Control,
     folder: PathBuf,
 }
@@ -154,6 +155,7 @@ impl Fleet {
         let config: DatabaseConfig = environment.parse()?;
         Db::migrate(&config).await?;
         let storage = Storage::new(&environment.parse::<StorageConfig>()?)?;
+        let fetcher = Fetcher::new(&environment.parse::<FetchConfig>()?)?;
         let media = Media::upload(&storage, &sandbox.endpoints().media).await?;
         let folder = std::env::temp_dir().join(&queues.prefix);
         std::fs::create_dir_all(&folder)?;
@@ -161,6 +163,7 @@ impl Fleet {
             control: Control::new(&sandbox.endpoints().control)?,
             sandbox,
             environment,
+            fetcher,
             db: Db::new(&config)?,
             storage,
             media,
@@ -193,8 +196,7 @@ impl Fleet {
     /// # Errors
     /// When it does not come up.
     pub async fn producer_process(&self, name: &str) -> anyhow::Result<(Process, Value)> {
-        let variables = self.environment.variables();
-        let mut process = Process::start(name, "producer", ["serve"], variables, self.folder())?;
+        let mut process = self.process(name, "producer", &self.environment)?;
         let started = process.started().await?;
         Ok((process, started))
     }
@@ -204,12 +206,24 @@ impl Fleet {
     /// # Errors
     /// When it does not come up.
     pub async fn worker_process(&self, name: &str) -> anyhow::Result<Process> {
-        let environment = self.environment.clone().with("WORKER_NAME", name);
-        let none: [&str; 0] = [];
-        let variables = environment.variables();
-        let mut process = Process::start(name, "worker", none, variables, self.folder())?;
+        let mut process = self.process(name, "worker", &self.environment)?;
         process.started().await?;
         Ok(process)
+    }
+
+    /// Starts a `producer` or `worker` as a process with these settings and does not wait for it.
+    ///
+    /// # Errors
+    /// When its binary is not there.
+    pub fn process(
+        &self,
+        name: &str,
+        program: &str,
+        environment: &Environment,
+    ) -> anyhow::Result<Process> {
+        let environment = environment.clone().with("WORKER_NAME", name);
+        let serve = (program == "producer").then_some("serve");
+        Process::start(name, program, serve, environment.variables(), self.folder())
     }
 
     /// Where the logs of its processes are; kept when the test fails.
@@ -226,6 +240,8 @@ impl Fleet {
         let intake = Intake {
             db: self.db.clone(),
             storage: self.storage.clone(),
+            fetcher: self.fetcher.clone(),
+            probe: self.environment.parse()?,
             max_segments: MAX_SEGMENTS,
         };
         match intake.create(request, None, Uuid::new_v4()).await? {

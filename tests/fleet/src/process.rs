@@ -1,5 +1,6 @@
 //! The fleet's binaries as real processes: started, watched through their logs, terminated, killed.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
-use crate::wait::eventually;
+use crate::Environment;
+use crate::wait::{DEADLINE, eventually};
 
 /// A running binary in a process group of its own, with its output in a file. Killed when dropped.
 pub struct Process {
@@ -57,6 +59,8 @@ impl Process {
         let file = File::create(&log).with_context(|| log.display().to_string())?;
         let child = Command::new(binary(program)?)
             .args(args)
+            // By which a later run recognises it, see `RunFolder`.
+            .current_dir(folder)
             .env_clear()
             .env("RUST_BACKTRACE", "1")
             .envs(variables)
@@ -73,6 +77,36 @@ impl Process {
             log,
             child,
         })
+    }
+
+    /// Starts the sandbox and returns the endpoints and credentials it announces.
+    ///
+    /// # Errors
+    /// Like [`Process::logged`].
+    pub async fn sandbox(
+        args: impl IntoIterator<Item = String>,
+        folder: &Path,
+    ) -> anyhow::Result<(Self, BTreeMap<String, String>)> {
+        let mut sandbox = Self::start("sandbox", "sandbox", args, [], folder)?;
+        let announced = sandbox
+            .logged(DEADLINE, |line| line["SANDBOX_CONTROL_URL"].is_string())
+            .await?;
+        let announced = announced.as_object().into_iter().flatten();
+        let announced =
+            announced.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
+        Ok((sandbox, announced.collect()))
+    }
+
+    /// Brings the database of this environment up to date.
+    ///
+    /// # Errors
+    /// Like [`Process::logged`].
+    pub async fn migrate(environment: &Environment, folder: &Path) -> anyhow::Result<()> {
+        let variables = environment.variables();
+        let mut migrate = Self::start("migrate", "producer", ["migrate"], variables, folder)?;
+        let migrated = |line: &Value| line["message"] == "the database is up to date";
+        migrate.logged(DEADLINE, migrated).await?;
+        Ok(())
     }
 
     /// Waits for the first line of the log that is a JSON object accepted by `wanted`.
@@ -110,11 +144,19 @@ impl Process {
     /// # Errors
     /// Like [`Process::logged`].
     pub async fn started(&mut self) -> anyhow::Result<Value> {
-        let is_start = |line: &Value| {
-            let message = line["message"].as_str().unwrap_or_default();
-            matches!(message, "producer started" | "worker started")
-        };
-        self.logged(crate::DEADLINE, is_start).await
+        self.logged(DEADLINE, is_start).await
+    }
+
+    /// The same without waiting: none when it has not logged that yet.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn has_started(&self) -> anyhow::Result<Option<Value>> {
+        let text = std::fs::read_to_string(&self.log)?;
+        let mut lines = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        Ok(lines.find(is_start))
     }
 
     /// How it ended, if it has.
@@ -123,6 +165,60 @@ impl Process {
     /// When the system does not tell.
     pub fn ended(&mut self) -> std::io::Result<Option<ExitStatus>> {
         self.child.try_wait()
+    }
+
+    /// Waits for its end, without doing anything to bring it about.
+    ///
+    /// # Errors
+    /// When it still runs after `deadline`.
+    pub async fn end(&mut self, deadline: Duration) -> anyhow::Result<ExitStatus> {
+        let ended = tokio::time::timeout(deadline, self.child.wait()).await;
+        let ended = ended
+            .with_context(|| format!("{} still runs, see {}", self.name, self.log.display()))?;
+        Ok(ended?)
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = self
+            .pid()
+            .with_context(|| format!("{} has ended", self.name))?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// Whether SIGSTOP has stopped it.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn is_stopped(&self) -> anyhow::Result<bool> {
+        let id = self.child.id().context("it has ended")?;
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
+        // The state follows the name in brackets, proc_pid_stat(5).
+        Ok(stat
+            .rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with('T')))
+    }
+
+    /// Its log.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Freezes it with SIGSTOP, or lets it go on with SIGCONT.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn freeze(&self, frozen: bool) -> anyhow::Result<()> {
+        self.signal(if frozen { Signal::STOP } else { Signal::CONT })
+    }
+
+    fn pid(&self) -> Option<Pid> {
+        let id = self.child.id().and_then(|id| i32::try_from(id).ok());
+        id.and_then(Pid::from_raw)
     }
 
     /// Ends it with SIGKILL: nothing in it runs any more when this returns.
@@ -142,9 +238,8 @@ impl Process {
     /// # Errors
     /// When the system refuses.
     pub async fn terminate(&mut self, grace: Duration) -> anyhow::Result<ExitStatus> {
-        let pid = self.child.id().and_then(|id| i32::try_from(id).ok());
-        if let Some(pid) = pid.and_then(Pid::from_raw) {
-            kill_process(pid, Signal::TERM)?;
+        if self.child.id().is_some() {
+            self.signal(Signal::TERM)?;
         }
         match tokio::time::timeout(grace, self.child.wait()).await {
             Ok(status) => Ok(status?),
@@ -154,4 +249,9 @@ impl Process {
             }
         }
     }
+}
+
+fn is_start(line: &Value) -> bool {
+    let message = line["message"].as_str().unwrap_or_default();
+    matches!(message, "producer started" | "worker started")
 }

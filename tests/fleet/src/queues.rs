@@ -1,8 +1,10 @@
 //! The exchanges and queues of one run, under a prefix of its own, and their removal.
 
 use anyhow::Context as _;
+use lapin::options::QueueDeclareOptions;
 use shared::broker::{Queue, Topology};
 use shared::config::{BrokerConfig, Secret};
+use shared::domain::Stage;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -34,6 +36,28 @@ impl Queues {
             confirm_timeout: Duration::ZERO,
             broker_reconnect_bound: Duration::ZERO,
         })
+    }
+
+    /// Messages that wait in a stage's queue; one that a consumer has in hand is not counted.
+    ///
+    /// # Errors
+    /// When the broker is away or has no such queue.
+    pub async fn waiting(&self, stage: Stage) -> anyhow::Result<u32> {
+        let connection = lapin::Connection::connect(&self.amqp_url, Default::default())
+            .await
+            .context("RabbitMQ is away")?;
+        let channel = connection.create_channel().await?;
+        let name = self.topology().queue_name(Queue::Stage(stage)).into();
+        let passive = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let queue = channel
+            .queue_declare(name, passive, Default::default())
+            .await?;
+        let count = queue.message_count();
+        connection.close(200, "done".into()).await?;
+        Ok(count)
     }
 
     /// Deletes everything under these names with the messages in it; what is not there is no error.

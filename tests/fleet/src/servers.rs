@@ -43,11 +43,20 @@ impl Servers {
     /// # Errors
     /// When `deploy/local` cannot start them.
     pub async fn private(name: &str) -> anyhow::Result<Self> {
+        Self::cluster(name, 1).await
+    }
+
+    /// The same with so many RabbitMQ nodes; `amqp_url` then names them all, separated by commas.
+    ///
+    /// # Errors
+    /// When `deploy/local` cannot start them.
+    pub async fn cluster(name: &str, brokers: usize) -> anyhow::Result<Self> {
         let script = local_script();
         let mut holder = Command::new(&script)
             .env_remove("DATABASE_URL")
             .env_remove("AMQP_URL")
-            .args(["--name", name, "run", "--", "sh", "-c"])
+            .args(["--name", name, "--brokers", &brokers.to_string()])
+            .args(["run", "--", "sh", "-c"])
             .arg(r#"printf '%s\n' "$DATABASE_URL" "$AMQP_URL"; exec cat"#)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -86,6 +95,8 @@ pub async fn local(name: &str, command: &[&str]) -> anyhow::Result<()> {
         .args(["--name", name])
         .args(command)
         .stdout(Stdio::null())
+        // A Ctrl-C must not leave half a restart.
+        .process_group(0)
         .status()
         .await?;
     anyhow::ensure!(
@@ -94,6 +105,27 @@ pub async fn local(name: &str, command: &[&str]) -> anyhow::Result<()> {
         command.join(" ")
     );
     Ok(())
+}
+
+/// Where the servers of the private instance `name` are now: `DATABASE_URL` and `AMQP_URL`.
+///
+/// # Errors
+/// When it is not up.
+pub async fn local_urls(name: &str) -> anyhow::Result<(String, String)> {
+    let output = Command::new(local_script())
+        .args(["--name", name, "env"])
+        .output()
+        .await?;
+    let text = String::from_utf8(output.stdout)?;
+    let value = |variable: &str| {
+        let start = format!("export {variable}='");
+        let mut lines = text.lines();
+        let line = lines.find_map(|line| line.strip_prefix(&start));
+        let value = line.and_then(|line| line.strip_suffix('\''));
+        let value = value.with_context(|| format!("deploy/local --name {name}: no {variable}"));
+        value.map(str::to_owned)
+    };
+    Ok((value("DATABASE_URL")?, value("AMQP_URL")?))
 }
 
 fn local_script() -> PathBuf {

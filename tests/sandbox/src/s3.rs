@@ -1,5 +1,6 @@
 //! S3 server: `s3s` checks signatures (headers and presigned URLs), `s3s-fs` keeps objects as files.
-//! Added here: the list of running multipart uploads, and `NoSuchUpload` for those that are not running.
+//! Added here: the list of running multipart uploads, `NoSuchUpload` for those that are not running, and a short name for the
+//! object of each while it runs, because `s3s-fs` makes a file name of the key and the upload's id, which then is too long.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +10,7 @@ use anyhow::Context;
 use s3s::auth::SimpleAuth;
 use s3s::dto::*;
 use s3s::service::{S3Service, S3ServiceBuilder};
-use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
+use s3s::{S3, S3Error, S3Request, S3Response, S3Result, s3_error};
 use s3s_fs::FileSystem;
 
 use crate::config::SandboxConfig;
@@ -39,21 +40,72 @@ pub(crate) async fn open(data_dir: &Path, config: &SandboxConfig) -> anyhow::Res
 
 struct Objects {
     files: FileSystem,
-    /// Upload id -> bucket, key, start. Running uploads end with the process.
-    uploads: Mutex<BTreeMap<String, (String, String, Timestamp)>>,
+    /// By upload id. Running uploads end with the process.
+    uploads: Mutex<BTreeMap<String, Upload>>,
+}
+
+#[derive(Clone)]
+struct Upload {
+    bucket: String,
+    key: String,
+    /// What `s3s-fs` takes for its key.
+    short: String,
+    start: Timestamp,
 }
 
 impl Objects {
-    fn uploads(&self) -> MutexGuard<'_, BTreeMap<String, (String, String, Timestamp)>> {
+    fn uploads(&self) -> MutexGuard<'_, BTreeMap<String, Upload>> {
         self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn check_upload(&self, id: &str) -> S3Result<()> {
-        if self.uploads().contains_key(id) {
-            Ok(())
-        } else {
-            Err(s3_error!(NoSuchUpload))
-        }
+    fn check_upload(&self, id: &str) -> S3Result<Upload> {
+        let upload = self.uploads().get(id).cloned();
+        upload.ok_or_else(|| s3_error!(NoSuchUpload))
+    }
+
+    /// Gives the object of a completed upload its own key.
+    async fn rename(&self, upload: &Upload, request: &S3Request<()>) -> S3Result<Option<ETag>> {
+        let copy = CopyObjectInput::builder()
+            .bucket(upload.bucket.clone())
+            .key(upload.key.clone())
+            .copy_source(CopySource::Bucket {
+                bucket: upload.bucket.as_str().into(),
+                key: upload.short.as_str().into(),
+                version_id: None,
+            })
+            .build()
+            .map_err(S3Error::internal_error)?;
+        let copied = self
+            .files
+            .copy_object(request.clone().map_input(|()| copy))
+            .await?;
+        let delete = DeleteObjectInput {
+            bucket: upload.bucket.clone(),
+            key: upload.short.clone(),
+            ..DeleteObjectInput::default()
+        };
+        self.files
+            .delete_object(request.clone().map_input(|()| delete))
+            .await?;
+        Ok(copied
+            .output
+            .copy_object_result
+            .and_then(|result| result.e_tag))
+    }
+}
+
+/// The same request, without what it asked for.
+fn like<T>(request: &S3Request<T>) -> S3Request<()> {
+    S3Request {
+        input: (),
+        method: request.method.clone(),
+        uri: request.uri.clone(),
+        headers: request.headers.clone(),
+        extensions: request.extensions.clone(),
+        credentials: request.credentials.clone(),
+        region: request.region.clone(),
+        service: request.service.clone(),
+        trailing_headers: None,
     }
 }
 
@@ -89,14 +141,17 @@ implement_s3! {
     own {
         async fn create_multipart_upload(
             &self,
-            request: S3Request<CreateMultipartUploadInput>,
+            mut request: S3Request<CreateMultipartUploadInput>,
         ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
-            let (bucket, key) = (request.input.bucket.clone(), request.input.key.clone());
-            let response = self.files.create_multipart_upload(request).await?;
+            let (bucket, short) = (request.input.bucket.clone(), format!("{}.upload", uuid::Uuid::new_v4()));
+            let key = std::mem::replace(&mut request.input.key, short.clone());
+            let mut response = self.files.create_multipart_upload(request).await?;
             if let Some(id) = &response.output.upload_id {
                 let start = Timestamp::from(std::time::SystemTime::now());
-                self.uploads().insert(id.clone(), (bucket, key, start));
+                let upload = Upload { bucket, key: key.clone(), short, start };
+                self.uploads().insert(id.clone(), upload);
             }
+            response.output.key = Some(key);
             Ok(response)
         }
 
@@ -120,21 +175,29 @@ implement_s3! {
 
         async fn complete_multipart_upload(
             &self,
-            request: S3Request<CompleteMultipartUploadInput>,
+            mut request: S3Request<CompleteMultipartUploadInput>,
         ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
             let id = request.input.upload_id.clone();
-            self.check_upload(&id)?;
-            let response = self.files.complete_multipart_upload(request).await?;
+            let upload = self.check_upload(&id)?;
+            request.input.key.clone_from(&upload.short);
+            let anew = like(&request);
+            self.files.complete_multipart_upload(request).await?;
             self.uploads().remove(&id);
-            Ok(response)
+            let e_tag = self.rename(&upload, &anew).await?;
+            Ok(S3Response::new(CompleteMultipartUploadOutput {
+                bucket: Some(upload.bucket),
+                key: Some(upload.key),
+                e_tag,
+                ..CompleteMultipartUploadOutput::default()
+            }))
         }
 
         async fn abort_multipart_upload(
             &self,
-            request: S3Request<AbortMultipartUploadInput>,
+            mut request: S3Request<AbortMultipartUploadInput>,
         ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
             let id = request.input.upload_id.clone();
-            self.check_upload(&id)?;
+            request.input.key = self.check_upload(&id)?.short;
             let response = self.files.abort_multipart_upload(request).await?;
             self.uploads().remove(&id);
             Ok(response)
@@ -147,11 +210,11 @@ implement_s3! {
             let ListMultipartUploadsInput { bucket, prefix, .. } = request.input;
             let wanted = prefix.clone().unwrap_or_default();
             let uploads = self.uploads();
-            let running = uploads.iter().filter(|(_, (in_bucket, key, _))| *in_bucket == bucket && key.starts_with(&wanted));
-            let uploads = running.map(|(id, (_, key, start))| MultipartUpload {
-                key: Some(key.clone()),
+            let running = uploads.iter().filter(|(_, upload)| upload.bucket == bucket && upload.key.starts_with(&wanted));
+            let uploads = running.map(|(id, upload)| MultipartUpload {
+                key: Some(upload.key.clone()),
                 upload_id: Some(id.clone()),
-                initiated: Some(start.clone()),
+                initiated: Some(upload.start.clone()),
                 ..MultipartUpload::default()
             });
             Ok(S3Response::new(ListMultipartUploadsOutput {

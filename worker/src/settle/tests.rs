@@ -28,6 +28,7 @@ fn item(tries: u32, state: Option<LedgerState>) -> WorkItem {
         processing_config: None,
         segments_data: None,
         job_metadata: None,
+        video_seconds: None,
         submission: state.map(|state| Submission {
             token: Uuid::from_u128(3),
             attempt: 1,

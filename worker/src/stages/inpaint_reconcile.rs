@@ -7,18 +7,19 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
-use shared::db::{DbError, Fact, KnownWork, Submission, WorkItem};
-use shared::domain::answer::{Work, WorkState};
+use shared::crash::{self, Point};
+use shared::db::{DbError, Fact, Submission, WorkItem};
+use shared::domain::answer::Work;
 use shared::domain::outcome::Reason;
+use shared::domain::search::{AROUND, is_of, weigh, worth};
 use shared::domain::transition::Event;
 use shared::domain::{LedgerState, Vendor};
-use uuid::Uuid;
 
 use super::{live, not_answered, resume, store_failed};
 use crate::environment::Environment;
 use crate::run::Run;
 use crate::source;
-use crate::submission::{AROUND, accepted, carries};
+use crate::submission::accepted;
 
 pub(super) async fn run(environment: &Environment, item: &WorkItem) -> Result<Run, DbError> {
     let Some(submission) = live(item) else {
@@ -83,6 +84,7 @@ async fn search(
         return Ok(adopt(environment, item, submission, work, &[]));
     }
     let (from, to) = (submission.claimed_at - AROUND, item.now + AROUND);
+    // Model: step Search.
     let works = match environment
         .ghostcut
         .list(from.timestamp_millis(), to.timestamp_millis())
@@ -91,6 +93,7 @@ async fn search(
         Ok(works) => works,
         Err(error) => return Ok(not_answered(environment, &error, item.tries)),
     };
+    crash::point(Point::ListAnswered);
     let mut found: Vec<&Work> = works
         .iter()
         .filter(|work| is_of(work, submission.token))
@@ -100,6 +103,7 @@ async fn search(
         return Ok(adopt(environment, item, submission, best, others));
     }
     environment.db.record_search(submission.token).await?;
+    crash::point(Point::SearchRecorded);
     if !deciding {
         let next = environment
             .settings
@@ -113,7 +117,13 @@ async fn search(
         .db
         .known_works(Vendor::Ghostcut, account, from, item.now, submission.token)
         .await?;
-    let evidence = weigh(&works, &known, submission.send_deadline);
+    // A request sent after the source was deleted can only fail: the list has to be as new as that.
+    let since = submission
+        .source_deleted_at
+        .map_or(submission.send_deadline, |deleted| {
+            deleted.max(submission.send_deadline)
+        });
+    let evidence = weigh(&works, &known, since);
     let detail = json!({ "searches": submission.searches + 1, "listed": works.len(), "controls": evidence.controls,
         "later_controls": evidence.later_controls, "undecidable": evidence.undecidable });
     // The vendor's own word that it refused needs no control.
@@ -149,16 +159,19 @@ async fn delete_source(
     if let Some(deleted) = submission.source_deleted_at {
         return Ok(Ok(deleted));
     }
+    // Model: step DeleteSource.
     if let Some(key) = &submission.source_key
         && let Err(error) = environment.storage.delete(key).await
     {
         return Ok(Err(store_failed(&error)));
     }
     // Killed here: the object is deleted again and the settle time counts from then.
+    crash::point(Point::SourceDeleted);
     let deleted = environment
         .db
         .record_source_deleted(submission.token)
         .await?;
+    crash::point(Point::SourceDeletionRecorded);
     Ok(Ok(deleted.unwrap_or(submission.send_deadline)))
 }
 
@@ -204,60 +217,6 @@ fn adopt(
     .with_detail(json!({ "adopted": best.task_id, "others": others.len() }))
 }
 
-/// What a list that does not show our work proves.
-#[derive(Debug, PartialEq)]
-struct Evidence {
-    /// Works sent after ours could no longer be sent, and shown as ours: the list is as new as it has to be.
-    later_controls: usize,
-    /// Works of around that time, shown as ours.
-    controls: usize,
-    /// Works that we do not know and could not tell from ours by what the controls show.
-    undecidable: usize,
-}
-
-fn weigh(works: &[Work], known: &[KnownWork], deadline: DateTime<Utc>) -> Evidence {
-    let controls: Vec<_> = works
-        .iter()
-        .filter_map(|work| {
-            let known = known.iter().find(|known| known.task_id == work.task_id)?;
-            let by_name = carries(work.name.as_deref(), known.token);
-            let by_url = carries(work.source_url.as_deref(), known.token);
-            (by_name || by_url).then_some((known, by_name, by_url))
-        })
-        .collect();
-    let (names, urls) = (
-        controls.iter().any(|(_, name, _)| *name),
-        controls.iter().any(|(_, _, url)| *url),
-    );
-    let told_apart =
-        |work: &Work| names && work.name.is_some() || urls && work.source_url.is_some();
-    let is_known = |work: &Work| known.iter().any(|known| known.task_id == work.task_id);
-    Evidence {
-        later_controls: controls
-            .iter()
-            .filter(|(known, ..)| known.claimed_at >= deadline)
-            .count(),
-        controls: controls.len(),
-        undecidable: works
-            .iter()
-            .filter(|work| !is_known(work) && !told_apart(work))
-            .count(),
-    }
-}
-
-fn is_of(work: &Work, token: Uuid) -> bool {
-    carries(work.name.as_deref(), token) || carries(work.source_url.as_deref(), token)
-}
-
-/// Success before pending before failed.
-const fn worth(state: &WorkState) -> u8 {
-    match state {
-        WorkState::Succeeded { .. } => 0,
-        WorkState::Pending { .. } => 1,
-        WorkState::Failed { .. } => 2,
-    }
-}
-
 /// From the send deadline to the deciding search. A control from before the deadline proves only that the list lags by less than
 /// its age; without a later one the search goes on for as long again.
 fn patience(environment: &Environment) -> TimeDelta {
@@ -267,98 +226,4 @@ fn patience(environment: &Environment) -> TimeDelta {
 
 fn delta(duration: Duration) -> TimeDelta {
     TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::submission::marker;
-
-    fn work(task_id: &str, source_url: Option<&str>, name: Option<&str>) -> Work {
-        Work {
-            task_id: task_id.to_owned(),
-            project_id: None,
-            source_url: source_url.map(str::to_owned),
-            name: name.map(str::to_owned),
-            callback_url: None,
-            created_at_ms: None,
-            state: WorkState::Pending {
-                progress: None,
-                unrecognised: None,
-            },
-            charged: None,
-        }
-    }
-
-    #[test]
-    fn a_list_proves_only_what_it_shows() {
-        let (token, deadline) = (Uuid::from_u128(7), Utc::now());
-        let known = |minutes| KnownWork {
-            task_id: "1".to_owned(),
-            token,
-            claimed_at: deadline + TimeDelta::minutes(minutes),
-        };
-        let url = format!("https://s3/submissions%2F{token}/source.mp4?X-Amz-Signature=1");
-        let name = marker(token, 1, token);
-        let weigh = |works: &[Work], minutes| {
-            let Evidence {
-                later_controls,
-                controls,
-                undecidable,
-            } = weigh(works, &[known(minutes)], deadline);
-            (later_controls, controls, undecidable)
-        };
-        assert_eq!(weigh(&[], 1), (0, 0, 0));
-        assert_eq!(
-            weigh(&[work("1", Some(&url), None)], 1),
-            (1, 1, 0),
-            "by URL"
-        );
-        assert_eq!(
-            weigh(&[work("1", None, Some(&name))], -1),
-            (0, 1, 0),
-            "by name, but from before"
-        );
-        assert_eq!(
-            weigh(&[work("1", None, None)], 1),
-            (0, 0, 0),
-            "seen, but ours would not be recognised"
-        );
-        let other = || work("2", Some("https://s3/other"), None);
-        assert_eq!(
-            weigh(&[other(), work("1", Some(&url), None)], 1),
-            (1, 1, 0),
-            "somebody else's"
-        );
-        assert_eq!(
-            weigh(&[other(), work("1", None, Some(&name))], 1),
-            (1, 1, 1),
-            "names are proved, URLs are not"
-        );
-        assert_eq!(weigh(&[other()], 1), (0, 0, 1), "nothing is proved");
-        assert!(
-            is_of(
-                &work("3", Some(url.split('?').next().unwrap()), None),
-                token
-            ),
-            "a URL without its query"
-        );
-    }
-
-    #[test]
-    fn the_best_work_comes_first() {
-        let failed = WorkState::Failed {
-            class: shared::domain::answer::FailureClass::Support,
-            code: "20".to_owned(),
-            detail: String::new(),
-        };
-        let pending = WorkState::Pending {
-            progress: None,
-            unrecognised: None,
-        };
-        let succeeded = WorkState::Succeeded {
-            result_url: String::new(),
-        };
-        assert!(worth(&succeeded) < worth(&pending) && worth(&pending) < worth(&failed));
-    }
 }

@@ -6,20 +6,26 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use serde_json::json;
+use shared::crash::{self, Point};
 use shared::db::{DbError, Fact, Submission, WorkItem};
 use shared::domain::answer::SubmitAnswer;
+use shared::domain::cost;
 use shared::domain::intake::JobSpec;
 use shared::domain::outcome::{Outcome, Reason};
+use shared::domain::search::{AROUND, Marker, is_of};
 use shared::domain::{LedgerState, Stage, Vendor};
 use shared::storage::StorageError;
 use shared::vendor::sync::CreateRequest;
 use uuid::Uuid;
 
 use super::{is_active, live, not_answered, resume, store_failed};
+use crate::admission::{self, throttle_delay};
+use crate::clock::BootTime;
 use crate::environment::Environment;
+use crate::preflight;
 use crate::run::Run;
 use crate::source;
-use crate::submission::{self, AROUND, Prepared, accepted, carries, marker, pay, throttle_delay};
+use crate::submission::{self, Prepared, accepted, pay};
 
 pub(super) async fn run(environment: &Environment, item: &WorkItem) -> Result<Run, DbError> {
     if let Some(submission) = live(item) {
@@ -35,6 +41,9 @@ pub(super) async fn run(environment: &Environment, item: &WorkItem) -> Result<Ru
         Ok(spec) => spec,
         Err(error) => return Ok(Run::fail(Reason::InvalidJob, error)),
     };
+    if let Some(run) = preflight::before_lipsync(environment, item, &spec).await {
+        return Ok(run);
+    }
     let prepared = match prepare(environment, item, &spec).await {
         Ok(prepared) => prepared,
         Err(error) => return Ok(store_failed(&error)),
@@ -60,15 +69,23 @@ async fn prepare(
     spec: &JobSpec,
 ) -> Result<Prepared, StorageError> {
     let token = Uuid::new_v4();
-    let video_url = source::vendor_url(environment, &spec.video).await?;
+    // In the URLs too: Sync.so's list shows these, and not the file name.
+    let marker = Marker {
+        job: item.job_id,
+        attempt: item.attempts + 1,
+        token,
+    }
+    .to_string();
+    let video_url = source::vendor_url(environment, &spec.video, &marker).await?;
     let mut audio = Vec::with_capacity(spec.audio.len());
     for input in &spec.audio {
         audio.push((
             input.ref_id.as_str(),
-            source::vendor_url(environment, &input.location).await?,
+            source::vendor_url(environment, &input.location, &marker).await?,
         ));
     }
-    let api = &environment.settings.sync;
+    let webhook_url = environment.settings.callbacks.url(Vendor::Sync, token);
+    let (api, costs) = (&environment.settings.sync, &environment.settings.costs);
     let body = CreateRequest {
         model: &api.model,
         video_url: &video_url,
@@ -82,8 +99,8 @@ async fn prepare(
             .map(|segment| segment.to_json())
             .collect(),
         sync_mode: &api.mode,
-        webhook_url: None,
-        output_file_name: &marker(item.job_id, item.attempts + 1, token),
+        webhook_url: webhook_url.as_deref(),
+        output_file_name: &marker,
         project_id: None,
     }
     .to_bytes();
@@ -93,6 +110,11 @@ async fn prepare(
         source_key: None,
         source_url: Some(video_url),
         metadata: json!({}),
+        cost: cost::lipsync(
+            &spec.segments,
+            costs.sync_cost_flat,
+            costs.sync_cost_per_second,
+        ),
     })
 }
 
@@ -114,23 +136,46 @@ async fn clear_up(
     if item.now - submission.claimed_at >= window || !is_active(item) {
         return search(environment, item, submission).await;
     }
-    if environment.db.paid_stopped().await?.is_some() {
-        return Ok(Run::later(Duration::from_secs(60))
-            .with_detail(json!({ "why": "paid sends are stopped" })));
+    let (account, within) = (
+        &environment.settings.sync.account,
+        environment.settings.protocol.send_deadline,
+    );
+    // Read before the permit is asked for, as for a claim: a worker that was frozen since must not send.
+    let asked = BootTime::now();
+    let not_after = Some(submission.claimed_at + window);
+    let permit =
+        environment
+            .db
+            .take_send_permit(Vendor::Sync, account, submission.token, within, not_after);
+    if let Some(refused) = permit.await? {
+        return Ok(admission::later(environment, refused));
     }
-    Ok(replay(environment, item, submission).await)
+    // Killed here: a token of the rate is lost.
+    crash::point(Point::ReplayPending);
+    let left = within.saturating_sub(asked.elapsed());
+    if left.is_zero() {
+        return Ok(Run::later(Duration::ZERO));
+    }
+    Ok(replay(environment, item, submission, left).await)
 }
 
-async fn replay(environment: &Environment, item: &WorkItem, submission: &Submission) -> Run {
+async fn replay(
+    environment: &Environment,
+    item: &WorkItem,
+    submission: &Submission,
+    within: Duration,
+) -> Run {
     let protocol = &environment.settings.protocol;
     let key = submission.token.to_string();
-    let budget = protocol.send_deadline;
+    // Model: step Replay.
     let answer = environment
         .sync
-        .create(&submission.request_body, &key, budget)
+        .create(&submission.request_body, &key, within)
         .await;
+    crash::point(Point::ReplayAnswered);
     let mut fact = Fact::new(submission.token, LedgerState::Unknown);
     fact.answer = serde_json::to_value(&answer).ok();
+    let signal = admission::signal_of_repetition(environment, item, submission.token, &answer);
     let again = |after: Duration, error: String, fact: Option<Fact>| Run {
         fact,
         ..Run::new(Outcome::Retry {
@@ -139,14 +184,16 @@ async fn replay(environment: &Environment, item: &WorkItem, submission: &Submiss
         })
     };
     let next = protocol.sync_replay_schedule.delay(item.tries + 1);
-    match answer {
+    let run = match answer {
         SubmitAnswer::Accepted { task_id, .. } => adopt(environment, submission, task_id),
         // A refusal of the repetition says nothing about the first send, nor about a repetition that was killed before its
         // answer was stored: only an id or a person ends an unknown outcome here.
         SubmitAnswer::Rejected { reason } => again(next, reason, None),
         // Says nothing about the first send, whose outcome stays unknown.
         SubmitAnswer::NotSent { reason } => again(next, reason, None),
-        SubmitAnswer::Misconfigured { reason } => Run::later(protocol.vendor_pause).pausing(reason),
+        SubmitAnswer::Misconfigured { .. } | SubmitAnswer::OutOfCredit { .. } => {
+            Run::later(protocol.vendor_pause)
+        }
         SubmitAnswer::Throttled {
             limit,
             retry_after,
@@ -157,7 +204,8 @@ async fn replay(environment: &Environment, item: &WorkItem, submission: &Submiss
             None,
         ),
         SubmitAnswer::Unknown { reason, .. } => again(next, reason, Some(fact)),
-    }
+    };
+    Run { signal, ..run }
 }
 
 /// Too old to be replayed: the key may be forgotten. The list shows input URLs.
@@ -170,6 +218,7 @@ async fn search(
         submission.claimed_at - AROUND,
         submission.send_deadline + AROUND,
     );
+    // Model: step Search.
     let works = match environment
         .sync
         .list(from.timestamp_millis(), to.timestamp_millis())
@@ -178,11 +227,13 @@ async fn search(
         Ok(works) => works,
         Err(error) => return Ok(not_answered(environment, &error, item.tries)),
     };
+    crash::point(Point::ListAnswered);
     environment.db.record_search(submission.token).await?;
+    crash::point(Point::SearchRecorded);
     // Jobs may share a foreign input URL: it counts only where it is nobody else's.
     let shared = environment.db.shares_source(submission.token).await?;
     let mut found = works.into_iter().filter(|work| {
-        carries(work.name.as_deref(), submission.token)
+        is_of(work, submission.token)
             || !shared && work.source_url.is_some() && work.source_url == submission.source_url
     });
     Ok(match (found.next(), found.next()) {

@@ -14,6 +14,7 @@ mod store;
 use std::time::Duration;
 
 use shared::db::{DbError, Fact, Submission, WorkItem};
+use shared::domain::admission::SignalKind;
 use shared::domain::classify::ErrorClass;
 use shared::domain::transition::Event;
 use shared::domain::{JobStatus, LedgerState, Stage};
@@ -93,7 +94,9 @@ pub fn is_active(item: &WorkItem) -> bool {
 fn not_answered(environment: &Environment, error: &VendorError, tries: u32) -> Run {
     let protocol = &environment.settings.protocol;
     match error.class() {
-        ErrorClass::Misconfigured => Run::later(protocol.vendor_pause).pausing(chain(error)),
+        ErrorClass::Misconfigured => {
+            Run::later(protocol.vendor_pause).pausing(SignalKind::Misconfigured, chain(error))
+        }
         ErrorClass::Throttled { retry_after } => {
             Run::later(retry_after.unwrap_or_else(|| protocol.throttle_schedule.delay(tries)))
         }

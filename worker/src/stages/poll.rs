@@ -3,20 +3,24 @@
 use std::time::Duration;
 
 use serde_json::json;
+use shared::crash::{self, Point};
 use shared::db::{DbError, Fact, LedgerVerdict, Submission, WorkItem};
+use shared::domain::admission::SignalKind;
 use shared::domain::answer::{FailureClass, SubmitAnswer, Work, WorkState};
 use shared::domain::outcome::{Outcome, Reason};
 use shared::domain::transition::Event;
-use shared::domain::{LedgerState, Stage, progress};
+use shared::domain::{LedgerState, Stage, Vendor, progress};
 use shared::storage::StorageError;
 use shared::vendor::VendorError;
 
 use super::not_answered;
+use crate::admission;
+use crate::clock::BootTime;
 use crate::environment::Environment;
 use crate::run::Run;
 use crate::settle::{self, settlement};
 use crate::source;
-use crate::submission::account;
+use crate::submission::{account, spread};
 
 /// A status nobody documented may be new; after this long somebody should look.
 const UNRECOGNISED_FOR: Duration = Duration::from_secs(3600);
@@ -43,6 +47,18 @@ pub(super) async fn run(
                 Reason::InternalError,
                 "polling a job that has no submission",
             ),
+            // The sweep saw it fail while nobody polled. Whether another attempt is paid for is the submit stage's to decide,
+            // after an operator's replay.
+            (_, Some(submission)) if submission.state == LedgerState::Failed => Run::give_up(
+                Reason::VendorFailed,
+                "the work failed while its job was given up",
+            ),
+            // Nothing to poll: another submission of the job was settled since. The submit stage reads the ledger anew.
+            (_, Some(submission))
+                if submission.task_id.is_none() || submission.state == LedgerState::Duplicate =>
+            {
+                Run::advance(Event::Resubmit, Duration::ZERO)
+            }
             (Err(error), Some(_)) => not_answered(environment, error, item.tries),
             (Ok(works), Some(submission)) => {
                 match works.iter().find(|work| is_of(work, submission)) {
@@ -74,9 +90,11 @@ async fn decide(
     fact.charged = work.charged;
     fact.task_id = Some(work.task_id.clone());
     fact.project_id.clone_from(&work.project_id);
+    fact.redos = Some(submission.redos);
     // A project's id was all we had, or a redo was under way: note what is known now, then look again.
     let changed = submission.task_id.as_ref() != Some(&work.task_id)
         || submission.state == LedgerState::Redoing;
+    // Model: step Poll.
     Ok(match &work.state {
         WorkState::Pending {
             progress,
@@ -166,11 +184,8 @@ fn redone_lately(
 }
 
 fn next_poll(environment: &Environment, stage: Stage, item: &WorkItem) -> Duration {
-    environment
-        .settings
-        .protocol
-        .poll_schedule(stage)
-        .delay_at(item.in_stage)
+    let schedule = environment.settings.protocol.poll_schedule(stage);
+    spread(schedule.delay_at(item.in_stage))
 }
 
 async fn failed(
@@ -186,6 +201,13 @@ async fn failed(
     let slow = protocol.poll_schedule(stage).delay(u32::MAX);
     Ok(match class {
         FailureClass::Permanent => Run::fail(Reason::VendorFailed, error).with_fact(fact),
+        // We deleted its source while we searched for it (`inpaint_reconcile`): the input is not at fault.
+        FailureClass::Input
+            if submission.source_deleted_at.is_some()
+                && item.failed_attempts + 1 < protocol.max_paid_attempts =>
+        {
+            Run::advance(Event::Resubmit, Duration::ZERO).with_fact(fact)
+        }
         FailureClass::Input => Run::give_up(Reason::InputUnreadable, error).with_fact(fact),
         FailureClass::Resubmit | FailureClass::Unrecognised if stage == Stage::LipsyncPoll => {
             // A failed generation is not charged (Sync.so's price list); the bound is against loops.
@@ -199,7 +221,9 @@ async fn failed(
             redo(environment, stage, item, submission, error).await?
         }
         FailureClass::Unpaid | FailureClass::Locked => match environment.ghostcut.balance().await {
-            Ok(points) if points <= 0.0 => Run::later(slow).pausing("GhostCut points ran out"),
+            Ok(points) if points <= 0.0 => {
+                Run::later(slow).pausing(SignalKind::OutOfCredit, "GhostCut points ran out")
+            }
             // A finished work may unlock by itself after a top-up (the vendor does not say): one more poll before the redo.
             Ok(_) if class == FailureClass::Locked && submission.answer["locked"] != true => {
                 let mut seen = fact;
@@ -239,36 +263,57 @@ async fn redo(
     if let Err(error) = restore_source(environment, item, submission).await {
         return Ok(Run::retry(shared::telemetry::chain(&error)));
     }
+    let (vendor, within) = (
+        Vendor::Ghostcut,
+        environment.settings.protocol.send_deadline,
+    );
+    let permit = environment.db.take_send_permit(
+        vendor,
+        account(environment, vendor),
+        submission.token,
+        within,
+        None,
+    );
+    if let Some(refused) = permit.await? {
+        return Ok(admission::later(environment, refused));
+    }
+    // Killed here: a token of the rate is lost.
+    crash::point(Point::RedoPermitted);
     let context = settle::Context {
         actor: &environment.settings.actor,
-        account: stage
-            .vendor()
-            .map_or("", |vendor| account(environment, vendor)),
+        account: account(environment, vendor),
         protocol: &environment.settings.protocol,
         jitter: 1.0,
     };
     let mut claim = settlement(
         stage,
         item,
-        wait.clone()
-            .with_fact(Fact::new(submission.token, LedgerState::Redoing)),
+        wait.clone().with_fact(Fact {
+            redos: Some(submission.redos),
+            ..Fact::new(submission.token, LedgerState::Redoing)
+        }),
         context,
     );
     // The move comes with the run's own settlement, after the vendor was asked.
     claim.r#move = None;
+    // Read before the ledger is asked, as for a claim: a worker that was frozen since must not send.
+    let asked = BootTime::now();
+    // Model: step ClaimRedo.
     let verdict = environment.db.settle(&claim).await?;
-    if verdict.ledger != LedgerVerdict::Written {
+    // Killed here, or the answer lost: the next poll shows whether the work runs.
+    crash::point(Point::RedoClaimed);
+    let left = within.saturating_sub(asked.elapsed());
+    if verdict.ledger != LedgerVerdict::Written || left.is_zero() {
         return Ok(wait);
     }
-    // Killed here, or the answer lost: the next poll shows whether the work runs.
-    let answer = environment
-        .ghostcut
-        .redo(task_id, environment.settings.protocol.send_deadline)
-        .await;
+    // Model: step SendRedo.
+    let answer = environment.ghostcut.redo(task_id, left).await;
+    crash::point(Point::RedoAnswered);
+    let signal = admission::signal_of_repetition(environment, item, submission.token, &answer);
     if !matches!(answer, SubmitAnswer::Accepted { .. }) {
         tracing::warn!(job.id = %item.job_id, submission.token = %submission.token, ?answer, "redo was not confirmed");
     }
-    Ok(wait)
+    Ok(Run { signal, ..wait })
 }
 
 /// The vendor fetches the source again.

@@ -13,6 +13,9 @@ use crate::environment::Environment;
 use crate::run::{Run, StoredResult};
 use crate::source;
 
+/// How often a result that is no video is fetched before the job is given up.
+const INVALID_TRIES: u32 = 3;
+
 pub(super) async fn run(environment: &Environment, stage: Stage, item: &WorkItem, key: Key) -> Run {
     let spec = match source::spec(item) {
         Ok(spec) => spec,
@@ -60,6 +63,10 @@ pub(super) async fn run(environment: &Environment, stage: Stage, item: &WorkItem
                     protocol.retry_first.saturating_mul(item.tries),
                 ),
                 TransferClass::Gone => Run::give_up(Reason::TriesExhausted, chain(&error)),
+                // Once may be an error page of the vendor's CDN with status 200.
+                TransferClass::Invalid if item.tries + 1 < INVALID_TRIES => {
+                    Run::retry(chain(&error))
+                }
                 TransferClass::Invalid => Run::give_up(Reason::InvalidResult, chain(&error)),
                 TransferClass::Transient | TransferClass::Storage => Run::retry(chain(&error)),
             }

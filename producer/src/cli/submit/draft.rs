@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::SubmitArgs;
 use super::lines::Line;
 use super::local::{self, Upload, Use};
+use crate::intake;
 
 /// Longest file name taken over into a request, in characters.
 const MAX_NAME_LENGTH: usize = 500;
@@ -77,9 +78,7 @@ impl Draft {
         let Some(path) = location.and_then(local::path_of) else {
             return Ok(());
         };
-        let inspected = local::inspect(&path)
-            .await
-            .and_then(|local| file.wanted.fault(local).map_or(Ok(local), Err));
+        let inspected = local::inspect(&path).await;
         let container = inspected
             .as_ref()
             .map_or(Container::Mp4, |local| local.container);
@@ -94,7 +93,7 @@ impl Draft {
                 index: file.index,
                 container,
             },
-            Use::LipsyncVideo { .. } | Use::InpaintVideo => {
+            Use::Video => {
                 self.keep_name(&path);
                 Key::InputVideo {
                     user,
@@ -107,7 +106,13 @@ impl Draft {
             *location = format!("s3://{bucket}/{key}").into();
         }
         let bytes = inspected.as_ref().map_or(0, |local| local.bytes);
-        self.uploads.push(Upload { path, key, bytes });
+        let faulty = inspected.is_err();
+        self.uploads.push(Upload {
+            path,
+            key,
+            bytes,
+            faulty,
+        });
         inspected.map(drop).map_err(|(code, message)| FieldError {
             path: file.pointer,
             code,
@@ -133,11 +138,17 @@ impl Draft {
         }
     }
 
-    /// Whether one of its files is to become this object.
-    pub(super) fn uploads_to(&self, key: &str) -> bool {
-        self.uploads
+    /// The file that is to become this object.
+    pub(super) fn upload_to(&self, key: &str) -> Option<intake::Upload<'_>> {
+        let upload = self
+            .uploads
             .iter()
-            .any(|upload| upload.key.to_string() == key)
+            .find(|upload| upload.key.to_string() == key)?;
+        Some(if upload.faulty {
+            intake::Upload::Faulty
+        } else {
+            intake::Upload::From(&upload.path)
+        })
     }
 
     /// A message about this job.
@@ -158,16 +169,9 @@ struct File {
 }
 
 fn files(request: &Value) -> Vec<File> {
-    let has = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
-    let wanted = if has(&request["segments"]) {
-        let effects = has(&request["effects"]);
-        Use::LipsyncVideo { effects }
-    } else {
-        Use::InpaintVideo
-    };
     let mut files = vec![File {
         pointer: "/video_url".to_owned(),
-        wanted,
+        wanted: Use::Video,
         index: 0,
     }];
     let names = ref_ids(&request["segments"]);
@@ -330,7 +334,11 @@ mod tests {
         let audio = &draft.request["audio"];
         assert_eq!(audio["a/b"], format!("s3://ours/{base}/audio-1.mp4"));
         assert_eq!(audio["c"], "https://a.example/c.wav");
-        assert!(draft.uploads_to(&video) && !draft.uploads_to("x"));
+        assert!(matches!(
+            draft.upload_to(&video),
+            Some(intake::Upload::Faulty)
+        ));
+        assert!(draft.upload_to("x").is_none());
     }
 
     #[tokio::test]

@@ -14,8 +14,6 @@ use super::display::Display;
 
 /// What is read from a file at a time.
 const READ_BYTES: usize = 256 << 10;
-/// GhostCut refuses videos of 1000 MB or more.
-const GHOSTCUT_MAX_BYTES: u64 = 1_000_000_000;
 
 /// What a local file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,14 +22,12 @@ pub(super) struct LocalFile {
     pub(super) container: Container,
 }
 
-/// Who gets a file.
+/// What a file is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
-    /// The video of a job that begins at Sync.so, with or without effects.
-    LipsyncVideo { effects: bool },
-    /// The video of a job that begins at GhostCut.
-    InpaintVideo,
-    /// An audio file, for Sync.so.
+    /// The video.
+    Video,
+    /// An audio file.
     Audio,
 }
 
@@ -41,6 +37,8 @@ pub(super) struct Upload {
     pub(super) path: PathBuf,
     pub(super) key: Key,
     pub(super) bytes: u64,
+    /// Something is wrong with the file: it is never sent.
+    pub(super) faulty: bool,
 }
 
 /// The path a location means; none for a URL. An empty text is left to be refused as no URL.
@@ -82,37 +80,6 @@ pub(super) async fn inspect(path: &Path) -> Result<LocalFile, (FieldCode, String
             let message = format!("{}: is not a known media format", path.display());
             Err((FieldCode::Malformed, message))
         }
-    }
-}
-
-impl Use {
-    /// Why the vendor who gets the file would refuse it. Formats and sizes are those of the vendors' documentation.
-    pub(super) fn fault(self, file: LocalFile) -> Option<(FieldCode, String)> {
-        use Container as C;
-        let (who, taken): (_, &[C]) = match self {
-            Self::LipsyncVideo { .. } => ("Sync.so", &[C::Mp4, C::Mov, C::Webm, C::Avi]),
-            Self::InpaintVideo => ("GhostCut", &[C::Mp4, C::Mov, C::Mkv, C::Avi]),
-            Self::Audio => (
-                "Sync.so",
-                &[C::Wav, C::Mp3, C::Ogg, C::Flac, C::Mp4, C::M4a, C::Aac],
-            ),
-        };
-        if !taken.contains(&file.container) {
-            let names: Vec<_> = taken.iter().map(ToString::to_string).collect();
-            let (is, names) = (file.container, names.join(", "));
-            let message = format!("is {is}, and {who} takes {names} here");
-            return Some((FieldCode::Malformed, message));
-        }
-        // With segments it is Sync.so's result that GhostCut gets; it is about as large, and paid for by then.
-        let inpainted = matches!(
-            self,
-            Self::InpaintVideo | Self::LipsyncVideo { effects: true }
-        );
-        if inpainted && file.bytes >= GHOSTCUT_MAX_BYTES {
-            let message = "must be smaller than 1000 MB in a job with effects".to_owned();
-            return Some((FieldCode::OutOfRange, message));
-        }
-        None
     }
 }
 
@@ -167,35 +134,6 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(path_of(location), path.map(PathBuf::from), "{location}");
-        }
-    }
-
-    #[test]
-    fn files_that_a_vendor_refuses_are_not_sent() {
-        use FieldCode::{Malformed, OutOfRange};
-        let lipsync = Use::LipsyncVideo { effects: false };
-        let both = Use::LipsyncVideo { effects: true };
-        for (wanted, container, bytes, expected) in [
-            (lipsync, Container::Mp4, GHOSTCUT_MAX_BYTES, None),
-            (lipsync, Container::Mkv, 1, Some(Malformed)),
-            (lipsync, Container::Wav, 1, Some(Malformed)),
-            (both, Container::Webm, GHOSTCUT_MAX_BYTES - 1, None),
-            (both, Container::Mp4, GHOSTCUT_MAX_BYTES, Some(OutOfRange)),
-            (Use::InpaintVideo, Container::Mkv, 1, None),
-            (Use::InpaintVideo, Container::Webm, 1, Some(Malformed)),
-            (
-                Use::InpaintVideo,
-                Container::Mp4,
-                GHOSTCUT_MAX_BYTES,
-                Some(OutOfRange),
-            ),
-            (Use::Audio, Container::Wav, 1, None),
-            (Use::Audio, Container::Mp4, 1, None),
-            (Use::Audio, Container::Mov, 1, Some(Malformed)),
-        ] {
-            let found = wanted.fault(LocalFile { bytes, container });
-            let code = found.map(|(code, _)| code);
-            assert_eq!(code, expected, "{wanted:?} {container} {bytes}");
         }
     }
 

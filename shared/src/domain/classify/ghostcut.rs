@@ -7,7 +7,8 @@
 use serde_json::Value;
 
 use super::{
-    Answer, ErrorClass, QueryError, class_of_status, id, integer, number, public_text, text,
+    Answer, ErrorClass, QueryError, class_of_status, id, integer, json, number, public_text, text,
+    url,
 };
 use crate::domain::answer::{FailureClass, Limit, SubmitAnswer, Work, WorkState};
 
@@ -23,7 +24,7 @@ struct Envelope {
 
 impl Envelope {
     fn read(answer: &Answer) -> Option<Self> {
-        let mut json: Value = serde_json::from_slice(&answer.body).ok()?;
+        let mut json = json(&answer.body)?;
         let code = integer(json.get("code")?)?;
         let mut reason = format!("code {code}");
         if let Some(message) = text(&json, &["msg", "message"]) {
@@ -154,7 +155,7 @@ fn query(answer: &Answer) -> Result<Value, QueryError> {
 /// The work in a callback: one status item, no envelope. None where the bytes are not that.
 #[must_use]
 pub fn callback(body: &[u8]) -> Option<Work> {
-    work(&serde_json::from_slice(body).ok()?)
+    work(&json(body)?)
 }
 
 fn work(item: &Value) -> Option<Work> {
@@ -183,7 +184,7 @@ fn state(item: &Value) -> WorkState {
         None => pending(Some("no processStatus")),
         Some(-3..=0) => pending(None),
         // 1000 is listed as a second "success".
-        Some(status @ (1 | 1000)) => match text(item, &["videoUrl"]) {
+        Some(status @ (1 | 1000)) => match url(item, &["videoUrl"]) {
             Some(url) => WorkState::Succeeded {
                 result_url: url.to_owned(),
             },

@@ -15,6 +15,13 @@ pub mod sync;
 /// Longest vendor text that is kept, in characters: enough for a message, too little for a page of HTML.
 const TEXT_LIMIT: usize = 300;
 
+/// Most values (objects, members, elements) an answer may hold. The largest answer there is, a page of 2000 works, has about
+/// 60,000; in memory a value takes some seventy times what it takes to write a small one.
+const MAX_VALUES: usize = 500_000;
+
+/// Longest result URL that is believed, in bytes: it is stored. Signed ones have about 1,500.
+const URL_LIMIT: usize = 8 * 1024;
+
 /// Longest id that is believed, in bytes. Real ones are 9 digits (GhostCut) or a UUID (Sync.so).
 const ID_LIMIT: usize = 128;
 
@@ -120,6 +127,23 @@ fn public_text(text: &str) -> String {
     shown.trim().to_owned()
 }
 
+/// A body as JSON, if it is that: at most [`MAX_VALUES`] values, none deeper than 128 levels (the parser's own limit). Of a
+/// member that comes twice the last counts.
+fn json(body: &[u8]) -> Option<Value> {
+    // Before each value but the first stands one of these.
+    let values = body
+        .iter()
+        .filter(|byte| matches!(byte, b',' | b'[' | b'{'));
+    (values.count() < MAX_VALUES)
+        .then(|| serde_json::from_slice(body).ok())
+        .flatten()
+}
+
+/// The first of these members that holds a URL which can be stored.
+fn url<'a>(item: &'a Value, names: &[&str]) -> Option<&'a str> {
+    text(item, names).filter(|url| url.len() <= URL_LIMIT && !url.contains(char::is_control))
+}
+
 /// An id as text. Vendors show ids as text or number; the words in which software says "nothing" are not ids.
 fn id(value: &Value) -> Option<String> {
     let text = match value {
@@ -168,6 +192,7 @@ fn text<'a>(item: &'a Value, names: &[&str]) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::answer::WorkState;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -280,6 +305,108 @@ mod tests {
         ] {
             assert_eq!(id(&nothing), None, "{nothing}");
         }
+    }
+
+    /// Answers that want to break the reader. None of them says that a work exists.
+    fn hostile() -> Vec<Vec<u8>> {
+        let long = "x".repeat(10_000);
+        let mut bodies: Vec<Vec<u8>> = [
+            "[".repeat(100_000),
+            r#"{"body":"#.repeat(100_000),
+            format!(r#"{{"id":"6533643b","code":1000,"body":{{"dataList":[{{"id":1}}]}},"x":{}{}}}"#,
+                "[".repeat(200), "]".repeat(200)),
+            format!("[{}0]", "0,".repeat(MAX_VALUES)),
+            format!(r#"{{"id":"6533643b","code":1000,"body":{{"dataList":[{{"id":1}}]}},"x":[{}0]}}"#,
+                "{},".repeat(MAX_VALUES / 2)),
+            r#"{"id":1e999,"code":1e999}"#.to_owned(),
+            r#"{"id":18446744073709551616,"code":1000,"body":{"dataList":[{"id":18446744073709551616}]}}"#.to_owned(),
+            r#"{"id":"\u0000","code":1000,"body":{"dataList":[{"id":"\u0000"}]}}"#.to_owned(),
+            r#"{"id":"\ud800","code":1000,"body":{"dataList":[{"id":"\ud800"}]}}"#.to_owned(),
+            format!(r#"{{"id":"{long}","code":1000,"body":{{"dataList":[{{"id":"{long}"}}]}}}}"#),
+            r#"{"id":["a"],"code":[1000],"body":[1],"status":{},"processStatus":[]}"#.to_owned(),
+            r#"{"id":{"id":"a"},"code":1000,"body":{"dataList":{"0":{"id":1}}}}"#.to_owned(),
+            // Of a member that comes twice the last counts.
+            r#"{"id":"a","id":null,"code":1000,"code":9999,"body":{"dataList":[{"id":1}]}}"#.to_owned(),
+            "\u{feff}{}".to_owned(),
+            "{}\0".to_owned(),
+            String::new(),
+        ]
+        .map(String::into_bytes)
+        .into();
+        bodies.push(b"{\"id\":\"\xff\",\"code\":1000}".to_vec());
+        bodies
+    }
+
+    #[test]
+    fn hostile_answers_are_unknown_and_hostile_callbacks_are_none() {
+        for body in hostile() {
+            let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
+            for status in [200, 201] {
+                let answer = Answer {
+                    status,
+                    retry_after: None,
+                    body: body.clone(),
+                };
+                for paid in [
+                    sync::create(&answer),
+                    ghostcut::submit(&answer),
+                    ghostcut::redo("1", &answer),
+                ] {
+                    assert!(
+                        matches!(paid, SubmitAnswer::Unknown { .. }),
+                        "{shown}: {paid:?}"
+                    );
+                }
+                let _ = (sync::generation(&answer), sync::generations(&answer));
+                let _ = (ghostcut::works(&answer), ghostcut::balance(&answer));
+            }
+            let called = (sync::callback(&body), ghostcut::callback(&body));
+            assert!(matches!(called, (None, None)), "{shown}: {called:?}");
+        }
+    }
+
+    #[test]
+    fn a_result_url_that_cannot_be_stored_is_none() {
+        let long = format!("https://m/{}", "x".repeat(URL_LIMIT));
+        for url in [
+            long.as_str(),
+            "https://m/\\u0000.mp4",
+            "https://m/a\\nb.mp4",
+        ] {
+            let sync = format!(r#"{{"id":"a","status":"COMPLETED","outputUrl":"{url}"}}"#);
+            let ghostcut = format!(r#"{{"id":1,"processStatus":1,"videoUrl":"{url}"}}"#);
+            for work in [
+                sync::callback(sync.as_bytes()),
+                ghostcut::callback(ghostcut.as_bytes()),
+            ] {
+                let state = work.map(|work| work.state);
+                assert!(
+                    matches!(
+                        state,
+                        Some(WorkState::Pending {
+                            unrecognised: Some(_),
+                            ..
+                        })
+                    ),
+                    "{state:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_page_there_is_can_be_read() {
+        let work = r#"{"id":1,"idProject":2,"name":"n","url":"https://m/v.mp4","processStatus":0,"processStatusEnum":{"code":0,"description":"d"},"processProgress":5.0,"paidPoint":1.0,"duration":12.0,"videoUrl":"","videoUrlOut":"","srcSrtUrl":"","tgtSrtUrl":"","errorDetail":"","sourceLang":"","lang":"","createTime":1,"lastUpdateTime":1,"deleted":0}"#;
+        let page = format!(
+            r#"{{"code":1000,"body":{{"content":[{}]}}}}"#,
+            vec![work; 2000].join(",")
+        );
+        let answer = Answer {
+            status: 200,
+            retry_after: None,
+            body: page.into_bytes(),
+        };
+        assert_eq!(ghostcut::works(&answer).unwrap().len(), 2000);
     }
 
     proptest! {

@@ -4,8 +4,11 @@
 
 use serde_json::Value;
 
-use super::{Answer, ErrorClass, QueryError, class_of_status, id, integer, public_text, text};
+use super::{
+    Answer, ErrorClass, QueryError, class_of_status, id, integer, json, public_text, text, url,
+};
 use crate::domain::answer::{FailureClass, Limit, SubmitAnswer, Work, WorkState};
+use crate::domain::search::Marker;
 
 /// Codes that begin so speak about the key, not about the request: whatever the status, a work may exist.
 const ABOUT_THE_KEY: &str = "IDEMPOTENCY_";
@@ -13,7 +16,7 @@ const ABOUT_THE_KEY: &str = "IDEMPOTENCY_";
 /// What a create came to.
 #[must_use]
 pub fn create(answer: &Answer) -> SubmitAnswer {
-    let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let json = json(&answer.body).unwrap_or_default();
     if let (200 | 201, Some(task_id)) = (answer.status, id(&json["id"])) {
         return SubmitAnswer::Accepted {
             task_id,
@@ -31,7 +34,8 @@ pub fn create(answer: &Answer) -> SubmitAnswer {
     }
     match answer.status {
         400 | 404 | 413 | 422 => SubmitAnswer::Rejected { reason },
-        401 | 402 => SubmitAnswer::Misconfigured { reason },
+        401 => SubmitAnswer::Misconfigured { reason },
+        402 => SubmitAnswer::OutOfCredit { reason },
         429 => SubmitAnswer::Throttled {
             limit: match code {
                 "concurrency_limit_reached" => Limit::Slots,
@@ -59,9 +63,9 @@ pub fn generations(answer: &Answer) -> Result<Vec<Work>, QueryError> {
 }
 
 fn query(answer: &Answer) -> Result<Value, QueryError> {
-    let json = serde_json::from_slice(&answer.body);
+    let json = json(&answer.body);
     match (answer.status, json) {
-        (200, Ok(json)) => Ok(json),
+        (200, Some(json)) => Ok(json),
         (_, json) => Err(QueryError {
             class: class_of_status(answer),
             reason: reason(answer, &json.unwrap_or_default()),
@@ -72,7 +76,7 @@ fn query(answer: &Answer) -> Result<Value, QueryError> {
 /// The generation in a webhook. None where the bytes are not that.
 #[must_use]
 pub fn callback(body: &[u8]) -> Option<Work> {
-    work(&serde_json::from_slice(body).ok()?)
+    work(&json(body)?)
 }
 
 fn work(item: &Value) -> Option<Work> {
@@ -80,16 +84,27 @@ fn work(item: &Value) -> Option<Work> {
         let video = inputs.iter().find(|input| input["type"] == "video")?;
         text(video, &["url"])
     });
+    let state = state(item);
     Some(Work {
         task_id: id(item.get("id")?)?,
         project_id: id(&item["projectId"]),
         source_url: video.map(str::to_owned),
-        name: text(item, &["outputFileName"]).map(str::to_owned),
+        name: text(item, &["outputFileName"])
+            .map(str::to_owned)
+            .or_else(|| marker_in_inputs(item)),
         callback_url: text(item, &["webhookUrl"]).map(str::to_owned),
         created_at_ms: created_at_ms(&item["createdAt"]),
-        state: state(item),
-        charged: None,
+        // The vendor's price list: failed generations are not charged. What others cost it does not say.
+        charged: matches!(state, WorkState::Failed { .. }).then_some(0.0),
+        state,
     })
+}
+
+/// The marker in the URL of any input, where the video is a foreign one and an audio file is ours.
+fn marker_in_inputs(item: &Value) -> Option<String> {
+    let mut urls = item["input"].as_array()?.iter();
+    let marker = urls.find_map(|input| Marker::find(text(input, &["url"])?))?;
+    Some(marker.to_string())
 }
 
 fn created_at_ms(value: &Value) -> Option<i64> {
@@ -116,7 +131,7 @@ fn state(item: &Value) -> WorkState {
     };
     match text(item, &["status"]) {
         Some("PENDING" | "PROCESSING") => pending(None),
-        Some("COMPLETED") => match text(
+        Some("COMPLETED") => match url(
             item,
             &[
                 "outputUrl",

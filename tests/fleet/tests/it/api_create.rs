@@ -5,6 +5,7 @@ use futures::future::try_join_all;
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 use reqwest::{Method, StatusCode};
 use sandbox::SandboxConfig;
+use sandbox::media::sample;
 use serde_json::{Value, json};
 use shared::storage::Storage;
 
@@ -41,7 +42,8 @@ async fn a_repeated_request_finds_the_job_it_made() -> anyhow::Result<()> {
     fleet::run(SandboxConfig::default(), async |fleet| {
         let producer = Producer::start(fleet, &fleet.environment).await?;
         let mut request = fleet.media.request(Kind::Both, 0);
-        request["video_url"] = put(&fleet.storage, "mine/v.mp4", b"moving").await?.into();
+        let video = sample("talk.mp4").unwrap();
+        request["video_url"] = put(&fleet.storage, "mine/v.mp4", video.bytes).await?.into();
 
         let first = producer.send(producer.post_with_key(&request, "k")).await?;
         let id = first.id().to_owned();
@@ -212,6 +214,67 @@ async fn a_refused_request_stores_nothing_and_names_every_fault() -> anyhow::Res
         producer
             .created(producer.post_with_key(&good, "free"))
             .await?;
+        producer.stop().await
+    })
+    .await
+}
+
+/// Whatever stands in a request, it is stored as it is or refused with a reason; PostgreSQL and the object store included.
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_values_are_stored_or_refused() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let producer = Producer::start(fleet, &fleet.environment).await?;
+        let bucket = fleet.storage.bucket();
+        let values = [
+            json!(null),
+            json!(true),
+            json!([[[[[]]]]]),
+            json!({ "": { "\u{0}": null } }),
+            json!(-0.0),
+            json!(1e308),
+            json!(5e-324),
+            json!(u64::MAX),
+            json!("\u{0}"),
+            json!("\\u0000"),
+            json!("\u{202e}\u{feff}\u{ffff}\u{10ffff}"),
+            json!("'; DROP TABLE submissions; --"),
+            json!("x".repeat(5000)),
+            json!("https://a.example/%00.mp4"),
+            json!(format!("https://a.example/{}", "\u{10ffff}".repeat(160))),
+            json!(format!("s3://{bucket}/%00\u{ffff}%ff.mp4")),
+            json!(format!("s3://{bucket}/{}", "\u{10ffff}".repeat(255))),
+        ];
+        let pointers = [
+            "/user_id",
+            "/display_name",
+            "/video_url",
+            "/audio",
+            "/audio/first",
+            "/segments",
+            "/segments/0",
+            "/segments/0/startTime",
+            "/segments/0/endTime",
+            "/segments/0/audioInput/refId",
+            "/effects",
+            "/effects/0/type",
+            "/effects/0/endTime",
+            "/effects/0/region/x",
+            "/effects/0/region/width",
+        ];
+        let mut seen = [0, 0];
+        for pointer in pointers {
+            for value in &values {
+                let answer = producer
+                    .send(producer.post(&changed(fleet, json!({ pointer: value }))))
+                    .await?;
+                match answer.status {
+                    StatusCode::CREATED => seen[0] += 1,
+                    StatusCode::UNPROCESSABLE_ENTITY => seen[1] += 1,
+                    other => panic!("{pointer} {value}: {other} {:?}", answer.json),
+                }
+            }
+        }
+        assert!(seen[0] > 0 && seen[1] > seen[0], "{seen:?}");
         producer.stop().await
     })
     .await

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use shared::db::{
     Claim, Claimed, Db, Fact, LedgerVerdict, MetadataVerdict, Move, MoveState, MoveVerdict,
-    Settlement, Verdict,
+    PaidResumed, Settlement, Verdict,
 };
 use shared::domain::message::JobRef;
 use shared::domain::transition::accepted_from;
@@ -14,25 +14,25 @@ use uuid::Uuid;
 
 use crate::sql::{execute, value, values, with_database};
 
-const STAGE: Stage = Stage::InpaintSubmit;
+pub(crate) const STAGE: Stage = Stage::InpaintSubmit;
 
 /// A job in `inpaint.submit`, dispatched under epoch 1 for a minute.
-async fn job(url: &str, metadata: &Value) -> anyhow::Result<Uuid> {
+pub(crate) async fn job(url: &str, metadata: &Value) -> anyhow::Result<Uuid> {
     let id = Uuid::new_v4();
     execute(
         url,
         &format!(
             "INSERT INTO video_jobs (id, user_id, original_filename, status, is_pro_job, job_metadata) \
              VALUES ('{id}', '{id}', 'clip.mp4', 'processing', true, '{metadata}'); \
-             INSERT INTO job_stages (job_id, stage, state, due_at, fairness_key) \
-             VALUES ('{id}', '{STAGE}', 'dispatched', now() + interval '1 minute', '{id}');"
+             INSERT INTO job_stages (job_id, stage, epoch, state, due_at, fairness_key) \
+             VALUES ('{id}', '{STAGE}', 1, 'dispatched', now() + interval '1 minute', '{id}');"
         ),
     )
     .await?;
     Ok(id)
 }
 
-fn claim_of(job: Uuid) -> Claim {
+pub(crate) fn claim_of(job: Uuid) -> Claim {
     Claim {
         job,
         stage: STAGE,
@@ -45,16 +45,17 @@ fn claim_of(job: Uuid) -> Claim {
         source_key: None,
         source_url: None,
         send_within_ms: 30_000,
+        cost_reserved: Some(2.0),
     }
 }
 
-fn accepted(token: Uuid, task: &str) -> Fact {
+pub(crate) fn accepted(token: Uuid, task: &str) -> Fact {
     let mut fact = Fact::new(token, LedgerState::Accepted);
     fact.task_id = Some(task.to_owned());
     fact
 }
 
-fn settlement(job: Uuid, epoch: i64, fact: Option<Fact>) -> Settlement {
+pub(crate) fn settlement(job: Uuid, epoch: i64, fact: Option<Fact>) -> Settlement {
     Settlement {
         job,
         stage: STAGE,
@@ -71,12 +72,12 @@ fn settlement(job: Uuid, epoch: i64, fact: Option<Fact>) -> Settlement {
         }),
         job_patch: None,
         event: None,
-        pause: None,
+        signal: None,
     }
 }
 
 /// A claimed submission of a fresh job.
-async fn claimed(url: &str, db: &Db, metadata: &Value) -> anyhow::Result<(Uuid, Uuid)> {
+pub(crate) async fn claimed(url: &str, db: &Db, metadata: &Value) -> anyhow::Result<(Uuid, Uuid)> {
     let job = job(url, metadata).await?;
     let claim = claim_of(job);
     assert!(matches!(
@@ -84,6 +85,11 @@ async fn claimed(url: &str, db: &Db, metadata: &Value) -> anyhow::Result<(Uuid, 
         Claimed::Claimed { .. }
     ));
     Ok((job, claim.token))
+}
+
+pub(crate) async fn resume(db: &Db) -> anyhow::Result<PaidResumed> {
+    let resumed = db.resume_paid("test", "test", Duration::ZERO, false);
+    Ok(resumed.await?)
 }
 
 async fn metadata_id(url: &str, job: Uuid) -> anyhow::Result<Option<String>> {
@@ -96,7 +102,7 @@ async fn metadata_id(url: &str, job: Uuid) -> anyhow::Result<Option<String>> {
     .await
 }
 
-async fn stage_of(url: &str, job: Uuid) -> anyhow::Result<Option<String>> {
+pub(crate) async fn stage_of(url: &str, job: Uuid) -> anyhow::Result<Option<String>> {
     value(
         url,
         &format!("SELECT stage || ' ' || state AS value FROM job_stages WHERE job_id = '{job}'"),
@@ -104,7 +110,7 @@ async fn stage_of(url: &str, job: Uuid) -> anyhow::Result<Option<String>> {
     .await
 }
 
-async fn state_of(url: &str, token: Uuid) -> anyhow::Result<Option<String>> {
+pub(crate) async fn state_of(url: &str, token: Uuid) -> anyhow::Result<Option<String>> {
     value(
         url,
         &format!("SELECT state AS value FROM submissions WHERE token = '{token}'"),
@@ -198,8 +204,8 @@ async fn a_claim_is_refused_whenever_sending_could_be_wrong() -> anyhow::Result<
 
         execute(
             url,
-            "INSERT INTO vendors (vendor, account, paused_until, pause_reason) \
-             VALUES ('ghostcut', 'default', now() + interval '1 minute', 'test')",
+            "INSERT INTO vendors (vendor, account, paused_until, pause_kind, pause_reason) \
+             VALUES ('ghostcut', 'default', now() + interval '1 minute', 'throttled', 'test')",
         )
         .await?;
         assert!(matches!(of(claim_of(fresh().await?)).await?, Claimed::NotNow(_)), "the vendor is paused");
@@ -207,7 +213,7 @@ async fn a_claim_is_refused_whenever_sending_could_be_wrong() -> anyhow::Result<
 
         db.stop_paid("test", "test").await?;
         assert!(matches!(of(claim_of(fresh().await?)).await?, Claimed::NotNow(_)), "paid sends are stopped");
-        assert!(db.resume_paid().await?);
+        assert_eq!(resume(db).await?, PaidResumed::Yes);
         assert!(matches!(of(claim_of(fresh().await?)).await?, Claimed::Claimed { .. }), "nothing is in the way");
         Ok(())
     })
@@ -473,7 +479,7 @@ async fn dispatch_is_a_visibility_timeout_with_bounds() -> anyhow::Result<()> {
         execute(url, "UPDATE job_stages SET state = 'waiting', due_at = now() - interval '1 s'").await?;
         db.stop_paid("test", "test").await?;
         assert!(db.pick_due(STAGE, 10, 100, lease, paid_by).await?.is_empty(), "stopped");
-        db.resume_paid().await?;
+        resume(db).await?;
         assert_eq!(db.pick_due(STAGE, 10, 100, lease, paid_by).await?.len(), 3);
         Ok(())
     })

@@ -5,16 +5,34 @@
     reason = "in a test a panic with its place is the best error"
 )]
 
+mod admission;
+mod admission_fleet;
+mod adoption;
 mod api;
 mod api_create;
 mod api_read;
+mod audit;
+mod callback_evidence;
+mod callbacks;
+mod command;
+mod crash_points;
+mod dead_letters;
+mod forgetting;
+mod frozen;
+mod guards;
 mod happy;
 mod killed;
 mod ledger;
 mod migrations;
+mod operations;
 mod outages;
 mod poison;
+mod preflight;
 mod protocol;
 mod reference;
+mod regressions;
 mod sql;
+mod stale_facts;
 mod submit;
+mod unknowns;
+mod vendor_answers;

@@ -66,7 +66,10 @@ async fn through_an_alarm(fleet: &Fleet) -> anyhow::Result<Vec<Expectation>> {
     eventually(DEADLINE, async || {
         for job in &jobs {
             let stage = fleet.db.job_stage(job.job).await?;
-            if stage.is_some_and(|stage| stage.state == "waiting" && stage.epoch > 1) {
+            // Due when it was entered until it is put back.
+            if stage.is_some_and(|stage| {
+                stage.state == "waiting" && stage.due_at > Some(stage.entered_at)
+            }) {
                 return Ok(());
             }
         }

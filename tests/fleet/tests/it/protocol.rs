@@ -366,7 +366,7 @@ async fn refusals_for_now_make_jobs_wait() -> anyhow::Result<()> {
         assert_eq!(fleet.sandbox.faults().fired().len(), jobs.len());
         let paused = value(
             &fleet.database.url,
-            "SELECT count(*)::text AS value FROM vendors",
+            "SELECT count(paused_at)::text AS value FROM vendors",
         )
         .await?;
         assert_eq!(

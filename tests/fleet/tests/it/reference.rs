@@ -45,17 +45,20 @@ fn commands() -> Vec<(String, Command)> {
     let mut producer = Cli::command();
     // Gives the subcommands the arguments that all of them have.
     producer.build();
-    let mut commands = vec![("`producer`".to_owned(), producer.clone())];
-    for command in producer.get_subcommands() {
-        if command.get_name() != "help" {
-            commands.push((
-                format!("`producer {}`", command.get_name()),
-                command.clone(),
-            ));
-        }
-    }
+    let mut commands = Vec::new();
+    collect("producer", &producer, &mut commands);
     commands.push(("`worker`".to_owned(), WorkerConfig::command()));
     commands
+}
+
+/// A command and its subcommands, however deep.
+fn collect(name: &str, command: &Command, commands: &mut Vec<(String, Command)>) {
+    commands.push((format!("`{name}`"), command.clone()));
+    for inner in command.get_subcommands() {
+        if inner.get_name() != "help" {
+            collect(&format!("{name} {}", inner.get_name()), inner, commands);
+        }
+    }
 }
 
 fn row(arg: &Arg) -> String {
@@ -273,6 +276,7 @@ const RULES: &[OnlyIn] = &[
         word: "sleep(",
         allowed: &[
             "tests/fleet/src/wait.rs",
+            "tests/fleet/src/proxy.rs",
             "tests/fleet/src/bin/",
             "tests/sandbox/src/",
             "tests/fleet/tests/it/reference.rs",

@@ -184,7 +184,11 @@ async fn a_repeated_file_of_jobs_finds_its_jobs() -> anyhow::Result<()> {
         write_samples(fleet, &["talk.mp4", "bars.mp4"])?;
         fleet
             .storage
-            .put("mine.mp4", "video/mp4", b"moving"[..].into())
+            .put(
+                "mine.mp4",
+                "video/mp4",
+                sample("zoom.mp4").unwrap().bytes.into(),
+            )
             .await?;
         let object = format!("s3://{}/mine.mp4", fleet.storage.bucket());
         let mut lines = vec![

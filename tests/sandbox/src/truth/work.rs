@@ -16,7 +16,7 @@ pub enum Vendor {
 }
 
 /// A vendor's own word for the state of a work.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Status {
     /// GhostCut `processStatus`.
@@ -67,7 +67,7 @@ pub struct ResultFile {
 }
 
 /// A status and when it began.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StatusChange {
     /// Epoch milliseconds.
     pub at: i64,

@@ -66,7 +66,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
     let mut interrupt = signal(SignalKind::interrupt())?;
     let view = View::new(args.jobs.into());
-    let mut site = Site::new(&args.report)?;
+    let mut site = Site::new(&args.report).await?;
     view.say(&format!("logs: {}", site.folder().display()));
     let outcome = tokio::select! {
         outcome = AssertUnwindSafe(run(&args, &mut site, &view)).catch_unwind() => Some(outcome),

@@ -1,11 +1,11 @@
 //! The parts of a running demo and their end. Whatever was started is stopped again, in whatever state the demo was left.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use fleet::{
-    Api, Control, DEADLINE, Database, Environment, Media, Observer, Process, Queues, Servers,
+    Api, Control, Database, Environment, Media, Observer, Process, Queues, RunFolder, Servers,
 };
 use futures::future::join_all;
 use shared::config::StorageConfig;
@@ -16,7 +16,7 @@ const GRACE: Duration = Duration::from_secs(15);
 
 /// Everything that runs for the demo.
 pub(crate) struct Site {
-    folder: PathBuf,
+    folder: RunFolder,
     servers: Option<Servers>,
     database: Option<Database>,
     queues: Option<Queues>,
@@ -38,14 +38,10 @@ struct Running {
 
 impl Site {
     /// A site with a folder for its logs beside the report, and nothing running yet.
-    pub(crate) fn new(report: &Path) -> anyhow::Result<Self> {
+    pub(crate) async fn new(report: &Path) -> anyhow::Result<Self> {
         let parent = report.parent().unwrap_or(Path::new("."));
-        let folder = parent.join(format!("run-{}", std::process::id()));
-        // A process of the same id may have left one.
-        let _ = std::fs::remove_dir_all(&folder);
-        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         Ok(Self {
-            folder,
+            folder: RunFolder::new(parent).await?,
             servers: None,
             database: None,
             queues: None,
@@ -73,16 +69,13 @@ impl Site {
             format!("--seed={seed}"),
             format!("--process-ms-min={ms}"),
             format!("--process-ms-max={}", ms * 3),
-            format!("--data-dir={}", self.folder.join("sandbox").display()),
+            format!(
+                "--data-dir={}",
+                self.folder.path().join("sandbox").display()
+            ),
         ];
-        let sandbox = Process::start("sandbox", "sandbox", args, [], &self.folder)?;
-        let sandbox = self.sandbox.insert(sandbox);
-        let announced = sandbox
-            .logged(DEADLINE, |line| line["SANDBOX_CONTROL_URL"].is_string())
-            .await?;
-        let announced = announced.as_object().into_iter().flatten();
-        let announced =
-            announced.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
+        let (sandbox, announced) = Process::sandbox(args, self.folder.path()).await?;
+        self.sandbox = Some(sandbox);
         let environment =
             Environment::fast(&database.url, &servers.amqp_url, &queues.prefix, announced);
         let database_url = database.url.clone();
@@ -106,18 +99,10 @@ impl Site {
     }
 
     async fn start_producer(&mut self, environment: &Environment) -> anyhow::Result<()> {
-        let variables = || environment.variables();
-        let mut migrate = Process::start(
-            "migrate",
-            "producer",
-            ["migrate"],
-            variables(),
-            &self.folder,
-        )?;
-        let migrated = |line: &serde_json::Value| line["message"] == "the database is up to date";
-        migrate.logged(DEADLINE, migrated).await?;
-        let producer =
-            Process::start("producer", "producer", ["serve"], variables(), &self.folder)?;
+        let folder = self.folder.path();
+        Process::migrate(environment, folder).await?;
+        let variables = environment.variables();
+        let producer = Process::start("producer", "producer", ["serve"], variables, folder)?;
         self.producer = Some(producer);
         Ok(())
     }
@@ -138,7 +123,7 @@ impl Site {
             .with("WORKER_NAME", &name);
         let none: [&str; 0] = [];
         let variables = environment.variables();
-        let worker = Process::start(&name, "worker", none, variables, &self.folder)?;
+        let worker = Process::start(&name, "worker", none, variables, self.folder.path())?;
         self.workers.push(worker);
         Ok(())
     }
@@ -173,7 +158,7 @@ impl Site {
     }
 
     pub(crate) fn folder(&self) -> &Path {
-        &self.folder
+        self.folder.path()
     }
 
     pub(crate) fn control(&self) -> anyhow::Result<&Control> {
@@ -225,7 +210,7 @@ impl Site {
                     note(database.drop().await);
                 }
                 if self.sandbox.is_some() {
-                    let objects = std::fs::remove_dir_all(self.folder.join("sandbox"));
+                    let objects = std::fs::remove_dir_all(self.folder.path().join("sandbox"));
                     note(objects.context("objects of the sandbox"));
                 }
             }

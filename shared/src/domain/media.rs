@@ -1,14 +1,17 @@
-//! Media containers: recognised by their first bytes, named by extension and MIME type.
+//! Media files: containers, recognised by their first bytes, and what can be known of a file without decoding it.
 //!
-//! Says what a file claims to be, not whether a player can show it.
+//! Says what a file claims to be, not whether a player can show it. Must not read files: `storage::probe` does.
 
 use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 /// How many first bytes [`Container::sniff`] wants to see; fewer only where the file is shorter.
 pub const SNIFF_BYTES: usize = 512;
 
 /// A container format the vendors take or give.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Container {
     /// MPEG-4 part 14.
     Mp4,
@@ -169,6 +172,43 @@ impl fmt::Display for Container {
     }
 }
 
+/// What is known of a media file. Everything is what the file claims; absent is what could not be known.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MediaFacts {
+    /// Size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// The format; absent also where it is one that we do not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
+    /// Duration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// Width and height of the picture, in pixels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub picture: Option<(u32, u32)>,
+}
+
+/// Whether a file that is no known [`Container`] begins like a text: an error page, a JSON answer, a note. A playlist
+/// (`#EXTM3U`) is a text that vendors take.
+#[must_use]
+pub fn is_text(start: &[u8]) -> bool {
+    let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
+    let start = start.trim_ascii_start();
+    if start.starts_with(b"#EXTM3U") {
+        return false;
+    }
+    let whole = match std::str::from_utf8(start) {
+        Ok(text) => text,
+        // The last character may be cut off.
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&start[..error.valid_up_to()]).unwrap_or_default()
+        }
+        Err(_) => return false,
+    };
+    !whole.is_empty() && !whole.contains(|c: char| c.is_control() && !c.is_ascii_whitespace())
+}
+
 /// What a file is expected to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MediaKind {
@@ -238,6 +278,30 @@ mod tests {
         ];
         for start in cases {
             assert_eq!(Container::sniff(start), None, "{start:?}");
+        }
+    }
+
+    #[test]
+    fn texts_are_told_from_unknown_formats() {
+        for text in [
+            "<!DOCTYPE html><html><body>Not found</body></html>",
+            "\u{feff}\r\n <?xml version=\"1.0\"?>",
+            "{\"error\":\"expired\"}",
+            "not a video",
+            "找不到",
+        ] {
+            assert!(is_text(text.as_bytes()), "{text}");
+        }
+        assert!(is_text(&"找不到".as_bytes()[..8]), "cut off");
+        for other in [
+            &b"#EXTM3U\n#EXT-X-VERSION:3\n"[..],
+            b"",
+            b"  ",
+            b"\0\0\x01\xba\x44\0\x04\0",
+            b"\x47\x40\x11\x10\0",
+            b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
+        ] {
+            assert!(!is_text(other), "{other:?}");
         }
     }
 

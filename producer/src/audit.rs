@@ -1,0 +1,299 @@
+//! Compares the ledger with the vendors' lists, on a timer and for `producer audit`, and books what was paid for and forgotten.
+//!
+//! What differs is `domain::audit`'s to say. A repair only adds what a vendor shows; it never takes a booked work away, and it pays
+//! for nothing.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use chrono::{DateTime, TimeDelta, Utc};
+use prometheus::{
+    Gauge, IntGaugeVec, Opts, Registry, register_gauge_with_registry,
+    register_int_gauge_vec_with_registry,
+};
+use serde_json::json;
+use shared::db::{Db, LedgerVerdict, NewAudit, Rebuild, Verdict};
+use shared::domain::Vendor;
+use shared::domain::answer::Work;
+use shared::domain::audit::{Comparison, Finding, FindingKind, Window, compare};
+use shared::domain::search::{AROUND, Marker};
+use tokio_util::sync::CancellationToken;
+
+use crate::booking::{About, found};
+use crate::config::AuditConfig;
+use crate::vendors::Vendors;
+
+/// How long a vendor's list may lag behind, and a submission be unclear, before that is a finding.
+const LAG: TimeDelta = AROUND;
+
+/// Who audits, in the trail.
+const ACTOR: &str = "audit";
+
+/// The handles of an audit.
+#[derive(Clone)]
+pub struct Auditor {
+    /// Database.
+    pub db: Db,
+    /// Both vendors.
+    pub vendors: Vendors,
+}
+
+impl Auditor {
+    /// Runs an audit that has begun under this number, and stores what it came to.
+    ///
+    /// # Errors
+    /// When a vendor or the database does not answer: then it proves nothing.
+    pub async fn run(
+        &self,
+        id: i64,
+        since: DateTime<Utc>,
+        repair: bool,
+    ) -> anyhow::Result<Vec<Comparison>> {
+        let compared = self.compare_all(since, repair).await;
+        match &compared {
+            Ok(comparisons) => self.db.finish_audit(id, comparisons).await?,
+            Err(error) => self.db.fail_audit(id, &format!("{error:#}")).await?,
+        }
+        compared
+    }
+
+    async fn compare_all(
+        &self,
+        since: DateTime<Utc>,
+        repair: bool,
+    ) -> anyhow::Result<Vec<Comparison>> {
+        let mut comparisons = Vec::new();
+        for vendor in Vendor::ALL {
+            comparisons.push(self.compare(*vendor, since, repair).await?);
+        }
+        Ok(comparisons)
+    }
+
+    async fn compare(
+        &self,
+        vendor: Vendor,
+        since: DateTime<Utc>,
+        repair: bool,
+    ) -> anyhow::Result<Comparison> {
+        let now = self.db.now().await?;
+        let listed = self.vendors.list(vendor, since, now + AROUND).await;
+        let works = listed.with_context(|| format!("{vendor} cannot be audited"))?;
+        // The ledger is read after the list: whatever the list shows was claimed before it was sent.
+        let ids: Vec<String> = works
+            .iter()
+            .flat_map(|work| [Some(work.task_id.clone()), work.project_id.clone()])
+            .flatten()
+            .collect();
+        let tokens: Vec<_> = works
+            .iter()
+            .filter_map(Marker::of)
+            .map(|marker| marker.token)
+            .collect();
+        let account = self.vendors.account(vendor);
+        let ledger = self
+            .db
+            .booked(vendor, account, since, &ids, &tokens)
+            .await?;
+        let window = Window {
+            since,
+            now,
+            lag: LAG,
+        };
+        let mut comparison = compare(vendor, &ledger, &works, window);
+        if repair {
+            for finding in &mut comparison.findings {
+                let work = works
+                    .iter()
+                    .find(|work| Some(&work.task_id) == finding.task_id.as_ref());
+                if let Some(work) = work.filter(|_| finding.kind.repairable()) {
+                    self.repair(vendor, finding, work).await?;
+                }
+            }
+        }
+        Ok(comparison)
+    }
+
+    /// Books a work. Killed between two of them: the next audit finds the rest.
+    async fn repair(
+        &self,
+        vendor: Vendor,
+        finding: &mut Finding,
+        work: &Work,
+    ) -> anyhow::Result<()> {
+        let about = About {
+            vendor,
+            job: finding.job,
+            token: finding.token,
+        };
+        let detail = json!({ "task_id": work.task_id, "finding": finding.kind });
+        let settlement = found(about, work, ACTOR, "audited", detail);
+        let verdict = if finding.kind == FindingKind::Orphan {
+            let rebuild = Rebuild {
+                token: finding.token,
+                job: finding.job,
+                vendor,
+                account: self.vendors.account(vendor).to_owned(),
+                attempt: finding.attempt,
+                at: finding.at,
+                settlement,
+            };
+            self.db.rebuild(&rebuild).await?
+        } else {
+            self.db.settle(&settlement).await?
+        };
+        finding.repaired = matches!(verdict.ledger, LedgerVerdict::Written | LedgerVerdict::Same);
+        finding.repair = Some(words(verdict));
+        tracing::warn!(%vendor, job.id = %finding.job, submission.token = %finding.token, task = work.task_id, ?verdict,
+            "a work that the ledger did not know was booked");
+        Ok(())
+    }
+}
+
+fn words(verdict: Verdict) -> String {
+    let ledger = match verdict.ledger {
+        LedgerVerdict::Written => "booked",
+        LedgerVerdict::Same => "known by now",
+        LedgerVerdict::Kept => "not booked: the ledger knows more by now",
+        LedgerVerdict::Second => "not booked: the submission has another work",
+        LedgerVerdict::Taken => "not booked: the work belongs to another submission",
+        LedgerVerdict::None => "nothing to book",
+    };
+    format!(
+        "{ledger}; metadata {:?}, job {:?}",
+        verdict.metadata, verdict.r#move
+    )
+    .to_lowercase()
+}
+
+/// What the last audit found, as every producer shows it.
+struct Gauges {
+    findings: IntGaugeVec,
+    last_success: Gauge,
+}
+
+impl Gauges {
+    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            findings: register_int_gauge_vec_with_registry!(
+                Opts::new(
+                    "audit_findings",
+                    "Differences between the ledger and the vendor's list that the last audit found and did not repair"
+                ),
+                &["vendor", "kind"],
+                registry
+            )?,
+            last_success: register_gauge_with_registry!(
+                "audit_last_success_timestamp_seconds",
+                "When the last audit that was finished began; 0 when there is none",
+                registry
+            )?,
+        })
+    }
+
+    async fn show(&self, db: &Db) -> anyhow::Result<()> {
+        let Some(last) = db.last_audit().await? else {
+            return Ok(());
+        };
+        self.last_success.set(last.started_at.timestamp() as f64);
+        let comparisons = last.comparisons()?;
+        for vendor in Vendor::ALL {
+            for kind in FindingKind::ALL {
+                let of_vendor = comparisons.iter().filter(|c| c.vendor == *vendor);
+                let found = of_vendor
+                    .flat_map(|c| &c.findings)
+                    .filter(|finding| finding.kind == *kind && !finding.repaired);
+                self.findings
+                    .with_label_values(&[vendor.as_str(), kind.as_str()])
+                    .set(i64::try_from(found.count()).unwrap_or(i64::MAX));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Audits on a timer and shows the last result. Of several producers one audits at a time.
+pub struct AuditSweep {
+    auditor: Auditor,
+    config: AuditConfig,
+    gauges: Gauges,
+}
+
+impl AuditSweep {
+    /// Registers the gauges.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub fn new(
+        auditor: Auditor,
+        config: AuditConfig,
+        registry: &Registry,
+    ) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            auditor,
+            config,
+            gauges: Gauges::register(registry)?,
+        })
+    }
+
+    /// Looks every `every` whether an audit is due, until told to stop.
+    pub async fn run(self, every: Duration, stop: CancellationToken) {
+        loop {
+            // Not cut off half-way: only the pause ends early.
+            if !self.config.audit_interval.is_zero()
+                && let Err(error) = self.audit_when_due().await
+            {
+                tracing::warn!("cannot audit: {error:#}");
+            }
+            if let Err(error) = self.gauges.show(&self.auditor.db).await {
+                tracing::warn!("cannot show the last audit: {error:#}");
+            }
+            if stop
+                .run_until_cancelled(tokio::time::sleep(every))
+                .await
+                .is_none()
+            {
+                return;
+            }
+        }
+    }
+
+    async fn audit_when_due(&self) -> anyhow::Result<()> {
+        let db = &self.auditor.db;
+        let lookback = TimeDelta::from_std(self.config.audit_lookback)?;
+        let since = db.now().await? - lookback;
+        let audit = NewAudit {
+            since,
+            by: ACTOR,
+            reason: "scheduled",
+            repair: false,
+        };
+        let Some(id) = db
+            .begin_audit(&audit, Some(self.config.audit_interval))
+            .await?
+        else {
+            return Ok(());
+        };
+        for comparison in self.auditor.run(id, since, false).await? {
+            for finding in &comparison.findings {
+                tracing::error!(vendor = %comparison.vendor, kind = %finding.kind, job.id = %finding.job,
+                    submission.token = %finding.token, task = finding.task_id, detail = finding.detail,
+                    "the ledger and the vendor's list differ");
+            }
+            // A work of ours that the ledger does not have: whatever else it does not have would be paid for again.
+            if let Some(orphan) = comparison
+                .findings
+                .iter()
+                .find(|finding| finding.kind == FindingKind::Orphan)
+            {
+                let reason = format!(
+                    "{} has the work {} of submission {}, which is not in the ledger: the database forgot commits",
+                    comparison.vendor,
+                    orphan.task_id.as_deref().unwrap_or_default(),
+                    orphan.token
+                );
+                db.stop_forgotten(&reason, ACTOR, None).await;
+            }
+        }
+        Ok(())
+    }
+}

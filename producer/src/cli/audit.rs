@@ -1,0 +1,146 @@
+//! `producer audit`: compares the ledger with the vendors' lists, and corrects it when asked to.
+
+use std::process::ExitCode;
+
+use chrono::{DateTime, Utc};
+use clap::builder::NonEmptyStringValueParser;
+use serde::Serialize;
+use shared::config::DatabaseConfig;
+use shared::db::{Db, NewAudit};
+use shared::domain::audit::{Comparison, Finding};
+
+use super::accounts::AccountArgs;
+use super::output::{OutputArgs, table};
+use super::since::since;
+use crate::audit::Auditor;
+
+const EXAMPLES: &str = "Examples:
+  What the vendors were paid for in the last day and the ledger does not know, or the reverse:
+    producer audit --since 24h
+
+  After the database was restored from a backup of last night, book what was forgotten, look again, and go on:
+    producer audit --since 36h --repair --reason 'restored the backup of 02:00'
+    producer audit --since 36h
+    producer resume-paid --reason 'audited'
+
+Findings: orphan (paid, not in the ledger) and unsettled (paid, the ledger says it is not, or does not know) can be
+repaired; second_work and second_submission were paid twice: ask the vendor for the money; vanished: ask the vendor.
+
+Exit status: 0 ledger and vendors agree, 1 something differs (or did, with --repair), 2 the audit could not be made.";
+
+/// Compare the ledger with the vendors' own lists
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct AuditArgs {
+    /// From when on to compare: how long ago, or a time
+    #[arg(long, value_name = "WHEN", default_value = "24h", value_parser = since)]
+    pub since: DateTime<Utc>,
+    /// Book the works that the ledger does not know, and let their jobs go on
+    #[arg(long)]
+    pub repair: bool,
+    /// Why; kept with the audit
+    #[arg(long, default_value = "audit", value_parser = NonEmptyStringValueParser::new())]
+    pub reason: String,
+    /// Who; kept with the audit
+    #[arg(long, env = "USER", default_value = "operator", value_parser = NonEmptyStringValueParser::new())]
+    pub by: String,
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// Database.
+    #[command(flatten)]
+    pub database: DatabaseConfig,
+    /// The vendors.
+    #[command(flatten)]
+    pub accounts: AccountArgs,
+}
+
+#[derive(Serialize)]
+struct Report {
+    audit: i64,
+    since: DateTime<Utc>,
+    repair: bool,
+    differs: bool,
+    vendors: Vec<Comparison>,
+}
+
+/// Audits once.
+///
+/// # Errors
+/// When standard output is closed.
+pub async fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
+    let report = match audit(&args).await {
+        Ok(report) => report,
+        Err(error) => {
+            tracing::error!("the audit could not be made: {error:#}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    args.output.print(&report, human)?;
+    Ok(ExitCode::from(u8::from(report.differs)))
+}
+
+async fn audit(args: &AuditArgs) -> anyhow::Result<Report> {
+    let db = Db::new(&args.database)?;
+    let vendors = args.accounts.vendors()?;
+    let since = args.since;
+    let new = NewAudit {
+        since,
+        by: &args.by,
+        reason: &args.reason,
+        repair: args.repair,
+    };
+    let id = db.begin_audit(&new, None).await?;
+    let id = id.ok_or_else(|| anyhow::anyhow!("the audit could not be begun"))?;
+    let vendors = Auditor { db, vendors }.run(id, since, args.repair).await?;
+    Ok(Report {
+        audit: id,
+        since,
+        repair: args.repair,
+        differs: vendors.iter().any(|vendor| !vendor.findings.is_empty()),
+        vendors,
+    })
+}
+
+fn human(report: &Report) -> String {
+    let mut text = table(
+        [
+            "VENDOR", "LISTED", "BOOKED", "FOREIGN", "UNPROVED", "FINDINGS",
+        ],
+        report.vendors.iter().map(|vendor| {
+            [
+                vendor.vendor.to_string(),
+                vendor.listed.to_string(),
+                vendor.booked.to_string(),
+                vendor.foreign.to_string(),
+                vendor.unproved.to_string(),
+                vendor.findings.len().to_string(),
+            ]
+        }),
+    );
+    if report.differs {
+        let line = |vendor: &Comparison, finding: &Finding| {
+            let repair = finding.repair.clone();
+            [
+                vendor.vendor.to_string(),
+                finding.kind.to_string(),
+                finding.task_id.clone().unwrap_or_default(),
+                finding.job.to_string(),
+                finding.token.to_string(),
+                repair.unwrap_or_else(|| finding.detail.clone()),
+            ]
+        };
+        let lines = report.vendors.iter().flat_map(|vendor| {
+            vendor
+                .findings
+                .iter()
+                .map(move |finding| line(vendor, finding))
+        });
+        text += "\n\n";
+        text += &table(
+            ["VENDOR", "FINDING", "WORK", "JOB", "TOKEN", "DETAIL"],
+            lines,
+        );
+    }
+    text
+}

@@ -1,0 +1,68 @@
+//! `producer dead-letters discard`.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use shared::config::DatabaseConfig;
+use shared::db::{Db, Discarded, LetterFilter};
+
+use super::selection::SelectionArgs;
+use crate::cli::operator::OperatorArgs;
+use crate::cli::output::OutputArgs;
+use crate::operations;
+
+const EXAMPLES: &str = "Examples:
+  One message that says nothing:  producer dead-letters discard 42 --reason 'sent by a test by mistake'
+  A whole group:                  producer dead-letters discard --stage inpaint.store --class 'not a video' --reason '...'";
+
+/// Close dead letters; their jobs stay failed
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Which.
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+    /// Who and why.
+    #[command(flatten)]
+    pub operator: OperatorArgs,
+    /// Output.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// Database.
+    #[command(flatten)]
+    pub database: DatabaseConfig,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let filter = args.selection.filter()?;
+    let db = Db::new(&args.database)?;
+    let filter = LetterFilter {
+        upto: Some(db.newest_letter().await?),
+        ..filter
+    };
+    let OperatorArgs { reason, by } = &args.operator;
+    operations::note(&db, by, reason, "dead_letters_discarded", &filter).await?;
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::from([("discarded", 0)]);
+    let mut after = 0;
+    loop {
+        let done = operations::discard_piece(&db, &filter, by, reason, after).await?;
+        let Some((last, _)) = done.last() else { break };
+        after = *last;
+        for (_, verdict) in done {
+            let word = match verdict {
+                Discarded::Discarded => "discarded",
+                Discarded::Resolved => "closed before",
+                Discarded::Gone => "gone",
+            };
+            *counts.entry(word).or_default() += 1;
+        }
+    }
+    args.output.print(&counts, |counts| {
+        let words: Vec<_> = counts
+            .iter()
+            .map(|(word, count)| format!("{count} {word}"))
+            .collect();
+        words.join(", ")
+    })?;
+    Ok(ExitCode::SUCCESS)
+}

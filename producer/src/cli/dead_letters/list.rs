@@ -1,0 +1,107 @@
+//! `producer dead-letters list`.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+use shared::config::DatabaseConfig;
+use shared::db::{Db, LetterFilter};
+
+use super::selection::FilterArgs;
+use crate::cli::output::{OutputArgs, table};
+use crate::web::{LetterDocument, redacted};
+
+const EXAMPLES: &str = "Examples:
+  What there is, by stage and error:     producer dead-letters list
+  The letters of one group, one by one:  producer dead-letters list --flat --stage inpaint.submit --class 'no route to <url>'
+  What came in the last two hours:       producer dead-letters list --since 2h";
+
+/// List open dead letters, grouped by stage and error
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// One line for each letter, newest first, instead of one for each group
+    #[arg(long)]
+    pub flat: bool,
+    /// The closed ones too (with --flat)
+    #[arg(long, requires = "flat")]
+    pub closed: bool,
+    /// At most so many lines
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i64).range(1..=10_000))]
+    pub limit: i64,
+    /// Filters.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// Output.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// Database.
+    #[command(flatten)]
+    pub database: DatabaseConfig,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let db = Db::new(&args.database)?;
+    let filter = LetterFilter {
+        closed: args.closed,
+        ..args.filter.filter()
+    };
+    if args.flat {
+        let letters = db.letters(&filter, None, args.limit).await?;
+        let letters: Vec<_> = letters.into_iter().map(LetterDocument::new).collect();
+        args.output
+            .print(&json!({ "letters": letters }), |_| flat(&letters))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut groups = db.letter_groups(&filter, None, args.limit).await?;
+    groups.sort_by_key(|group| std::cmp::Reverse(group.letters));
+    let document: Vec<_> = groups
+        .iter()
+        .map(|group| {
+            json!({ "stage": group.stage, "class": group.error_class, "reason": group.reason, "letters": group.letters,
+                "first": group.first, "oldest": group.oldest, "newest": group.newest })
+        })
+        .collect();
+    args.output.print(&json!({ "groups": document }), |_| {
+        if groups.is_empty() {
+            return "no open dead letters".to_owned();
+        }
+        table(
+            ["LETTERS", "STAGE", "REASON", "FIRST", "NEWEST", "ERROR"],
+            groups.iter().map(|group| {
+                [
+                    group.letters.to_string(),
+                    group.stage.clone(),
+                    group.reason.clone(),
+                    group.first.to_string(),
+                    group.newest.format("%F %T").to_string(),
+                    redacted(group.error_class.clone()),
+                ]
+            }),
+        )
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn flat(letters: &[LetterDocument]) -> String {
+    if letters.is_empty() {
+        return "no dead letters".to_owned();
+    }
+    table(
+        ["ID", "RECEIVED", "STAGE", "REASON", "JOB", "ERROR"],
+        letters.iter().map(|letter| {
+            [
+                letter.id.to_string(),
+                letter.received_at.clone(),
+                letter.stage.clone(),
+                match &letter.resolution {
+                    Some(resolution) => format!("{} ({resolution})", letter.reason),
+                    None => letter.reason.clone(),
+                },
+                letter
+                    .job_id
+                    .map_or_else(|| "-".to_owned(), |job| job.to_string()),
+                letter.error.clone().unwrap_or_default(),
+            ]
+        }),
+    )
+}

@@ -1,0 +1,232 @@
+//! `producer dead-letters replay`: says what it will do, tries one of each group if asked to, then does it piece by piece.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use shared::config::DatabaseConfig;
+use shared::db::{Db, LetterFilter, Pace, RestartOrder};
+
+use super::canary::{self, Verdict};
+use super::selection::SelectionArgs;
+use crate::cli::attempts::AttemptArgs;
+use crate::cli::operator::OperatorArgs;
+use crate::cli::output::OutputArgs;
+use crate::operations::{self, PIECE, Tally};
+
+const EXAMPLES: &str = "Examples:
+  See first what it would do:   producer dead-letters preview --stage inpaint.store
+  One letter:                   producer dead-letters replay 42 --reason 'the bucket is back'
+  A group, carefully:           producer dead-letters replay --stage inpaint.store --class 'no route to <url>' \\
+                                  --canary --per-minute 30 --reason 'the bucket is back'
+
+A replay never sends anything again by itself: the ledger decides what each job does next. It may be killed and simply be
+run again. Exit status: 0 done, 1 a canary did not pass (its group was left alone).";
+
+/// Groups looked at; more than anybody tells apart.
+const GROUPS: i64 = 10_000;
+
+/// Put the jobs of dead letters back on their way
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Which.
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+    /// Replay one letter of each group first, and the others only when its job got out of the stage it had died in
+    #[arg(long)]
+    pub canary: bool,
+    /// How long to wait for a canary
+    #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+    pub canary_timeout: Duration,
+    /// Make at most so many jobs due per minute
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub per_minute: Option<u32>,
+    /// Paid attempts.
+    #[command(flatten)]
+    pub attempts: AttemptArgs,
+    /// Who and why.
+    #[command(flatten)]
+    pub operator: OperatorArgs,
+    /// Output.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// Database.
+    #[command(flatten)]
+    pub database: DatabaseConfig,
+}
+
+/// What came of a replay.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    replayed: Tally,
+    /// Groups left alone, with why.
+    stopped: Vec<Stopped>,
+}
+
+#[derive(Debug, Serialize)]
+struct Stopped {
+    stage: String,
+    class: String,
+    why: String,
+}
+
+struct Replay<'a> {
+    db: &'a Db,
+    order: RestartOrder,
+    pace: Pace,
+    canary_timeout: Duration,
+    bar: ProgressBar,
+    report: Report,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let filter = args.selection.filter()?;
+    let db = Db::new(&args.database)?;
+    // What dies again meanwhile is not replayed again.
+    let filter = LetterFilter {
+        upto: Some(db.newest_letter().await?),
+        ..filter
+    };
+    let order = RestartOrder {
+        by: args.operator.by.clone(),
+        reason: args.operator.reason.clone(),
+        another_attempt: args.attempts.another_attempt,
+        max_paid_attempts: args.attempts.max_paid_attempts,
+    };
+    let planned = operations::preview(&db, &filter, &order).await?;
+    for line in planned.lines() {
+        writeln!(std::io::stderr(), "{line}")?;
+    }
+    operations::note(
+        &db,
+        &order.by,
+        &order.reason,
+        "dead_letters_replayed",
+        &filter,
+    )
+    .await?;
+    let bar = ProgressBar::new(planned.letters);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {wide_msg}") {
+        bar.set_style(style);
+    }
+    let step = args
+        .per_minute
+        .map_or(Duration::ZERO, |n| Duration::from_secs(60) / n);
+    let mut replay = Replay {
+        db: &db,
+        order,
+        pace: Pace {
+            next: Duration::ZERO,
+            step,
+        },
+        canary_timeout: args.canary_timeout,
+        bar,
+        report: Report::default(),
+    };
+    let done = if args.canary {
+        replay.by_group(&filter).await
+    } else {
+        replay.rest(&filter, 0).await
+    };
+    replay.bar.finish_and_clear();
+    done.context("the replay broke off; run it again to go on")?;
+    args.output.print(&replay.report, human)?;
+    Ok(if replay.report.stopped.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+impl Replay<'_> {
+    /// One of each group, then, if its job got through, the others.
+    async fn by_group(&mut self, filter: &LetterFilter) -> anyhow::Result<()> {
+        for group in self.db.letter_groups(filter, None, GROUPS).await? {
+            let of_group = LetterFilter {
+                stage: Some(group.stage.clone()),
+                class: Some(group.error_class.clone()),
+                reason: Some(group.reason.clone()),
+                ..filter.clone()
+            };
+            let (after, verdict) = self.canary(&of_group).await?;
+            match verdict {
+                Verdict::Passed => self.rest(&of_group, after).await?,
+                Verdict::Stopped(why) => self.report.stopped.push(Stopped {
+                    stage: group.stage,
+                    class: group.error_class,
+                    why,
+                }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Replays the first letter of a group that can be, and waits for its job. Says where the group goes on.
+    async fn canary(&mut self, group: &LetterFilter) -> anyhow::Result<(i64, Verdict)> {
+        let mut after = 0;
+        loop {
+            let one = self.piece(group, after, 1).await?;
+            let Some(replayed) = one.into_iter().next() else {
+                return Ok((after, Verdict::Passed));
+            };
+            after = replayed.letter.id;
+            if let (Ok(to), Some(job)) = (replayed.to, replayed.letter.job_id) {
+                let died_in = replayed.letter.stage.and_then(|stage| stage.parse().ok());
+                self.bar
+                    .set_message(format!("waiting for the canary, job {job}"));
+                let verdict = canary::watch(self.db, job, died_in, to.stage, self.canary_timeout);
+                let verdict = verdict.await?;
+                self.bar.set_message("");
+                return Ok((after, verdict));
+            }
+        }
+    }
+
+    async fn rest(&mut self, filter: &LetterFilter, mut after: i64) -> anyhow::Result<()> {
+        loop {
+            let piece = self.piece(filter, after, PIECE).await?;
+            let Some(last) = piece.last() else {
+                return Ok(());
+            };
+            after = last.letter.id;
+        }
+    }
+
+    async fn piece(
+        &mut self,
+        filter: &LetterFilter,
+        after: i64,
+        limit: i64,
+    ) -> anyhow::Result<Vec<operations::Replayed>> {
+        let (db, order) = (self.db, &self.order);
+        let piece =
+            operations::replay_piece(db, filter, order, after, limit, &mut self.pace).await?;
+        for replayed in &piece {
+            self.report.replayed.add(replayed);
+        }
+        self.bar.inc(piece.len() as u64);
+        Ok(piece)
+    }
+}
+
+fn human(report: &Report) -> String {
+    let tally = &report.replayed;
+    let mut lines = vec![format!(
+        "replayed {} of {} dead letters",
+        tally.replayable, tally.letters
+    )];
+    for (word, count) in &tally.refused {
+        lines.push(format!("  {count} not: {word}"));
+    }
+    for stopped in &report.stopped {
+        lines.push(format!(
+            "left alone: {} `{}`: {}",
+            stopped.stage, stopped.class, stopped.why
+        ));
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,73 @@
+//! `producer jobs list`.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+use shared::config::DatabaseConfig;
+use shared::db::{Db, JobFilter};
+
+use super::selection::FilterArgs;
+use crate::cli::output::{OutputArgs, table};
+use crate::web::JobDocument;
+
+const EXAMPLES: &str = "Examples:
+  What waits for a person:   producer jobs list --state parked
+  What a user has:           producer jobs list --user 7b0c6c7e-0f8b-4a1e-9d0a-0f8b00000001";
+
+/// List jobs, newest first
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// At most so many
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
+    pub limit: i64,
+    /// Filters.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// Output.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// Database.
+    #[command(flatten)]
+    pub database: DatabaseConfig,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let db = Db::new(&args.database)?;
+    let filter = JobFilter {
+        limit: args.limit,
+        ..args.filter.filter()
+    };
+    let rows = db.list_jobs(&filter).await?;
+    let lines: Vec<[String; 6]> = rows
+        .iter()
+        .map(|(job, stage)| {
+            let of_stage = |field: fn(&shared::db::StageRow) -> String| {
+                stage.as_ref().map_or_else(|| "-".to_owned(), field)
+            };
+            let time = job.created_at;
+            [
+                job.id.to_string(),
+                time.map_or_else(|| "-".to_owned(), |time| time.format("%F %T").to_string()),
+                job.status.clone(),
+                of_stage(|stage| stage.stage.clone()),
+                of_stage(|stage| stage.state.clone()),
+                of_stage(|stage| stage.reason.clone().unwrap_or_default()),
+            ]
+        })
+        .collect();
+    let documents = rows
+        .into_iter()
+        .map(|(job, stage)| JobDocument::new(job, stage));
+    let document = json!({ "jobs": documents.collect::<Vec<_>>() });
+    args.output.print(&document, |_| {
+        if lines.is_empty() {
+            return "no such jobs".to_owned();
+        }
+        table(
+            ["JOB", "CREATED", "STATUS", "STAGE", "STATE", "REASON"],
+            lines,
+        )
+    })?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,156 @@
+//! Which jobs a command is about, and working through them piece by piece.
+
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use serde::Serialize;
+use shared::db::{Db, JobFilter};
+use shared::domain::{JobStatus, Stage, StageState};
+use uuid::Uuid;
+
+use crate::cli::output::{OutputArgs, table};
+
+/// Jobs in one transaction.
+const PIECE: i64 = 100;
+
+/// Filters; all that are given must fit.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Filters")]
+pub struct FilterArgs {
+    /// Only in this status
+    #[arg(long, value_parser = PossibleValuesParser::new(JobStatus::ALL.iter().map(|word| word.as_str()))
+        .try_map(|word| word.parse::<JobStatus>()))]
+    pub status: Option<JobStatus>,
+    /// Only where the next stage is in this state
+    #[arg(long, value_parser = PossibleValuesParser::new(StageState::ALL.iter().map(|word| word.as_str()))
+        .try_map(|word| word.parse::<StageState>()))]
+    pub state: Option<StageState>,
+    /// Only in this stage
+    #[arg(long, value_parser = PossibleValuesParser::new(Stage::ALL.iter().map(|word| word.as_str()))
+        .try_map(|word| word.parse::<Stage>()))]
+    pub stage: Option<Stage>,
+    /// Only parked or dead for this reason, such as `outcome_undecided`
+    #[arg(long, value_name = "REASON")]
+    pub with_reason: Option<String>,
+    /// Only this user's
+    #[arg(long)]
+    pub user: Option<Uuid>,
+}
+
+/// What a command that changes something is about.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SelectionArgs {
+    /// Ids of jobs
+    #[arg(value_name = "ID")]
+    pub ids: Vec<Uuid>,
+    /// Filters, instead of ids.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+impl FilterArgs {
+    pub(super) fn filter(&self) -> JobFilter {
+        JobFilter {
+            user_id: self.user,
+            status: self.status,
+            stage: self.stage,
+            state: self.state,
+            reason: self.with_reason.clone(),
+            ..JobFilter::default()
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        let Self {
+            status,
+            state,
+            stage,
+            with_reason,
+            user,
+        } = self;
+        status.is_none()
+            && state.is_none()
+            && stage.is_none()
+            && with_reason.is_none()
+            && user.is_none()
+    }
+}
+
+impl SelectionArgs {
+    /// Either ids or filters, and something of it: what is meant must be said.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.ids.is_empty() != self.filter.is_empty(),
+            "give either ids of jobs or filters such as --state or --user"
+        );
+        Ok(())
+    }
+
+    /// What the selection is, for the trail.
+    pub(super) fn words(&self) -> serde_json::Value {
+        let FilterArgs {
+            status,
+            state,
+            stage,
+            with_reason,
+            user,
+        } = &self.filter;
+        serde_json::json!({ "ids": self.ids, "status": status, "state": state, "stage": stage, "reason": with_reason,
+            "user": user })
+    }
+
+    /// Gives `each` the ids piece by piece. What it does to a job must not be undone by meeting the job again.
+    pub(super) async fn pieces(
+        &self,
+        db: &Db,
+        mut each: impl AsyncFnMut(&[Uuid]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        if !self.ids.is_empty() {
+            for ids in self.ids.chunks(PIECE as usize) {
+                each(ids).await?;
+            }
+            return Ok(());
+        }
+        let mut filter = JobFilter {
+            limit: PIECE,
+            ..self.filter.filter()
+        };
+        loop {
+            let page = db.list_jobs(&filter).await?;
+            let Some((last, _)) = page.last() else {
+                return Ok(());
+            };
+            filter.before = Some((last.created_at, last.id));
+            let ids: Vec<Uuid> = page.iter().map(|(job, _)| job.id).collect();
+            each(&ids).await?;
+        }
+    }
+}
+
+/// What became of a job.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Line {
+    pub(super) job: Uuid,
+    /// Whether it is now as was asked for.
+    pub(super) done: bool,
+    /// In words.
+    pub(super) outcome: String,
+}
+
+/// Prints them, and says by the exit code whether all are as was asked for.
+pub(super) fn report(output: OutputArgs, lines: &[Line]) -> anyhow::Result<std::process::ExitCode> {
+    output.print(&lines, |lines| {
+        if lines.is_empty() {
+            return "no such jobs".to_owned();
+        }
+        table(
+            ["JOB", "OUTCOME"],
+            lines
+                .iter()
+                .map(|line| [line.job.to_string(), line.outcome.clone()]),
+        )
+    })?;
+    Ok(if lines.iter().all(|line| line.done) {
+        std::process::ExitCode::SUCCESS
+    } else {
+        std::process::ExitCode::FAILURE
+    })
+}

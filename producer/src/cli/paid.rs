@@ -1,0 +1,96 @@
+//! `producer stop-paid` and `producer resume-paid`: the global stop of paid sends.
+
+use std::process::ExitCode;
+
+use shared::config::{DatabaseConfig, ProtocolConfig};
+use shared::db::{Db, PaidResumed};
+
+use super::operator::OperatorArgs;
+
+const STOP_EXAMPLE: &str = "Example:
+  producer stop-paid --reason 'GhostCut charges twice, ticket 4711'
+
+A paid request that is already on its way is not called back. `producer status` shows the stop, `producer resume-paid` ends it.";
+
+const RESUME_EXAMPLE: &str = "Example:
+  producer resume-paid --reason 'ticket 4711 is solved'
+
+After a database that forgot commits (restored, failed over) it wants an audit first: `producer audit --since 36h --repair`.
+Without one, works that were paid for and forgotten are paid for again; --force goes without.
+
+Exit status: 0 paid sends are allowed, 1 they are still stopped.";
+
+/// Stop every paid send of the fleet; polling and storing go on
+#[derive(Debug, clap::Args)]
+#[command(after_help = STOP_EXAMPLE)]
+pub struct StopArgs {
+    /// Who and why.
+    #[command(flatten)]
+    pub operator: OperatorArgs,
+    /// Database.
+    #[command(flatten)]
+    pub database: DatabaseConfig,
+}
+
+/// Allow paid sends again
+#[derive(Debug, clap::Args)]
+#[command(after_help = RESUME_EXAMPLE)]
+pub struct ResumeArgs {
+    /// Allow them although the database forgot commits and no audit has rebuilt the ledger
+    #[arg(long)]
+    pub force: bool,
+    /// Who and why.
+    #[command(flatten)]
+    pub operator: OperatorArgs,
+    /// Database.
+    #[command(flatten)]
+    pub database: DatabaseConfig,
+    /// Times of the protocol.
+    #[command(flatten)]
+    pub protocol: ProtocolConfig,
+}
+
+/// Stops paid sends.
+///
+/// # Errors
+/// When the database is away.
+pub async fn stop(args: StopArgs) -> anyhow::Result<ExitCode> {
+    let OperatorArgs { reason, by } = &args.operator;
+    Db::new(&args.database)?.stop_paid(reason, by).await?;
+    tracing::info!("paid sends are stopped; `producer resume-paid` allows them again");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Allows paid sends again, or says what has to be done first.
+///
+/// # Errors
+/// When the database is away.
+pub async fn resume(args: ResumeArgs) -> anyhow::Result<ExitCode> {
+    let OperatorArgs { reason, by } = &args.operator;
+    let db = Db::new(&args.database)?;
+    let resumed = db
+        .resume_paid(reason, by, args.protocol.send_deadline, args.force)
+        .await?;
+    match resumed {
+        PaidResumed::Yes => tracing::info!("paid sends are allowed again"),
+        PaidResumed::NotStopped => tracing::info!("paid sends were not stopped"),
+        PaidResumed::AuditFirst { not_before, since } => {
+            tracing::error!(
+                "paid sends stay stopped: the database forgot commits. Run `producer audit --since {} --repair` at or after {}, \
+                 then resume",
+                since.format("%Y-%m-%dT%H:%M:%SZ"),
+                not_before.format("%Y-%m-%d %H:%M:%S UTC")
+            );
+            return Ok(ExitCode::FAILURE);
+        }
+        PaidResumed::Unrepaired { findings } => {
+            tracing::error!(
+                findings,
+                "paid sends stay stopped: the last audit found paid works that the ledger does not have. Run `producer audit \
+                 --since DURATION --repair`, then resume"
+            );
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,148 @@
+//! `producer status`: whether somebody has to act, one line for each thing.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use shared::config::DatabaseConfig;
+use shared::db::{AuditRow, Db, PaidStop, Standing, VendorStatus};
+
+use super::output::{OutputArgs, table};
+
+const EXAMPLE: &str = "Example:
+  producer status
+
+What to do about a line: paid sends, `producer resume-paid --help`; unknown outcomes, `producer unknowns --help`; an account,
+`producer vendors --help`; parked and dead jobs, `producer jobs --help` and `producer dead-letters --help`; audit,
+`producer audit --help`.";
+
+/// Show what stands still or waits for a person
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLE)]
+pub struct StatusArgs {
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// Database.
+    #[command(flatten)]
+    pub database: DatabaseConfig,
+}
+
+#[derive(Serialize)]
+struct Status {
+    paid_sends_stopped: Option<PaidStop>,
+    accounts_stopped: Vec<VendorStatus>,
+    unknown: Vec<Value>,
+    standing: Vec<Standing>,
+    dead_letters: i64,
+    last_audit: Option<AuditRow>,
+}
+
+/// Shows it.
+///
+/// # Errors
+/// When the database is away.
+pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
+    let db = Db::new(&args.database)?;
+    let unknown = |row: &shared::db::LedgerGauge| {
+        json!({ "vendor": row.vendor, "in_flight": row.in_flight, "unknown": row.unknown,
+            "oldest_unknown_seconds": row.oldest_unknown_seconds })
+    };
+    let mut accounts = db.vendor_status().await?;
+    accounts.retain(|account| account.refusal.is_some());
+    let status = Status {
+        paid_sends_stopped: db.paid_stop().await?,
+        accounts_stopped: accounts,
+        unknown: db.ledger_gauges().await?.iter().map(unknown).collect(),
+        standing: db.standing_jobs().await?,
+        dead_letters: db
+            .dead_letter_gauges()
+            .await?
+            .iter()
+            .map(|row| row.letters)
+            .sum(),
+        last_audit: db.last_audit().await?,
+    };
+    args.output.print(&status, human)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn human(status: &Status) -> String {
+    let mut lines = vec![[
+        "paid sends".to_owned(),
+        stopped(status.paid_sends_stopped.as_ref()),
+    ]];
+    for account in &status.accounts_stopped {
+        let name = format!("{}/{}", account.vendor, account.account);
+        let why = [&account.refusal, &account.refusal_reason];
+        let why: Vec<_> = why.into_iter().flatten().map(String::as_str).collect();
+        lines.push([name, format!("stopped: {}", why.join(", "))]);
+    }
+    for row in &status.unknown {
+        let (vendor, unknown) = (&row["vendor"], &row["unknown"]);
+        let mut text = format!(
+            "{} in flight, {unknown} of them with unknown outcome",
+            row["in_flight"]
+        );
+        if let Some(age) = row["oldest_unknown_seconds"]
+            .as_f64()
+            .filter(|age| *age > 0.0)
+        {
+            text += &format!(", the oldest for {}", age_text(age));
+        }
+        lines.push([vendor.as_str().unwrap_or_default().to_owned(), text]);
+    }
+    for row in &status.standing {
+        let oldest = age_text(row.oldest_seconds);
+        lines.push([
+            row.state.clone(),
+            format!("{} jobs: {}, the first for {oldest}", row.jobs, row.reason),
+        ]);
+    }
+    lines.push([
+        "dead letters".to_owned(),
+        format!("{} open", status.dead_letters),
+    ]);
+    lines.push(["last audit".to_owned(), audited(status.last_audit.as_ref())]);
+    table(["WHAT", "STATE"], lines)
+}
+
+fn stopped(stop: Option<&PaidStop>) -> String {
+    let Some(stop) = stop else {
+        return "allowed".to_owned();
+    };
+    let audit = if stop.audit_first {
+        "; an audit comes first"
+    } else {
+        ""
+    };
+    format!(
+        "STOPPED since {} by {}: {}{audit}",
+        at(stop.at),
+        stop.by,
+        stop.reason
+    )
+}
+
+fn audited(audit: Option<&AuditRow>) -> String {
+    audit.map_or_else(
+        || "never".to_owned(),
+        |audit| {
+            let (begun, since) = (at(audit.started_at), at(audit.since));
+            format!(
+                "{begun} back to {since}: {} findings, {} to be repaired",
+                audit.findings, audit.open
+            )
+        },
+    )
+}
+
+fn at(time: chrono::DateTime<chrono::Utc>) -> impl std::fmt::Display {
+    time.format("%Y-%m-%d %H:%M:%S UTC")
+}
+
+/// Whole seconds, minutes or hours.
+fn age_text(seconds: f64) -> String {
+    humantime::format_duration(Duration::from_secs(seconds.max(0.0) as u64)).to_string()
+}

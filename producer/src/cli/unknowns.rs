@@ -1,0 +1,146 @@
+//! `producer unknowns`: submissions whose outcome is unknown, and what a person can decide about them.
+//!
+//! Every decision goes through the same `settle` as a vendor's own answer, so it holds against workers and callbacks that come at the
+//! same time, and is harmless twice.
+
+mod decide;
+mod show;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Subcommand;
+use shared::config::{DatabaseConfig, ProtocolConfig, StorageConfig};
+use shared::domain::Vendor;
+use uuid::Uuid;
+
+use super::accounts::AccountArgs;
+use super::operator::OperatorArgs;
+use super::output::OutputArgs;
+
+const EXAMPLES: &str = "Examples:
+  Which outcomes are unknown, and what is known about one of them:
+    producer unknowns list --older-than 2h
+    producer unknowns show 6f0f9d0a-0f8b-4a1e-9d0a-0f8b00000001
+
+  `show` says what to look for in the vendor's dashboard. The work is there, with the id 488026661:
+    producer unknowns adopt 6f0f9d0a-0f8b-4a1e-9d0a-0f8b00000001 --task-id 488026661 --reason 'seen in the dashboard'
+
+  It is not there, and the vendor's support says so too:
+    producer unknowns confirm-not-accepted 6f0f9d0a-0f8b-4a1e-9d0a-0f8b00000001 --reason 'support, ticket 4711'
+
+Exit status: 0 done, 1 refused or failed; the message says what to do.";
+
+/// Submissions whose outcome is unknown: list, look at, decide
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct UnknownsArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: UnknownsCommand,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum UnknownsCommand {
+    /// List them, oldest first
+    List {
+        /// Only at this vendor: sync or ghostcut
+        #[arg(long)]
+        vendor: Option<Vendor>,
+        /// Only those claimed so long ago, such as 2h
+        #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
+        older_than: Duration,
+        /// How to print.
+        #[command(flatten)]
+        output: OutputArgs,
+        /// Database.
+        #[command(flatten)]
+        database: DatabaseConfig,
+    },
+    /// Show everything that is known about a submission
+    Show {
+        /// The submission
+        token: Uuid,
+        /// How to print.
+        #[command(flatten)]
+        output: OutputArgs,
+        /// Database.
+        #[command(flatten)]
+        database: DatabaseConfig,
+    },
+    /// The vendor has the work: book it under its id, and let the job go on
+    Adopt(Box<AdoptArgs>),
+    /// The vendor never got the request: let the job pay for a new attempt
+    ConfirmNotAccepted(Box<ConfirmArgs>),
+}
+
+/// Adopting a work.
+#[derive(Debug, clap::Args)]
+pub struct AdoptArgs {
+    /// The submission
+    pub token: Uuid,
+    /// The vendor's id of the work: GhostCut's work id, Sync.so's generation id
+    #[arg(long)]
+    pub task_id: String,
+    /// Adopt it although the vendor does not show that it is this submission's
+    #[arg(long)]
+    pub force: bool,
+    /// Who and why.
+    #[command(flatten)]
+    pub operator: OperatorArgs,
+    /// Database.
+    #[command(flatten)]
+    pub database: DatabaseConfig,
+    /// The vendors.
+    #[command(flatten)]
+    pub accounts: AccountArgs,
+}
+
+/// Deciding that there is no work.
+#[derive(Debug, clap::Args)]
+pub struct ConfirmArgs {
+    /// The submission
+    pub token: Uuid,
+    /// Do not wait for the replay window (Sync.so), the settle time (GhostCut) or a vendor that does not list its works
+    #[arg(long)]
+    pub force: bool,
+    /// Who and why.
+    #[command(flatten)]
+    pub operator: OperatorArgs,
+    /// Database.
+    #[command(flatten)]
+    pub database: DatabaseConfig,
+    /// Object storage.
+    #[command(flatten)]
+    pub storage: StorageConfig,
+    /// The vendors.
+    #[command(flatten)]
+    pub accounts: AccountArgs,
+    /// Times of the protocol.
+    #[command(flatten)]
+    pub protocol: ProtocolConfig,
+}
+
+/// Runs a subcommand.
+///
+/// # Errors
+/// Why it was refused or failed, and what to do.
+pub async fn run(args: UnknownsArgs) -> anyhow::Result<ExitCode> {
+    match args.command {
+        UnknownsCommand::List {
+            vendor,
+            older_than,
+            output,
+            database,
+        } => show::list(vendor, older_than, output, &database).await?,
+        UnknownsCommand::Show {
+            token,
+            output,
+            database,
+        } => show::show(token, output, &database).await?,
+        UnknownsCommand::Adopt(args) => decide::adopt(&args).await?,
+        UnknownsCommand::ConfirmNotAccepted(args) => decide::confirm_not_accepted(&args).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,221 @@
+//! The evidence about unknown outcomes, as tables. Changes nothing, and shows no query string of a URL.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use shared::config::DatabaseConfig;
+use shared::db::{CallbackSeen, Db, UnknownFilter, UnknownRow};
+use shared::domain::Vendor;
+use shared::domain::search::Marker;
+use uuid::Uuid;
+
+use crate::cli::output::{OutputArgs, table};
+use crate::web::{EventDocument, redacted_json};
+
+/// Lines of the job's trail that are looked through for those about the submission.
+const TRAIL: i64 = 1000;
+
+/// Lists unknown outcomes.
+pub(super) async fn list(
+    vendor: Option<Vendor>,
+    older_than: Duration,
+    output: OutputArgs,
+    database: &DatabaseConfig,
+) -> anyhow::Result<()> {
+    let filter = UnknownFilter {
+        vendor,
+        older_than,
+        token: None,
+    };
+    let rows = Db::new(database)?.unknowns(filter).await?;
+    let rows: Vec<_> = rows.into_iter().map(presentable).collect();
+    output.print(&rows, |rows| {
+        if rows.is_empty() {
+            return "no outcome is unknown".to_owned();
+        }
+        let line = |row: &UnknownRow| {
+            [
+                row.token.to_string(),
+                row.vendor.clone(),
+                row.job_id.to_string(),
+                age(row.now, row.claimed_at),
+                row.searches.to_string(),
+                row.last_searched_at
+                    .map_or_else(|| "never".to_owned(), |at| age(row.now, at) + " ago"),
+                job(row),
+            ]
+        };
+        let header = [
+            "TOKEN", "VENDOR", "JOB", "AGE", "SEARCHES", "LAST", "JOB IS",
+        ];
+        table(header, rows.iter().map(line))
+    })
+}
+
+#[derive(Serialize)]
+struct Evidence {
+    #[serde(flatten)]
+    submission: UnknownRow,
+    marker: String,
+    callbacks: Vec<CallbackSeen>,
+    trail: Vec<EventDocument>,
+}
+
+/// Shows one submission.
+pub(super) async fn show(
+    token: Uuid,
+    output: OutputArgs,
+    database: &DatabaseConfig,
+) -> anyhow::Result<()> {
+    let db = Db::new(database)?;
+    let submission = find(&db, token).await?;
+    let marker = Marker {
+        job: submission.job_id,
+        attempt: submission.attempt,
+        token,
+    };
+    let mut trail = db.job_events(submission.job_id, TRAIL).await?;
+    trail.retain(|event| event.token == Some(token));
+    let evidence = Evidence {
+        marker: marker.to_string(),
+        callbacks: db.callbacks_seen(token).await?,
+        trail: trail.into_iter().map(Into::into).collect(),
+        submission: presentable(submission),
+    };
+    output.print(&evidence, human)
+}
+
+/// The submission with this token.
+pub(super) async fn find(db: &Db, token: Uuid) -> anyhow::Result<UnknownRow> {
+    let filter = UnknownFilter {
+        token: Some(token),
+        ..UnknownFilter::default()
+    };
+    let found = db.unknowns(filter).await?.pop();
+    found.with_context(|| {
+        format!(
+            "there is no submission {token}; `producer unknowns list` shows those that are unknown"
+        )
+    })
+}
+
+fn human(evidence: &Evidence) -> String {
+    let row = &evidence.submission;
+    let time = |at: DateTime<Utc>| at.format("%Y-%m-%d %H:%M:%S UTC").to_string();
+    let maybe = |at: Option<DateTime<Utc>>, none: &str| at.map_or_else(|| none.to_owned(), time);
+    let answer = |key: &str| row.answer[key].as_str().unwrap_or_default().to_owned();
+    let seen = match (answer("class"), answer("reason")) {
+        (class, _) if class.is_empty() => {
+            "none: whoever sent it ended before the answer came".to_owned()
+        }
+        (class, reason) => format!("{class}: {reason}"),
+    };
+    let mut lines = vec![
+        ["submission", row.token.to_string().as_str()].map(str::to_owned),
+        ["state".to_owned(), row.state.clone()],
+        [
+            "vendor".to_owned(),
+            format!("{}, account {}", row.vendor, row.account),
+        ],
+        [
+            "job".to_owned(),
+            format!("{}, attempt {}: {}", row.job_id, row.attempt, job(row)),
+        ],
+        [
+            "request".to_owned(),
+            format!("{} bytes, sha256 {}", row.request_bytes, row.request_sha256),
+        ],
+        ["claimed".to_owned(), time(row.claimed_at)],
+        ["could be sent until".to_owned(), time(row.send_deadline)],
+        ["answer seen".to_owned(), seen],
+        [
+            "searches".to_owned(),
+            format!(
+                "{}, the last {}",
+                row.searches,
+                maybe(row.last_searched_at, "never")
+            ),
+        ],
+        [
+            "source deleted".to_owned(),
+            maybe(row.source_deleted_at, "no"),
+        ],
+    ];
+    let cost = |cost: Option<f64>| cost.map_or_else(|| "-".to_owned(), |cost| cost.to_string());
+    lines.push([
+        "cost".to_owned(),
+        format!(
+            "reserved {}, charged {}, wasted {}",
+            cost(row.cost_reserved),
+            cost(row.cost_charged),
+            cost(row.cost_wasted)
+        ),
+    ]);
+    if let Some(task) = &row.task_id {
+        lines.push(["work".to_owned(), task.clone()]);
+    }
+    lines.push([
+        "callbacks".to_owned(),
+        format!("{} came", evidence.callbacks.len()),
+    ]);
+    lines.push([
+        "look for".to_owned(),
+        format!("the name {}", evidence.marker),
+    ]);
+    if let Some(key) = &row.source_key {
+        lines.push(["or for".to_owned(), format!("a source URL with {key}")]);
+    }
+    let mut text = table(["WHAT", "EVIDENCE"], lines);
+    let callbacks = evidence.callbacks.iter().map(|callback| {
+        let outcome = callback.outcome.clone();
+        [
+            time(callback.received_at),
+            outcome.unwrap_or_else(|| "not processed".to_owned()),
+        ]
+    });
+    if !evidence.callbacks.is_empty() {
+        text += &format!("\n\n{}", table(["CALLBACK", "OUTCOME"], callbacks));
+    }
+    let trail = evidence.trail.iter().map(|event| {
+        [
+            event.at.clone(),
+            event.kind.clone(),
+            event.actor.clone(),
+            event.detail.to_string(),
+        ]
+    });
+    text += &format!("\n\n{}", table(["TIME", "EVENT", "WHO", "DETAIL"], trail));
+    text
+}
+
+/// The answer may quote the vendor, signed URLs included.
+fn presentable(row: UnknownRow) -> UnknownRow {
+    UnknownRow {
+        answer: redacted_json(row.answer),
+        ..row
+    }
+}
+
+/// Where the job stands.
+fn job(row: &UnknownRow) -> String {
+    let Some(status) = &row.job_status else {
+        return "gone".to_owned();
+    };
+    match (&row.stage, &row.stage_state) {
+        (Some(stage), Some(state)) => {
+            let why = row
+                .stage_reason
+                .as_ref()
+                .map(|reason| format!(" ({reason})"));
+            format!("{status}, {stage} {state}{}", why.unwrap_or_default())
+        }
+        _ => status.clone(),
+    }
+}
+
+fn age(now: DateTime<Utc>, at: DateTime<Utc>) -> String {
+    let seconds = u64::try_from((now - at).num_seconds()).unwrap_or_default();
+    humantime::format_duration(Duration::from_secs(seconds)).to_string()
+}

@@ -1,0 +1,337 @@
+//! `producer vendors`: the accounts, their limits and pauses; all of them may be changed while the fleet runs.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use chrono::{DateTime, Utc};
+use clap::Subcommand;
+use serde_json::{Map, Value, json};
+use shared::config::DatabaseConfig;
+use shared::db::{Db, VendorChange, VendorStatus};
+use shared::domain::Vendor;
+use shared::domain::admission::Refusal;
+
+use super::operator::OperatorArgs;
+use super::output::{OutputArgs, table};
+
+const EXAMPLES: &str = "\
+Examples:
+  producer vendors
+  producer vendors set sync --max-in-flight 6 --max-per-minute 60 --reason 'plan Growth'
+  producer vendors set ghostcut --daily-budget 500 --balance-floor 100 --reason 'month-end'
+  producer vendors set ghostcut --daily-budget none --reason 'budget lifted'
+  producer vendors pause sync --for 2h --reason 'incident 4711'
+  producer vendors resume sync --reason 'incident over'
+
+Why nothing is sent (column STOPPED): manual, misconfigured, out_of_credit, throttled, circuit stop all paid sends;
+floor, budget, full stop only new ones. Polling, storing and searching always go on.";
+
+/// Show the accounts at the vendors; limit, pause and resume them
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct VendorsArgs {
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// Database.
+    #[command(flatten)]
+    pub database: DatabaseConfig,
+    /// What to change; without it, the accounts are shown.
+    #[command(subcommand)]
+    pub command: Option<VendorsCommand>,
+}
+
+/// Changes of an account.
+#[derive(Debug, Subcommand)]
+pub enum VendorsCommand {
+    /// Set limits; those that are not named stay
+    #[command(after_help = EXAMPLES)]
+    Set {
+        /// Which account.
+        #[command(flatten)]
+        account: AccountArgs,
+        /// The limits.
+        #[command(flatten)]
+        limits: Box<LimitArgs>,
+        /// Who and why.
+        #[command(flatten)]
+        operator: OperatorArgs,
+    },
+    /// Stop paid sends to an account, replays and redos included; polling and storing go on
+    #[command(after_help = EXAMPLES)]
+    Pause {
+        /// Which account.
+        #[command(flatten)]
+        account: AccountArgs,
+        /// For how long, such as `30m` [default: until resumed]
+        #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+        duration: Option<Duration>,
+        /// Who and why.
+        #[command(flatten)]
+        operator: OperatorArgs,
+    },
+    /// End every pause of an account, also those that the vendor's answers made; limits stay
+    #[command(after_help = EXAMPLES)]
+    Resume {
+        /// Which account.
+        #[command(flatten)]
+        account: AccountArgs,
+        /// Who and why.
+        #[command(flatten)]
+        operator: OperatorArgs,
+    },
+}
+
+/// An account.
+#[derive(Debug, clap::Args)]
+pub struct AccountArgs {
+    /// `sync` or `ghostcut`
+    #[arg(value_name = "VENDOR")]
+    pub vendor: Vendor,
+    /// Name of the account in the ledger
+    #[arg(long, default_value = "default")]
+    pub account: String,
+}
+
+/// Limits of an account; `none` removes one.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = true)]
+pub struct LimitArgs {
+    /// Submissions from claim to final state, unknown outcomes included
+    #[arg(long, value_name = "N|none", value_parser = count)]
+    pub max_in_flight: Option<Knob>,
+    /// Paid sends a minute, replays and redos included
+    #[arg(long, value_name = "N|none", value_parser = positive)]
+    pub max_per_minute: Option<Knob>,
+    /// How many of them may be sent at once; `none`: two seconds' worth
+    #[arg(long, value_name = "N|none", value_parser = count)]
+    pub burst: Option<Knob>,
+    /// The most to spend from midnight to midnight UTC, reserved or charged, in the vendor's unit (US dollars, points)
+    #[arg(long, value_name = "AMOUNT|none", value_parser = amount)]
+    pub daily_budget: Option<Knob>,
+    /// Nothing new is paid for while the balance is below this (GhostCut)
+    #[arg(long, value_name = "AMOUNT|none", value_parser = amount)]
+    pub balance_floor: Option<Knob>,
+}
+
+/// A number, or null for no limit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Knob(Value);
+
+fn knob<T: std::str::FromStr + Into<Value>>(
+    text: &str,
+    what: &str,
+    fits: impl Fn(&T) -> bool,
+) -> Result<Knob, String> {
+    if text == "none" {
+        return Ok(Knob(Value::Null));
+    }
+    match text.parse::<T>() {
+        Ok(number) if fits(&number) => Ok(Knob(number.into())),
+        _ => Err(format!("must be {what}, or `none` for no limit")),
+    }
+}
+
+fn count(text: &str) -> Result<Knob, String> {
+    knob::<i32>(text, "a whole number, 1 or more", |n| *n >= 1)
+}
+
+fn positive(text: &str) -> Result<Knob, String> {
+    knob::<f64>(text, "a number above 0", |n| n.is_finite() && *n > 0.0)
+}
+
+fn amount(text: &str) -> Result<Knob, String> {
+    knob::<f64>(text, "a number, 0 or more", |n| n.is_finite() && *n >= 0.0)
+}
+
+/// Shows or changes the accounts.
+///
+/// # Errors
+/// When the database is away.
+pub async fn run(args: VendorsArgs) -> anyhow::Result<ExitCode> {
+    let db = Db::new(&args.database)?;
+    if let Some(change) = args.command.map(change) {
+        db.change_vendor(&change)
+            .await
+            .with_context(|| format!("cannot change {}/{}", change.vendor, change.account))?;
+    }
+    let accounts = db.vendor_status().await?;
+    args.output
+        .print(&accounts, |accounts| human(accounts, Utc::now()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn change(command: VendorsCommand) -> VendorChange {
+    let (account, operator, action, change) = match command {
+        VendorsCommand::Set {
+            account,
+            limits,
+            operator,
+        } => (account, operator, "vendor_limited", limits.into_change()),
+        VendorsCommand::Pause {
+            account,
+            duration,
+            operator,
+        } => {
+            let ms =
+                duration.map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+            let change =
+                json!({ "hold_ms": ms, "held_reason": operator.reason, "held_by": operator.by });
+            (account, operator, "vendor_paused", change)
+        }
+        VendorsCommand::Resume { account, operator } => {
+            let change = json!({
+                "held_until": null, "held_reason": null, "held_by": null,
+                "paused_until": null, "pause_kind": null, "pause_reason": null, "slots": null, "slots_until": null,
+                "failures": 0, "reject_reason": null, "reject_job": null, "rejects": 0, "open_kind": null, "open_reason": null,
+                "opened_at": null, "open_until": null, "openings": 0, "probe_token": null, "probe_until": null,
+            });
+            (account, operator, "vendor_resumed", change)
+        }
+    };
+    VendorChange {
+        vendor: account.vendor,
+        account: account.account,
+        change,
+        action,
+        by: operator.by,
+        reason: operator.reason,
+    }
+}
+
+impl LimitArgs {
+    fn into_change(self: Box<Self>) -> Value {
+        let named = [
+            ("max_in_flight", self.max_in_flight),
+            ("max_per_minute", self.max_per_minute),
+            ("burst", self.burst),
+            ("daily_budget", self.daily_budget),
+            ("balance_floor", self.balance_floor),
+        ];
+        let change: Map<_, _> = named
+            .into_iter()
+            .filter_map(|(name, knob)| Some((name.to_owned(), knob?.0)))
+            .collect();
+        change.into()
+    }
+}
+
+fn human(accounts: &[VendorStatus], now: DateTime<Utc>) -> String {
+    let rows = accounts.iter().map(|account| {
+        let of = |limit: Option<String>| limit.unwrap_or_else(|| "-".to_owned());
+        let balance = account.balance.map(|balance| match account.balance_at {
+            Some(at) => format!("{balance} ({} ago)", ago(at, now)),
+            None => balance.to_string(),
+        });
+        [
+            format!("{}/{}", account.vendor, account.account),
+            format!(
+                "{} of {}",
+                account.in_flight,
+                of(account.in_flight_cap.map(|n| n.to_string()))
+            ),
+            of(account.max_per_minute.map(|n| n.to_string())),
+            format!(
+                "{:.2} of {}",
+                account.spent_today,
+                of(account.daily_budget.map(|n| n.to_string()))
+            ),
+            of(balance),
+            of(account.balance_floor.map(|n| n.to_string())),
+            stopped(account),
+        ]
+    });
+    table(
+        [
+            "ACCOUNT",
+            "IN FLIGHT",
+            "PER MINUTE",
+            "SPENT TODAY",
+            "BALANCE",
+            "FLOOR",
+            "STOPPED",
+        ],
+        rows,
+    )
+}
+
+fn stopped(account: &VendorStatus) -> String {
+    let Some(refusal) = &account.refusal else {
+        return "no".to_owned();
+    };
+    // It ends with any work.
+    if refusal == Refusal::Full.as_str() {
+        return refusal.clone();
+    }
+    let until = match account.refusal_until {
+        Some(until) => format!(" until {}", until.format("%Y-%m-%d %H:%M:%S UTC")),
+        None => " until resumed".to_owned(),
+    };
+    let reason = account.refusal_reason.as_ref();
+    format!(
+        "{refusal}{until}{}",
+        reason.map_or_else(String::new, |reason| format!(": {reason}"))
+    )
+}
+
+fn ago(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    let seconds = (now - at).num_seconds().max(0).unsigned_abs();
+    humantime::format_duration(Duration::from_secs(seconds)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        command: VendorsCommand,
+    }
+
+    fn parse(args: &[&str]) -> Result<VendorChange, String> {
+        let cli = Cli::try_parse_from(["vendors"].iter().chain(args));
+        Ok(change(cli.map_err(|error| error.to_string())?.command))
+    }
+
+    #[test]
+    fn only_what_is_named_changes_and_none_is_no_limit() {
+        let set = parse(&[
+            "set",
+            "sync",
+            "--max-in-flight",
+            "6",
+            "--daily-budget",
+            "none",
+            "--reason",
+            "r",
+            "--by",
+            "b",
+        ])
+        .unwrap();
+        assert_eq!(
+            set.change,
+            json!({ "max_in_flight": 6, "daily_budget": null })
+        );
+        assert_eq!(
+            (set.vendor, set.account.as_str()),
+            (Vendor::Sync, "default")
+        );
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let wrong = |args: &[&str]| parse(&[args, &["--reason", "r"]].concat()).unwrap_err();
+        assert!(wrong(&["set", "sync"]).contains("--max-in-flight"));
+        assert!(wrong(&["set", "sync", "--max-in-flight", "0"]).contains("1 or more, or `none`"));
+        assert!(wrong(&["set", "sync", "--max-per-minute", "NaN"]).contains("above 0"));
+        assert!(wrong(&["pause", "elsewhere"]).contains("elsewhere"));
+        assert!(
+            parse(&["pause", "sync"]).unwrap_err().contains("--reason"),
+            "who pauses says why"
+        );
+    }
+}

@@ -1,0 +1,238 @@
+//! What operators do to many dead letters at once, for the command line and for the HTTP API: preview, replay, discard.
+//!
+//! Works through a selection piece by piece, each in a transaction of its own, so that it can be killed anywhere and simply be
+//! done again. Decides nothing about a job: that is `domain::resume`, under the job's lock.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::json;
+use shared::db::{
+    Candidate, Db, DbResult, Discarded, Letter, LetterFilter, Pace, Plan, RestartOrder,
+};
+use shared::domain::Vendor;
+use shared::domain::resume::{How, Refusal, Resume};
+
+/// Letters in one transaction.
+pub const PIECE: i64 = 100;
+
+/// What becomes of a selection.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Tally {
+    /// Letters looked at.
+    pub letters: u64,
+    /// Those that go on.
+    pub replayable: u64,
+    /// What their stages will do first, and how many do it: `import`, `submit`, `search`, `poll`, `store`.
+    pub first: BTreeMap<&'static str, u64>,
+    /// What submitting anew may cost, by vendor.
+    pub paid: BTreeMap<&'static str, Cost>,
+    /// Those that do not, by why.
+    pub refused: BTreeMap<&'static str, u64>,
+}
+
+/// What submitting anew may cost at one vendor, in its units: what the last submission of each job cost or reserved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Cost {
+    /// Submissions.
+    pub submissions: u64,
+    /// Their cost, as far as it is known.
+    pub last_cost: f64,
+    /// Those whose cost is not.
+    pub unknown: u64,
+}
+
+/// What became of one letter.
+#[derive(Clone, Debug)]
+pub struct Replayed {
+    /// The letter.
+    pub letter: Letter,
+    /// Where its job goes, or why it does not.
+    pub to: Result<Resume, Refusal>,
+    /// Where it pays: what the last submission cost.
+    pub last_cost: Option<f64>,
+}
+
+impl Tally {
+    /// Counts one more.
+    pub fn add(&mut self, replayed: &Replayed) {
+        self.letters += 1;
+        match replayed.to {
+            Ok(to) => {
+                self.replayable += 1;
+                *self.first.entry(to.how.as_str()).or_default() += 1;
+                if let Some(vendor) = to.pays() {
+                    let cost = self.paid.entry(vendor.as_str()).or_default();
+                    cost.submissions += 1;
+                    match replayed.last_cost {
+                        Some(last) => cost.last_cost += last,
+                        None => cost.unknown += 1,
+                    }
+                }
+            }
+            Err(refusal) => *self.refused.entry(refusal.as_str()).or_default() += 1,
+        }
+    }
+
+    /// The counts in words, one line each.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for how in How::ALL {
+            let Some(count) = self.first.get(how.as_str()) else {
+                continue;
+            };
+            lines.push(format!("{count:>7} {}", in_words(*how)));
+        }
+        for vendor in Vendor::ALL {
+            if let Some(cost) = self.paid.get(vendor.as_str()) {
+                let unknown = match cost.unknown {
+                    0 => String::new(),
+                    unknown => format!("; the cost of {unknown} is not known"),
+                };
+                lines.push(format!(
+                    "        {} paid submissions to {vendor}, by their last cost {}{unknown}",
+                    cost.submissions, cost.last_cost
+                ));
+            }
+        }
+        for refusal in Refusal::ALL {
+            if let Some(count) = self.refused.get(refusal.as_str()) {
+                lines.push(format!(
+                    "{count:>7} not replayable ({refusal}): {}",
+                    refusal.explain()
+                ));
+            }
+        }
+        if lines.is_empty() {
+            lines.push("      0 dead letters".to_owned());
+        }
+        lines
+    }
+}
+
+/// What a stage will do first, in words.
+#[must_use]
+pub const fn in_words(how: How) -> &'static str {
+    match how {
+        How::Import => "stream the input into the bucket first",
+        How::Submit => "submit anew, which is paid for",
+        How::Search => "search for a request whose answer was lost",
+        How::Poll => "resume polling what is paid for",
+        How::Store => "store a result that is there",
+    }
+}
+
+/// What would become of a selection.
+///
+/// # Errors
+/// When the database is away.
+pub async fn preview(db: &Db, filter: &LetterFilter, order: &RestartOrder) -> DbResult<Tally> {
+    let mut tally = Tally::default();
+    let mut after = 0;
+    loop {
+        let letters = db.letters_after(filter, after, PIECE).await?;
+        let Some(last) = letters.last() else {
+            return Ok(tally);
+        };
+        after = last.id;
+        let plans = db.plan_restart(order, &candidates(&letters)).await?;
+        for replayed in paired(letters, plans) {
+            tally.add(&replayed);
+        }
+    }
+}
+
+/// Replays the next letters of a selection, those after `after`, at most `limit`, in one transaction. Empty: there are none.
+///
+/// # Errors
+/// When the outcome is not known; replaying again is harmless.
+pub async fn replay_piece(
+    db: &Db,
+    filter: &LetterFilter,
+    order: &RestartOrder,
+    after: i64,
+    limit: i64,
+    pace: &mut Pace,
+) -> DbResult<Vec<Replayed>> {
+    let letters = db.letters_after(filter, after, limit).await?;
+    if letters.is_empty() {
+        return Ok(Vec::new());
+    }
+    let plans = db.restart(order, &candidates(&letters), pace).await?;
+    // A hint: dispatch has a timer.
+    let _ = db.notify_due().await;
+    Ok(paired(letters, plans))
+}
+
+/// Discards the next letters of a selection. Empty: there are none.
+///
+/// # Errors
+/// When the outcome is not known; discarding again is harmless.
+pub async fn discard_piece(
+    db: &Db,
+    filter: &LetterFilter,
+    by: &str,
+    reason: &str,
+    after: i64,
+) -> DbResult<Vec<(i64, Discarded)>> {
+    let letters = db.letters_after(filter, after, PIECE).await?;
+    let ids: Vec<i64> = letters.iter().map(|letter| letter.id).collect();
+    let mut done = db.discard_letters(&ids, by, reason).await?;
+    done.sort_by_key(|(id, _)| *id);
+    Ok(done)
+}
+
+/// Notes in the operators' trail that a selection is about to be worked through.
+///
+/// # Errors
+/// Then it is not to be.
+pub async fn note(
+    db: &Db,
+    by: &str,
+    reason: &str,
+    action: &str,
+    filter: &LetterFilter,
+) -> DbResult<()> {
+    db.note_operation(
+        by,
+        reason,
+        action,
+        "dead_letters",
+        &json!({ "filter": filter }),
+    )
+    .await
+}
+
+fn candidates(letters: &[Letter]) -> Vec<Candidate> {
+    let candidate = |letter: &Letter| {
+        Some(Candidate {
+            job: letter.job_id?,
+            letter_epoch: Some(letter.epoch?),
+        })
+    };
+    letters.iter().filter_map(candidate).collect()
+}
+
+/// Plans come in the order of the letters that name a job.
+fn paired(letters: Vec<Letter>, plans: Vec<Plan>) -> Vec<Replayed> {
+    let mut plans = plans.into_iter();
+    letters
+        .into_iter()
+        .map(|letter| {
+            let plan = match (letter.job_id, letter.epoch) {
+                (Some(_), Some(_)) => plans.next(),
+                _ => None,
+            };
+            let (to, last_cost) = match plan {
+                Some(plan) => (plan.to, plan.last_cost),
+                None => (Err(Refusal::Undecidable), None),
+            };
+            Replayed {
+                letter,
+                to,
+                last_cost,
+            }
+        })
+        .collect()
+}

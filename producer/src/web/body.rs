@@ -1,0 +1,316 @@
+//! The bodies of operators' requests: small objects whose every fault is named by its JSON pointer. Never repeats a value.
+
+use axum::http::HeaderMap;
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value};
+use shared::db::LetterFilter;
+use shared::domain::Stage;
+use shared::domain::fields::{FieldCode, FieldError};
+use uuid::Uuid;
+
+use super::jobs::read_body;
+use super::list::one_of;
+use super::problem::{Kind, Problem};
+
+/// Longest text of an operator, in bytes.
+const MAX_TEXT: usize = 1000;
+/// Most letters named by number.
+const MAX_IDS: usize = 1000;
+
+/// An object that is being read; what nobody has taken at the end is unknown.
+pub(super) struct Body {
+    fields: Map<String, Value>,
+    faults: Vec<FieldError>,
+}
+
+/// Who and why.
+pub(super) struct Who {
+    pub(super) by: String,
+    pub(super) reason: String,
+}
+
+impl Body {
+    pub(super) fn read(
+        headers: &HeaderMap,
+        body: Result<axum::body::Bytes, axum::extract::rejection::BytesRejection>,
+    ) -> Result<Self, Problem> {
+        match read_body(headers, body)? {
+            Value::Object(fields) => Ok(Self {
+                fields,
+                faults: Vec::new(),
+            }),
+            _ => {
+                let fault = fault("", FieldCode::WrongType, "must be an object");
+                Err(Problem::faults(Kind::InvalidRequest, vec![fault]))
+            }
+        }
+    }
+
+    /// `reason`, which has to be there, and `by`.
+    pub(super) fn who(&mut self) -> Who {
+        Who {
+            reason: self.text("reason", None),
+            by: self.text("by", Some("api")),
+        }
+    }
+
+    fn text(&mut self, name: &str, default: Option<&str>) -> String {
+        match (self.fields.remove(name), default) {
+            (Some(Value::String(text)), _)
+                if (1..=MAX_TEXT).contains(&text.len()) && !text.contains('\0') =>
+            {
+                text
+            }
+            (None, Some(default)) => default.to_owned(),
+            (None, None) => {
+                self.fault(
+                    name,
+                    FieldCode::Missing,
+                    "has to be there: say why, for the others",
+                );
+                String::new()
+            }
+            (Some(_), _) => {
+                let message = format!("must be a text of 1 to {MAX_TEXT} bytes");
+                self.fault(name, FieldCode::Malformed, &message);
+                String::new()
+            }
+        }
+    }
+
+    /// A switch, off by default.
+    pub(super) fn flag(&mut self, name: &str) -> bool {
+        match self.fields.remove(name) {
+            None => false,
+            Some(Value::Bool(flag)) => flag,
+            Some(_) => {
+                self.fault(name, FieldCode::WrongType, "must be true or false");
+                false
+            }
+        }
+    }
+
+    /// A number from 1.
+    pub(super) fn count(&mut self, name: &str) -> Option<u32> {
+        let value = self.fields.remove(name)?;
+        let count = value
+            .as_u64()
+            .and_then(|n| u32::try_from(n).ok())
+            .filter(|n| *n > 0);
+        if count.is_none() {
+            self.fault(name, FieldCode::OutOfRange, "must be a number from 1");
+        }
+        count
+    }
+
+    /// `filter`, which has to be there and has to name something, unless `all` says that everything is meant.
+    pub(super) fn filter(&mut self) -> LetterFilter {
+        let mut filter = LetterFilter::default();
+        let all = self.flag("all");
+        match self.fields.remove("filter") {
+            Some(Value::Object(fields)) => {
+                for (name, value) in fields {
+                    let read = match (name.as_str(), &value) {
+                        ("ids", value) => read_ids(value).map(|ids| filter.ids = ids),
+                        ("closed", _) => Err(unknown()),
+                        (name, Value::String(text)) => set(&mut filter, name, text),
+                        _ => Err((FieldCode::WrongType, "must be a text".to_owned())),
+                    };
+                    if let Err((code, message)) = read {
+                        self.fault(&format!("filter/{name}"), code, &message);
+                    }
+                }
+            }
+            None if all => {}
+            None => self.fault(
+                "filter",
+                FieldCode::Missing,
+                "has to be there, or `all`: true",
+            ),
+            Some(_) => self.fault("filter", FieldCode::WrongType, "must be an object"),
+        }
+        if self.faults.is_empty() && !all && filter == LetterFilter::default() {
+            self.fault(
+                "filter",
+                FieldCode::Empty,
+                "names nothing; say `all`: true if everything is meant",
+            );
+        }
+        filter
+    }
+
+    /// The end: every fault, unknown fields among them.
+    pub(super) fn finish(mut self) -> Result<(), Problem> {
+        for name in std::mem::take(&mut self.fields).keys() {
+            self.faults
+                .push(fault(name, FieldCode::UnknownField, "is not a known field"));
+        }
+        if self.faults.is_empty() {
+            return Ok(());
+        }
+        self.faults.truncate(100);
+        Err(Problem::faults(Kind::InvalidRequest, self.faults))
+    }
+
+    fn fault(&mut self, name: &str, code: FieldCode, message: &str) {
+        self.faults.push(fault(name, code, message));
+    }
+}
+
+fn fault(name: &str, code: FieldCode, message: &str) -> FieldError {
+    let path = if name.is_empty() {
+        String::new()
+    } else {
+        format!("/{name}")
+    };
+    FieldError {
+        path,
+        code,
+        message: message.to_owned(),
+    }
+}
+
+fn unknown() -> (FieldCode, String) {
+    (FieldCode::UnknownField, "is not a known filter".to_owned())
+}
+
+/// Sets one filter from its text, as queries and bodies both have it.
+pub(super) fn set(
+    filter: &mut LetterFilter,
+    name: &str,
+    value: &str,
+) -> Result<(), (FieldCode, String)> {
+    let malformed = |message: String| (FieldCode::Malformed, message);
+    let uuid = || {
+        value
+            .parse::<Uuid>()
+            .map_err(|_| malformed("must be a UUID".to_owned()))
+    };
+    let word = || match value.len() {
+        1..=MAX_TEXT if !value.contains('\0') => Ok(value.to_owned()),
+        _ => Err(malformed(format!(
+            "must be a text of 1 to {MAX_TEXT} bytes"
+        ))),
+    };
+    match name {
+        "stage" => {
+            if value != "unknown" && value.parse::<Stage>().is_err() {
+                return Err(malformed(format!("{} or `unknown`", one_of(Stage::ALL))));
+            }
+            filter.stage = Some(value.to_owned());
+        }
+        "reason" => filter.reason = Some(word()?),
+        "class" => filter.class = Some(word()?),
+        "since" => {
+            let time = DateTime::parse_from_rfc3339(value).map_err(|_| {
+                malformed("must be a time such as `2026-11-22T16:00:00Z`".to_owned())
+            })?;
+            filter.since = Some(time.with_timezone(&Utc));
+        }
+        "job" => filter.job = Some(uuid()?),
+        "user" => filter.user = Some(uuid()?),
+        "closed" => {
+            filter.closed = value
+                .parse()
+                .map_err(|_| malformed("must be `true` or `false`".to_owned()))?;
+        }
+        _ => return Err(unknown()),
+    }
+    Ok(())
+}
+
+fn read_ids(value: &Value) -> Result<Vec<i64>, (FieldCode, String)> {
+    let ids = value
+        .as_array()
+        .filter(|ids| (1..=MAX_IDS).contains(&ids.len()));
+    let ids = ids.and_then(|ids| ids.iter().map(Value::as_i64).collect());
+    ids.ok_or_else(|| {
+        (
+            FieldCode::Malformed,
+            format!("must be a list of 1 to {MAX_IDS} numbers"),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Bytes;
+    use axum::http::{HeaderValue, header};
+    use serde_json::json;
+
+    use super::*;
+
+    fn body(value: &Value) -> Body {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        Body::read(&headers, Ok(Bytes::from(value.to_string()))).unwrap()
+    }
+
+    fn faults(value: &Value) -> Vec<(String, FieldCode)> {
+        let mut body = body(value);
+        body.who();
+        body.flag("preview");
+        body.count("per_minute");
+        body.filter();
+        let faults = body.faults.clone();
+        let unknown = body
+            .fields
+            .keys()
+            .map(|name| (format!("/{name}"), FieldCode::UnknownField));
+        let unknown: Vec<_> = unknown.collect();
+        faults
+            .into_iter()
+            .map(|f| (f.path, f.code))
+            .chain(unknown)
+            .collect()
+    }
+
+    #[test]
+    fn every_fault_is_named_and_nothing_is_assumed() {
+        use FieldCode as F;
+        let named = |faults: Vec<(String, FieldCode)>, expected: &[(&str, FieldCode)]| {
+            let found: Vec<_> = faults
+                .iter()
+                .map(|(path, code)| (path.as_str(), *code))
+                .collect();
+            assert_eq!(found, expected);
+        };
+        named(
+            faults(&json!({})),
+            &[("/reason", F::Missing), ("/filter", F::Missing)],
+        );
+        named(
+            faults(&json!({"reason": "r", "filter": {}})),
+            &[("/filter", F::Empty)],
+        );
+        named(faults(&json!({"reason": "r", "all": true})), &[]);
+        named(
+            faults(
+                &json!({"reason": "r", "filter": {"stage": "unknown", "since": "2026-11-22T16:00:00Z"}}),
+            ),
+            &[],
+        );
+        named(
+            faults(
+                &json!({"reason": 1, "by": "", "preview": "yes", "per_minute": 0, "colour": 1,
+                "filter": {"ids": [], "job": "x", "user": 1, "stage": "lipsync", "closed": "true", "x": "y"}}),
+            ),
+            &[
+                ("/reason", F::Malformed),
+                ("/by", F::Malformed),
+                ("/preview", F::WrongType),
+                ("/per_minute", F::OutOfRange),
+                ("/filter/ids", F::Malformed),
+                ("/filter/job", F::Malformed),
+                ("/filter/user", F::WrongType),
+                ("/filter/stage", F::Malformed),
+                ("/filter/closed", F::UnknownField),
+                ("/filter/x", F::UnknownField),
+                ("/colour", F::UnknownField),
+            ],
+        );
+    }
+}

@@ -1,0 +1,156 @@
+//! `POST /v1/jobs/{id}/cancel`, `/retry` and `/resume`.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse as _, Response};
+use serde_json::json;
+use shared::db::{Canceled, Candidate, Db, DbError, DbResult, Pace, RestartOrder, Resumed};
+use shared::domain::resume::Refusal;
+use uuid::Uuid;
+
+use super::body::{Body, Who};
+use super::document::JobDocument;
+use super::jobs::{database, internal, no_job, read_id};
+use super::problem::{Kind, Problem};
+
+/// What operators' requests need.
+#[derive(Clone)]
+pub(super) struct Operator {
+    pub(super) db: Db,
+    /// The bound that the workers have.
+    pub(super) max_paid_attempts: i32,
+}
+
+type Id = Result<Path<String>, PathRejection>;
+type RawBody = Result<Bytes, BytesRejection>;
+
+/// Runs a change in a task of its own: a client that hangs up must not cut a transaction in half.
+pub(super) async fn detached<T: Send + 'static>(
+    change: impl Future<Output = DbResult<T>> + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::spawn(change)
+        .await
+        .map_err(|error| internal(&error))?
+        .map_err(|error| database(&error))
+}
+
+pub(super) async fn cancel(
+    State(Operator { db, .. }): State<Operator>,
+    id: Id,
+    headers: HeaderMap,
+    body: RawBody,
+) -> Result<Response, Problem> {
+    let id = read_id(id)?;
+    let mut body = Body::read(&headers, body)?;
+    let Who { by, reason } = body.who();
+    body.finish()?;
+    let change = {
+        let db = db.clone();
+        async move { db.cancel_jobs(&[id], &by, &reason).await }
+    };
+    match detached(change).await?.pop() {
+        Some((_, Canceled::Now | Canceled::Following | Canceled::Before)) => shown(&db, id).await,
+        Some((_, Canceled::Finished(status))) => {
+            let detail = format!("the job is {status}");
+            Err(Problem::new(Kind::JobFinished, detail).about(id))
+        }
+        Some((_, Canceled::Gone)) | None => Err(no_job(id)),
+    }
+}
+
+pub(super) async fn resume(
+    State(Operator { db, .. }): State<Operator>,
+    id: Id,
+    headers: HeaderMap,
+    body: RawBody,
+) -> Result<Response, Problem> {
+    let id = read_id(id)?;
+    let mut body = Body::read(&headers, body)?;
+    let Who { by, reason } = body.who();
+    body.finish()?;
+    let change = {
+        let db = db.clone();
+        async move { db.resume_jobs(&[id], &by, &reason).await }
+    };
+    match detached(change).await?.pop() {
+        Some((_, Resumed::Now)) => {
+            // A hint: dispatch has a timer.
+            let _ = db.notify_due().await;
+            shown(&db, id).await
+        }
+        Some((_, Resumed::NotParked(state))) => {
+            let detail = format!("the job is not parked but {state}");
+            Err(Problem::new(Kind::JobNotRestarted, detail).about(id))
+        }
+        Some((_, Resumed::Over)) => {
+            let detail = "the job is over; `retry` puts it back on its way";
+            Err(Problem::new(Kind::JobFinished, detail).about(id))
+        }
+        Some((_, Resumed::Gone)) | None => Err(no_job(id)),
+    }
+}
+
+pub(super) async fn retry(
+    State(operator): State<Operator>,
+    id: Id,
+    headers: HeaderMap,
+    body: RawBody,
+) -> Result<Response, Problem> {
+    let id = read_id(id)?;
+    let mut body = Body::read(&headers, body)?;
+    let Who { by, reason } = body.who();
+    let preview = body.flag("preview");
+    let order = RestartOrder {
+        by,
+        reason,
+        another_attempt: body.flag("another_attempt"),
+        max_paid_attempts: operator.max_paid_attempts,
+    };
+    body.finish()?;
+    let candidates = [Candidate {
+        job: id,
+        letter_epoch: None,
+    }];
+    let db = operator.db.clone();
+    let plans = detached(async move {
+        if preview {
+            return db.plan_restart(&order, &candidates).await;
+        }
+        let plans = db
+            .restart(&order, &candidates, &mut Pace::default())
+            .await?;
+        // A hint: dispatch has a timer.
+        let _ = db.notify_due().await;
+        Ok(plans)
+    })
+    .await?;
+    match plans.into_iter().next().map(|plan| (plan.to, plan.last_cost)) {
+        Some((Ok(to), last_cost)) => Ok(Json(json!({
+            "id": id, "preview": preview, "stage": to.stage, "first": to.how, "pays": to.pays(), "last_cost": last_cost,
+        }))
+        .into_response()),
+        Some((Err(Refusal::JobGone), _)) | None => Err(no_job(id)),
+        Some((Err(Refusal::Completed), _)) => {
+            Err(Problem::new(Kind::JobFinished, Refusal::Completed.explain()).about(id))
+        }
+        Some((Err(refusal), _)) => {
+            Err(Problem::new(Kind::JobNotRestarted, refusal.explain()).about(id))
+        }
+    }
+}
+
+async fn shown(db: &Db, id: Uuid) -> Result<Response, Problem> {
+    let read = async {
+        let Some(job) = db.job(id).await? else {
+            return Ok::<_, DbError>(None);
+        };
+        Ok(Some(JobDocument::new(job, db.job_stage(id).await?)))
+    };
+    match read.await.map_err(|error| database(&error))? {
+        Some(document) => Ok(Json(document).into_response()),
+        None => Err(no_job(id)),
+    }
+}

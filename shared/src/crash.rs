@@ -1,0 +1,187 @@
+//! Crash points: a name for every place between two effects, at which a test lets the process kill or stop itself.
+//!
+//! Without the feature `crash-points`, as in every production build, passing a point compiles to nothing. With it, and
+//! without these variables in the environment, it does nothing:
+//!
+//! - `CRASH_POINT=Name` or `Name:n`: SIGKILL at the first, or the n-th, passing of that point;
+//! - `FREEZE_POINT`, the same with SIGSTOP; whoever sends SIGCONT lets the process go on;
+//! - `CRASH_MARK`: a file that is written just before, with the point's name, to prove that it was reached.
+//!
+//! Must not change what the code around a point does, and must not be asked about anything.
+
+macro_rules! points {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// A place between two effects. Its name in the environment is that of the variant.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Point {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Point {
+            /// Every point; the test that walks them wants none left out.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+        }
+    };
+}
+
+points! {
+    /// Intake: the job is committed, its client has no answer yet.
+    JobCommitted,
+    /// Adoption: one row of another application is taken in, others are not, nobody was told.
+    RowAdopted,
+    /// Dispatch: rows are picked and committed, nothing is published.
+    DuePicked,
+    /// Dispatch: messages are with the broker, none is confirmed.
+    MessagesPublished,
+    /// Dispatch: confirms are in or given up, nothing is put back.
+    PublishAnswered,
+    /// Dead letters: stored, not acknowledged.
+    DeadLetterStored,
+    /// Ledger sweep: old claims have expired, nothing was asked.
+    ClaimsExpired,
+    /// Ledger sweep: a vendor has answered, nothing of it is recorded.
+    SweepAnswered,
+    /// Ledger sweep: the end of one work is recorded, that of others is not.
+    SweepSettled,
+    /// GhostCut's balance is read, not stored.
+    BalanceRead,
+    /// Told to stop, nothing done about it yet.
+    StopBegun,
+    /// Everything in hand is finished, connections are still open.
+    StopDrained,
+    /// A delivery has been taken, nothing of it was read.
+    DeliveryTaken,
+    /// The rows are loaded and the start is counted, nothing has run.
+    Loaded,
+    /// Paid sends are stopped because of a message from the future, which is not acknowledged.
+    PaidStopped,
+    /// A message that names unknown jobs is kept, its other jobs have not run.
+    UnknownKept,
+    /// The submission's own source is made, nothing is claimed.
+    SourceCopied,
+    /// The claim is committed, nothing is sent.
+    ClaimCommitted,
+    /// A paid request was sent and its answer begins to come; none of it was read.
+    PaidAnswerBegun,
+    /// A paid request is answered, the ledger does not know.
+    PaidAnswered,
+    /// A Sync.so request may be sent again under its key, by the account's limits, and is not sent.
+    ReplayPending,
+    /// The repetition is answered, the ledger does not know.
+    ReplayAnswered,
+    /// A vendor's list has come, nothing of it is recorded.
+    ListAnswered,
+    /// A search is recorded, what follows from it is not.
+    SearchRecorded,
+    /// The source of a submission that was searched for in vain is deleted, which is not recorded.
+    SourceDeleted,
+    /// That is recorded, the settle time begins.
+    SourceDeletionRecorded,
+    /// A redo may be asked for, by the account's limits; the ledger does not know.
+    RedoPermitted,
+    /// A redo is committed, nothing was asked.
+    RedoClaimed,
+    /// A redo is answered, nothing of it is recorded.
+    RedoAnswered,
+    /// A multipart upload is begun, no part was sent.
+    MultipartBegun,
+    /// All parts are at the store, the upload is not completed.
+    PartsSent,
+    /// A file is in our bucket, nobody knows.
+    FileTransferred,
+    /// The lease of a long stage was renewed.
+    LeaseRenewed,
+    /// A settlement is committed, its message not acknowledged; others of the same message may not be settled.
+    SettleCommitted,
+    /// A job is given up or a message cannot be read, and the message is not rejected.
+    RejectPending,
+    /// The message is acknowledged.
+    Acknowledged,
+}
+
+/// Passes a point.
+#[cfg(not(feature = "crash-points"))]
+#[inline(always)]
+pub const fn point(_: Point) {}
+
+#[cfg(feature = "crash-points")]
+pub use armed::point;
+
+#[cfg(feature = "crash-points")]
+mod armed {
+    //! What the environment asked for, read at the first passing of any point.
+
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::Point;
+
+    /// The signal reaches every thread while the one that sent it waits.
+    const SIGNAL_TIME: Duration = Duration::from_millis(100);
+
+    struct Armed {
+        point: Point,
+        at: u32,
+        passed: AtomicU32,
+        signal: Signal,
+    }
+
+    static ARMED: OnceLock<Vec<Armed>> = OnceLock::new();
+
+    /// Passes a point.
+    pub fn point(point: Point) {
+        let armed = ARMED.get_or_init(|| {
+            let asked = [
+                ("CRASH_POINT", Signal::KILL),
+                ("FREEZE_POINT", Signal::STOP),
+            ];
+            asked
+                .into_iter()
+                .filter_map(|(name, signal)| Some(Armed::read(&std::env::var(name).ok()?, signal)))
+                .collect()
+        });
+        for armed in armed.iter().filter(|armed| armed.point == point) {
+            if armed.passed.fetch_add(1, Ordering::SeqCst) + 1 == armed.at {
+                armed.strike();
+            }
+        }
+    }
+
+    impl Armed {
+        fn read(text: &str, signal: Signal) -> Self {
+            let (name, at) = text.split_once(':').unwrap_or((text, "1"));
+            let point = Point::ALL.iter().find(|point| format!("{point:?}") == name);
+            let (Some(point), Ok(at @ 1..)) = (point, at.parse()) else {
+                // A test that waits for a point that there is not would learn it at its deadline.
+                tracing::error!(
+                    text,
+                    "CRASH_POINT and FREEZE_POINT are `Name` or `Name:n`, see shared::crash"
+                );
+                std::process::exit(2);
+            };
+            Self {
+                point: *point,
+                at,
+                passed: AtomicU32::new(0),
+                signal,
+            }
+        }
+
+        fn strike(&self) {
+            if let Some(mark) = std::env::var_os("CRASH_MARK")
+                && let Err(error) = std::fs::write(&mark, format!("{:?}", self.point))
+            {
+                tracing::error!(%error, "cannot write the file of CRASH_MARK");
+                std::process::exit(2);
+            }
+            if let Err(error) = kill_process(getpid(), self.signal) {
+                tracing::error!(%error, "cannot send a signal to this process");
+                std::process::exit(2);
+            }
+            std::thread::sleep(SIGNAL_TIME);
+        }
+    }
+}

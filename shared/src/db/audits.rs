@@ -1,0 +1,297 @@
+//! What an audit reads of the ledger, writes into it, and leaves behind.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use diesel::sql_types::{
+    Array, BigInt, Bool, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid,
+};
+use diesel::{OptionalExtension as _, QueryableByName};
+use diesel_async::{AsyncConnection as _, RunQueryDsl as _};
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::dispatch::millis;
+use super::protocol::{Settlement, Verdict, to_json};
+use super::{Db, DbError, DbResult};
+use crate::domain::Vendor;
+use crate::domain::audit::{Booked, Comparison};
+
+/// An audit that begins.
+#[derive(Clone, Debug)]
+pub struct NewAudit<'a> {
+    /// Works taken by the vendors from then on are compared.
+    pub since: DateTime<Utc>,
+    /// Who.
+    pub by: &'a str,
+    /// Why.
+    pub reason: &'a str,
+    /// Whether the ledger is corrected.
+    pub repair: bool,
+}
+
+/// An audit that was finished.
+#[derive(Clone, Debug, Serialize, QueryableByName)]
+pub struct AuditRow {
+    /// Its number.
+    #[diesel(sql_type = BigInt)]
+    pub id: i64,
+    /// When it began.
+    #[diesel(sql_type = Timestamptz)]
+    pub started_at: DateTime<Utc>,
+    /// When it ended.
+    #[diesel(sql_type = Timestamptz)]
+    pub finished_at: DateTime<Utc>,
+    /// From when on it compared.
+    #[diesel(sql_type = Timestamptz)]
+    pub since: DateTime<Utc>,
+    /// Who.
+    #[diesel(sql_type = Text)]
+    pub actor: String,
+    /// Whether the ledger was corrected.
+    #[diesel(sql_type = Bool)]
+    pub repair: bool,
+    /// One object per vendor.
+    #[diesel(sql_type = Jsonb)]
+    pub comparisons: Value,
+    /// How much differed.
+    #[diesel(sql_type = Integer)]
+    pub findings: i32,
+    /// How much of that could be repaired and is not.
+    #[diesel(sql_type = Integer)]
+    pub open: i32,
+}
+
+/// A work with our marker that the ledger does not know.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rebuild {
+    /// The submission, from the marker.
+    pub token: Uuid,
+    /// The job, from the marker.
+    pub job: Uuid,
+    /// Who has the work.
+    pub vendor: Vendor,
+    /// Our account there.
+    pub account: String,
+    /// The number of the submission, from the marker.
+    pub attempt: i32,
+    /// When the vendor took it.
+    pub at: Option<DateTime<Utc>>,
+    /// What it is then settled as.
+    pub settlement: Settlement,
+}
+
+#[derive(QueryableByName)]
+struct BookedRow {
+    #[diesel(sql_type = SqlUuid)]
+    token: Uuid,
+    #[diesel(sql_type = SqlUuid)]
+    job_id: Uuid,
+    #[diesel(sql_type = Integer)]
+    attempt: i32,
+    #[diesel(sql_type = Text)]
+    state: String,
+    #[diesel(sql_type = Nullable<Text>)]
+    vendor_task_id: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    vendor_project_id: Option<String>,
+    #[diesel(sql_type = Bool)]
+    imported: bool,
+    #[diesel(sql_type = Nullable<Text>)]
+    work_state: Option<String>,
+    #[diesel(sql_type = Timestamptz)]
+    claimed_at: DateTime<Utc>,
+    #[diesel(sql_type = Timestamptz)]
+    send_deadline: DateTime<Utc>,
+}
+
+#[derive(QueryableByName)]
+struct Begun {
+    #[diesel(sql_type = BigInt)]
+    id: i64,
+}
+
+#[derive(QueryableByName)]
+struct Rebuilt {
+    #[diesel(sql_type = Jsonb)]
+    verdict: Value,
+}
+
+impl Db {
+    /// Notes that an audit begins. With `not_within`, only if none has begun for so long; of several producers that ask at once one
+    /// is answered. The `since` counts back from the database's clock.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn begin_audit(
+        &self,
+        audit: &NewAudit<'_>,
+        not_within: Option<Duration>,
+    ) -> DbResult<Option<i64>> {
+        let mut connection = self.connection().await?;
+        let begun: Option<Begun> = connection
+            .transaction(async |connection| {
+                diesel::sql_query("SELECT pg_advisory_xact_lock(hashtext('ghostfleet audit'))")
+                    .execute(connection)
+                    .await?;
+                diesel::sql_query(
+                    "INSERT INTO audits (since, actor, reason, repair) SELECT $1, $2, $3, $4 \
+                     WHERE $5 IS NULL OR NOT EXISTS (SELECT FROM audits \
+                         WHERE started_at > clock_timestamp() - make_interval(secs => $5 / 1000.0) \
+                         AND (finished_at IS NOT NULL AND error IS NULL OR started_at > clock_timestamp() - interval '5 minutes')) \
+                     RETURNING id",
+                )
+                .bind::<Timestamptz, _>(audit.since)
+                .bind::<Text, _>(audit.by)
+                .bind::<Text, _>(audit.reason)
+                .bind::<Bool, _>(audit.repair)
+                .bind::<Nullable<BigInt>, _>(not_within.map(millis))
+                .get_result(connection)
+                .await
+                .optional()
+            })
+            .await?;
+        Ok(begun.map(|begun| begun.id))
+    }
+
+    /// The submissions to an account that were claimed since, and all those that a list names by the vendor's id or by a token.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn booked(
+        &self,
+        vendor: Vendor,
+        account: &str,
+        since: DateTime<Utc>,
+        task_ids: &[String],
+        tokens: &[Uuid],
+    ) -> DbResult<Vec<Booked>> {
+        let mut connection = self.connection().await?;
+        let rows: Vec<BookedRow> = diesel::sql_query(
+            "SELECT token, job_id, attempt, state, vendor_task_id, vendor_project_id, imported, work_state, claimed_at, \
+             send_deadline FROM submissions WHERE vendor = $1 AND account = $2 \
+             AND (claimed_at >= $3 OR vendor_task_id = ANY($4) OR token = ANY($5)) ORDER BY claimed_at",
+        )
+        .bind::<Text, _>(vendor.as_str())
+        .bind::<Text, _>(account)
+        .bind::<Timestamptz, _>(since)
+        .bind::<Array<Text>, _>(task_ids)
+        .bind::<Array<SqlUuid>, _>(tokens)
+        .load(&mut connection)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(Booked {
+                    token: row.token,
+                    job: row.job_id,
+                    attempt: row.attempt,
+                    state: row.state.parse()?,
+                    task_id: row.vendor_task_id,
+                    project_id: row.vendor_project_id,
+                    imported: row.imported,
+                    work_state: row.work_state,
+                    claimed_at: row.claimed_at,
+                    send_deadline: row.send_deadline,
+                })
+            })
+            .collect()
+    }
+
+    /// Takes a work that the ledger does not know into it, and settles it; one transaction, harmless twice.
+    ///
+    /// # Errors
+    /// When the outcome is not known.
+    pub async fn rebuild(&self, rebuild: &Rebuild) -> DbResult<Verdict> {
+        let mut connection = self.connection().await?;
+        let row: Rebuilt = diesel::sql_query("SELECT rebuild($1) AS verdict")
+            .bind::<Jsonb, _>(to_json(rebuild)?)
+            .get_result(&mut connection)
+            .await?;
+        self.verdict(row.verdict)
+    }
+
+    /// Writes what an audit came to.
+    ///
+    /// # Errors
+    /// When the database is away; it then counts as not finished.
+    pub async fn finish_audit(&self, id: i64, comparisons: &[Comparison]) -> DbResult<()> {
+        let all = || comparisons.iter().flat_map(|c| &c.findings);
+        let open = all().filter(|finding| finding.kind.repairable() && !finding.repaired);
+        let mut connection = self.connection().await?;
+        diesel::sql_query(
+            "UPDATE audits SET finished_at = clock_timestamp(), comparisons = $2, findings = $3, open = $4 WHERE id = $1",
+        )
+        .bind::<BigInt, _>(id)
+        .bind::<Jsonb, _>(to_json(&comparisons)?)
+        .bind::<Integer, _>(count(all().count()))
+        .bind::<Integer, _>(count(open.count()))
+        .execute(&mut connection)
+        .await?;
+        Ok(())
+    }
+
+    /// Writes why an audit was not finished.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn fail_audit(&self, id: i64, error: &str) -> DbResult<()> {
+        let mut connection = self.connection().await?;
+        diesel::sql_query(
+            "UPDATE audits SET finished_at = clock_timestamp(), error = $2 WHERE id = $1",
+        )
+        .bind::<BigInt, _>(id)
+        .bind::<Text, _>(error)
+        .execute(&mut connection)
+        .await?;
+        Ok(())
+    }
+
+    /// The last audit that was finished without an error.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn last_audit(&self) -> DbResult<Option<AuditRow>> {
+        let mut connection = self.connection().await?;
+        Ok(diesel::sql_query(
+            "SELECT id, started_at, finished_at, since, actor, repair, comparisons, findings, open FROM audits \
+             WHERE finished_at IS NOT NULL AND error IS NULL ORDER BY started_at DESC LIMIT 1",
+        )
+        .get_result(&mut connection)
+        .await
+        .optional()?)
+    }
+
+    /// The database's clock, which claims and deadlines are told by.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn now(&self) -> DbResult<DateTime<Utc>> {
+        let mut connection = self.connection().await?;
+        let row: Clock = diesel::sql_query("SELECT clock_timestamp() AS now")
+            .get_result(&mut connection)
+            .await?;
+        Ok(row.now)
+    }
+}
+
+#[derive(QueryableByName)]
+struct Clock {
+    #[diesel(sql_type = Timestamptz)]
+    now: DateTime<Utc>,
+}
+
+impl AuditRow {
+    /// What it came to, vendor by vendor.
+    ///
+    /// # Errors
+    /// When a newer build wrote it.
+    pub fn comparisons(&self) -> DbResult<Vec<Comparison>> {
+        serde_json::from_value(self.comparisons.clone())
+            .map_err(|error| DbError::Value(error.to_string()))
+    }
+}
+
+fn count(n: usize) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}

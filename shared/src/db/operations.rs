@@ -1,0 +1,141 @@
+//! What operators do to jobs by name: cancel, resume; and the trail of what they do to many at once. The SQL stands in the
+//! `operations` migration.
+
+use diesel::sql_types::{Array, Jsonb, Text, Uuid as SqlUuid};
+use diesel_async::RunQueryDsl as _;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{Db, DbResult};
+
+/// What came of canceling a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Canceled {
+    /// It has ended; a work that is paid for is followed by the ledger sweep.
+    Now,
+    /// It is canceled; its stage stays until the outcome of a submission is known.
+    Following,
+    /// It was canceled before.
+    Before,
+    /// It had ended in this status.
+    Finished(String),
+    /// There is no such job.
+    Gone,
+}
+
+/// What came of resuming a parked job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resumed {
+    /// It is due now.
+    Now,
+    /// It is not parked but in this state.
+    NotParked(String),
+    /// It is over.
+    Over,
+    /// There is no such job.
+    Gone,
+}
+
+#[derive(diesel::QueryableByName)]
+struct Verdict {
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+    #[diesel(sql_type = Text)]
+    verdict: String,
+}
+
+impl Db {
+    /// Cancels jobs, whatever stage they are in. Twice is harmless; a finished job stays as it is.
+    ///
+    /// # Errors
+    /// When the outcome is not known; canceling again is harmless.
+    pub async fn cancel_jobs(
+        &self,
+        jobs: &[Uuid],
+        by: &str,
+        reason: &str,
+    ) -> DbResult<Vec<(Uuid, Canceled)>> {
+        let verdicts = self.each_job("cancel_job", jobs, by, reason).await?;
+        let read = |verdict: String| match verdict.as_str() {
+            "now" => Canceled::Now,
+            "following" => Canceled::Following,
+            "canceled" => Canceled::Before,
+            "gone" => Canceled::Gone,
+            _ => Canceled::Finished(verdict),
+        };
+        Ok(verdicts
+            .into_iter()
+            .map(|row| (row.id, read(row.verdict)))
+            .collect())
+    }
+
+    /// Makes parked jobs due now, in the stage where they stand. Twice is harmless.
+    ///
+    /// # Errors
+    /// When the outcome is not known; resuming again is harmless.
+    pub async fn resume_jobs(
+        &self,
+        jobs: &[Uuid],
+        by: &str,
+        reason: &str,
+    ) -> DbResult<Vec<(Uuid, Resumed)>> {
+        let verdicts = self.each_job("resume_job", jobs, by, reason).await?;
+        let read = |verdict: String| match verdict.as_str() {
+            "resumed" => Resumed::Now,
+            "over" => Resumed::Over,
+            "gone" => Resumed::Gone,
+            _ => Resumed::NotParked(verdict),
+        };
+        Ok(verdicts
+            .into_iter()
+            .map(|row| (row.id, read(row.verdict)))
+            .collect())
+    }
+
+    /// In the order of ids, which is the lock order, and in one transaction.
+    async fn each_job(
+        &self,
+        function: &str,
+        jobs: &[Uuid],
+        by: &str,
+        reason: &str,
+    ) -> DbResult<Vec<Verdict>> {
+        let mut connection = self.connection().await?;
+        let query = format!(
+            "SELECT id, {function}(id, $2, $3) AS verdict \
+             FROM (SELECT DISTINCT u.id FROM unnest($1) u(id) ORDER BY u.id OFFSET 0) ordered"
+        );
+        Ok(diesel::sql_query(query)
+            .bind::<Array<SqlUuid>, _>(jobs)
+            .bind::<Text, _>(by)
+            .bind::<Text, _>(reason)
+            .load(&mut connection)
+            .await?)
+    }
+
+    /// Notes in the operators' trail what is about to be done to many at once; what was done to each job is in its own.
+    ///
+    /// # Errors
+    /// Then it is not to be done.
+    pub async fn note_operation(
+        &self,
+        by: &str,
+        reason: &str,
+        action: &str,
+        subject: &str,
+        detail: &Value,
+    ) -> DbResult<()> {
+        let mut connection = self.connection().await?;
+        diesel::sql_query(
+            "INSERT INTO operator_events (actor, reason, action, subject, detail) VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind::<Text, _>(by)
+        .bind::<Text, _>(reason)
+        .bind::<Text, _>(action)
+        .bind::<Text, _>(subject)
+        .bind::<Jsonb, _>(detail)
+        .execute(&mut connection)
+        .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,335 @@
+//! Accounts at the vendors: permits for sends, limits, pauses, balances and costs. The rules stand in the `admission` migration.
+
+use std::time::Duration;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use diesel::sql_types::{
+    BigInt, Date, Double, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid,
+};
+use diesel_async::RunQueryDsl as _;
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::dispatch::millis;
+use super::{Db, DbResult};
+use crate::domain::Vendor;
+use crate::domain::admission::{Refusal, SignalKind};
+
+/// A send that was not let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub why: Refusal,
+    /// When it may help to ask again; at most a minute, because limits change at any time. None: the database does not know.
+    pub after: Option<Duration>,
+}
+
+impl Refused {
+    pub(super) fn read(why: &str, retry_ms: Option<i64>) -> DbResult<Self> {
+        let after = retry_ms.map(|ms| Duration::from_millis(ms.max(0).unsigned_abs()));
+        Ok(Self {
+            why: why.parse()?,
+            after,
+        })
+    }
+}
+
+/// What an answer says about an account; `settle` acts on it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Signal {
+    /// Which vendor.
+    pub vendor: Vendor,
+    /// Which account.
+    pub account: String,
+    /// What it says.
+    pub kind: SignalKind,
+    /// The submission that was answered; none for a free call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<Uuid>,
+    /// The vendor's words.
+    pub reason: String,
+    /// How long a pause or a cap that it asks for lasts, in milliseconds.
+    pub ms: u64,
+    /// Calls in a row without an answer that open the circuit.
+    pub max_failures: u32,
+    /// Rejections in a row for one reason that open it.
+    pub max_rejects: u32,
+    /// How long it is open the first time; doubles each time the probe fails. In milliseconds.
+    pub open_ms: u64,
+    /// The longest it is open.
+    pub open_cap_ms: u64,
+}
+
+/// An operator's change of an account.
+#[derive(Clone, Debug)]
+pub struct VendorChange {
+    /// Which vendor.
+    pub vendor: Vendor,
+    /// Which account.
+    pub account: String,
+    /// Columns and their new values.
+    pub change: Value,
+    /// One word for the trail.
+    pub action: &'static str,
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// An account as it stands.
+#[derive(Clone, Debug, Serialize, diesel::QueryableByName)]
+pub struct VendorStatus {
+    /// The vendor.
+    #[diesel(sql_type = Text)]
+    pub vendor: String,
+    /// The account.
+    #[diesel(sql_type = Text)]
+    pub account: String,
+    /// Submissions from claim to final state.
+    #[diesel(sql_type = BigInt)]
+    pub in_flight: i64,
+    /// The most there may be; the operator's cap, or what the vendor's plan was seen to allow.
+    #[diesel(sql_type = Nullable<Integer>)]
+    pub in_flight_cap: Option<i32>,
+    /// The operator's cap.
+    #[diesel(sql_type = Nullable<Integer>)]
+    pub max_in_flight: Option<i32>,
+    /// Paid sends a minute.
+    #[diesel(sql_type = Nullable<Double>)]
+    pub max_per_minute: Option<f64>,
+    /// How many of them may be sent at once.
+    #[diesel(sql_type = Nullable<Integer>)]
+    pub burst: Option<i32>,
+    /// The most to spend from midnight to midnight UTC.
+    #[diesel(sql_type = Nullable<Double>)]
+    pub daily_budget: Option<f64>,
+    /// Reserved and charged since midnight UTC.
+    #[diesel(sql_type = Double)]
+    pub spent_today: f64,
+    /// Below this balance nothing new is paid for.
+    #[diesel(sql_type = Nullable<Double>)]
+    pub balance_floor: Option<f64>,
+    /// As last read.
+    #[diesel(sql_type = Nullable<Double>)]
+    pub balance: Option<f64>,
+    /// When that was.
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    pub balance_at: Option<DateTime<Utc>>,
+    /// Why nothing, or nothing new, is sent now: a word of [`Refusal`].
+    #[diesel(sql_type = Nullable<Text>)]
+    pub refusal: Option<String>,
+    /// The same in the operator's or the vendor's words.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub refusal_reason: Option<String>,
+    /// Until when; none when only an operator ends it.
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    pub refusal_until: Option<DateTime<Utc>>,
+}
+
+/// What was spent on a day.
+#[derive(Clone, Debug, Serialize, diesel::QueryableByName)]
+pub struct CostDay {
+    /// UTC.
+    #[diesel(sql_type = Date)]
+    pub day: NaiveDate,
+    /// At whom.
+    #[diesel(sql_type = Text)]
+    pub vendor: String,
+    /// For whom; none in totals of a vendor, and for jobs whose owner nobody knows any more.
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    pub user_id: Option<Uuid>,
+    /// Submissions that were, or may have been, accepted.
+    #[diesel(sql_type = BigInt)]
+    pub submissions: i64,
+    /// Expected of those that have not ended.
+    #[diesel(sql_type = Double)]
+    pub reserved: f64,
+    /// Charged for those that have.
+    #[diesel(sql_type = Double)]
+    pub charged: f64,
+    /// The part of it that served nobody: duplicates, failures that were charged, results of ended jobs.
+    #[diesel(sql_type = Double)]
+    pub wasted: f64,
+}
+
+/// What the whole ledger has cost at a vendor.
+#[derive(Clone, Debug, diesel::QueryableByName)]
+pub struct CostTotal {
+    /// The vendor.
+    #[diesel(sql_type = Text)]
+    pub vendor: String,
+    /// See [`CostDay`].
+    #[diesel(sql_type = Double)]
+    pub reserved: f64,
+    /// See [`CostDay`].
+    #[diesel(sql_type = Double)]
+    pub charged: f64,
+    /// See [`CostDay`].
+    #[diesel(sql_type = Double)]
+    pub wasted: f64,
+}
+
+#[derive(diesel::QueryableByName)]
+struct PermitRow {
+    #[diesel(sql_type = Nullable<Text>)]
+    refusal: Option<String>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    retry_ms: Option<i64>,
+}
+
+const STATUS: &str = "\
+SELECT v.vendor, v.account, vendor_in_flight(v) AS in_flight, vendor_cap(v) AS in_flight_cap, v.max_in_flight, \
+    v.max_per_minute::float8, v.burst, v.daily_budget::float8, vendor_spent_today(v)::float8 AS spent_today, \
+    v.balance_floor::float8, v.balance::float8, v.balance_at, coalesce(stop.why, fresh.why) AS refusal, \
+    CASE stop.why WHEN 'manual' THEN format('%s (%s)', v.held_reason, v.held_by) WHEN 'circuit' THEN v.open_reason \
+        ELSE CASE WHEN stop.why IS NOT NULL THEN v.pause_reason END END AS refusal_reason, \
+    CASE WHEN coalesce(stop.why, fresh.why) IS NOT NULL \
+        THEN nullif(CASE WHEN stop.why IS NOT NULL THEN stop.until ELSE fresh.until END, 'infinity') END AS refusal_until \
+FROM vendors v, vendor_stop(v) stop, vendor_stop_new(v, 0) fresh ORDER BY v.vendor, v.account";
+
+impl Db {
+    /// Makes rows for the configured accounts, so that they can be listed and limited before they are first used.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn ensure_vendor(&self, vendor: Vendor, account: &str) -> DbResult<()> {
+        let mut connection = self.connection().await?;
+        diesel::sql_query(
+            "INSERT INTO vendors (vendor, account) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+        )
+        .bind::<Text, _>(vendor.as_str())
+        .bind::<Text, _>(account)
+        .execute(&mut connection)
+        .await?;
+        Ok(())
+    }
+
+    /// Permission to send once more for a submission that is in the ledger already: a replay or a redo. `None`: send
+    /// now. A replay is not allowed any more at `not_after`.
+    ///
+    /// # Errors
+    /// When the outcome is not known nothing may be sent.
+    pub async fn take_send_permit(
+        &self,
+        vendor: Vendor,
+        account: &str,
+        token: Uuid,
+        within: Duration,
+        not_after: Option<DateTime<Utc>>,
+    ) -> DbResult<Option<Refused>> {
+        let mut connection = self.connection().await?;
+        let row: PermitRow =
+            diesel::sql_query("SELECT refusal, retry_ms FROM take_send_permit($1, $2, $3, $4, $5)")
+                .bind::<Text, _>(vendor.as_str())
+                .bind::<Text, _>(account)
+                .bind::<SqlUuid, _>(token)
+                .bind::<BigInt, _>(millis(within))
+                .bind::<Nullable<Timestamptz>, _>(not_after)
+                .get_result(&mut connection)
+                .await?;
+        row.refusal
+            .map(|why| Refused::read(&why, row.retry_ms))
+            .transpose()
+    }
+
+    /// Stores a balance that was just read. It counts for `valid`; above zero and its floor, a want of credit is over.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn record_balance(
+        &self,
+        vendor: Vendor,
+        account: &str,
+        balance: f64,
+        valid: Duration,
+    ) -> DbResult<()> {
+        let mut connection = self.connection().await?;
+        diesel::sql_query(
+            "INSERT INTO vendors AS v (vendor, account, balance, balance_at, balance_until) \
+             SELECT $1, $2, $3::numeric, t, t + make_interval(secs => $4 / 1000.0) FROM clock_timestamp() t \
+             ON CONFLICT (vendor, account) DO UPDATE SET \
+                 balance = excluded.balance, balance_at = excluded.balance_at, balance_until = excluded.balance_until, \
+                 (paused_until, pause_kind, pause_reason) = (SELECT \
+                     CASE WHEN keep THEN v.paused_until END, CASE WHEN keep THEN v.pause_kind END, \
+                     CASE WHEN keep THEN v.pause_reason END \
+                     FROM (SELECT v.pause_kind IS DISTINCT FROM 'out_of_credit' OR excluded.balance <= 0 \
+                           OR coalesce(excluded.balance < v.balance_floor, false) AS keep) k)",
+        )
+        .bind::<Text, _>(vendor.as_str())
+        .bind::<Text, _>(account)
+        .bind::<Double, _>(balance)
+        .bind::<BigInt, _>(millis(valid))
+        .execute(&mut connection)
+        .await?;
+        Ok(())
+    }
+
+    /// Changes limits or pauses of an account at once for the whole fleet, and writes who and why into the trail.
+    ///
+    /// # Errors
+    /// When the database is away, or a value is out of its range.
+    pub async fn change_vendor(&self, change: &VendorChange) -> DbResult<()> {
+        let mut connection = self.connection().await?;
+        diesel::sql_query("SELECT change_vendor($1, $2, $3, $4, $5, $6)")
+            .bind::<Text, _>(change.vendor.as_str())
+            .bind::<Text, _>(&change.account)
+            .bind::<Jsonb, _>(&change.change)
+            .bind::<Text, _>(&change.by)
+            .bind::<Text, _>(&change.reason)
+            .bind::<Text, _>(change.action)
+            .execute(&mut connection)
+            .await?;
+        Ok(())
+    }
+
+    /// Every account as it stands.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn vendor_status(&self) -> DbResult<Vec<VendorStatus>> {
+        let mut connection = self.connection().await?;
+        Ok(diesel::sql_query(STATUS).load(&mut connection).await?)
+    }
+
+    /// Costs of the last `days` UTC days, today included, newest first; by user, or totals of each vendor.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn cost_days(&self, days: u32, by_user: bool) -> DbResult<Vec<CostDay>> {
+        let mut connection = self.connection().await?;
+        let rows = diesel::sql_query(
+            "SELECT day, vendor, CASE WHEN $2 THEN user_id END AS user_id, sum(submissions)::bigint AS submissions, \
+                 sum(reserved)::float8 AS reserved, sum(charged)::float8 AS charged, sum(wasted)::float8 AS wasted \
+             FROM cost_days WHERE day > (now() AT TIME ZONE 'UTC')::date - $1 \
+             GROUP BY 1, 2, 3 ORDER BY day DESC, vendor, charged DESC, 3",
+        )
+        .bind::<Integer, _>(i32::try_from(days).unwrap_or(i32::MAX))
+        .bind::<diesel::sql_types::Bool, _>(by_user)
+        .load(&mut connection)
+        .await?;
+        Ok(rows)
+    }
+
+    /// What submissions claimed since midnight UTC have cost.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn cost_totals(&self) -> DbResult<Vec<CostTotal>> {
+        let mut connection = self.connection().await?;
+        let rows = diesel::sql_query(
+            "SELECT s.vendor, \
+                 coalesce(sum(submission_cost(s)) FILTER (WHERE alive), 0)::float8 AS reserved, \
+                 coalesce(sum(submission_cost(s)) FILTER (WHERE NOT alive), 0)::float8 AS charged, \
+                 coalesce(sum(cost_wasted), 0)::float8 AS wasted \
+             FROM vendors v JOIN submissions s ON s.vendor = v.vendor AND s.account = v.account \
+                 AND s.claimed_at >= date_trunc('day', statement_timestamp(), 'UTC'), \
+             LATERAL (SELECT s.state IN ('claimed', 'unknown', 'accepted', 'redoing') AS alive) a \
+             GROUP BY s.vendor",
+        )
+        .load(&mut connection)
+        .await?;
+        Ok(rows)
+    }
+}

@@ -1,0 +1,249 @@
+//! `producer audit`: what the vendors have and the ledger does not, found, told and booked.
+
+use fleet::{DEADLINE, Fleet, Kind, Process, eventually};
+use producer::booking::{About, found};
+use sandbox::{SandboxConfig, Vendor as Payee};
+use serde_json::{Value, json};
+use shared::db::{Db, LedgerVerdict, MetadataVerdict, MoveVerdict, Rebuild};
+use shared::domain::Vendor;
+use shared::domain::answer::{Work, WorkState};
+use uuid::Uuid;
+
+use crate::command::producer;
+use crate::ledger::{claim_of, job, stage_of, state_of};
+use crate::sql::{execute, value, with_database};
+
+/// Deletes submissions behind the guards, as a restored backup would.
+async fn forget(url: &str, which: &str) -> anyhow::Result<()> {
+    let forget = format!(
+        "ALTER TABLE submissions DISABLE TRIGGER ALL; DELETE FROM submissions WHERE {which}; \
+         ALTER TABLE submissions ENABLE TRIGGER ALL;"
+    );
+    execute(url, &forget).await
+}
+
+/// The findings of a report, as `vendor kind`.
+fn findings(report: &Value) -> Vec<String> {
+    let vendors = report["vendors"].as_array().unwrap().iter();
+    let lines = vendors.flat_map(|vendor| {
+        let findings = vendor["findings"].as_array().unwrap().iter();
+        let name = |word: &Value| word.as_str().unwrap().to_owned();
+        findings
+            .map(move |finding| format!("{} {}", name(&vendor["vendor"]), name(&finding["kind"])))
+    });
+    lines.collect()
+}
+
+/// A job of each kind, completed.
+async fn completed(fleet: &Fleet) -> anyhow::Result<Vec<fleet::Expectation>> {
+    let services = [fleet.workers(1)?, vec![fleet.producer()?]];
+    let mut jobs = Vec::new();
+    for (number, kind) in Kind::ALL.into_iter().enumerate() {
+        jobs.push(fleet.submit_kind(kind, number).await?);
+    }
+    fleet.wait_for(&jobs).await?;
+    for service in services.into_iter().flatten() {
+        service.stop().await?;
+    }
+    Ok(jobs)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_paid_and_forgotten_is_found_and_booked() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let (url, environment) = (&fleet.database.url, &fleet.environment);
+        let jobs = completed(fleet).await?;
+        let audit = async |args: &[&str]| producer(environment, &[&["audit", "--json"], args].concat()).await;
+        let clean = audit(&[]).await?.json(0);
+        assert_eq!((findings(&clean), &clean["vendors"][0]["listed"]), (vec![], &json!(2)));
+
+        // One forgotten, one believed to be absent, one paid for a job that is gone.
+        forget(url, &format!("vendor = 'sync' AND job_id = '{}'", jobs[0].job)).await?;
+        let believed = format!(
+            "ALTER TABLE submissions DISABLE TRIGGER guard_ledger; \
+             UPDATE submissions SET state = 'absent', vendor_task_id = NULL WHERE vendor = 'ghostcut' AND job_id = '{}'; \
+             ALTER TABLE submissions ENABLE TRIGGER guard_ledger;",
+            jobs[0].job
+        );
+        execute(url, &believed).await?;
+        forget(url, &format!("job_id = '{}'", jobs[2].job)).await?;
+        execute(url, &format!("DELETE FROM video_jobs WHERE id = '{}'", jobs[2].job)).await?;
+        let expected = ["sync orphan", "ghostcut orphan", "ghostcut unsettled"];
+        let same = |report: &Value| {
+            let mut found = findings(report);
+            found.sort();
+            let mut expected = expected.map(str::to_owned).to_vec();
+            expected.sort();
+            assert_eq!(found, expected, "{report:#}");
+        };
+        same(&audit(&["--since", "1h"]).await?.json(1));
+        let table = producer(environment, &["audit"]).await?;
+        table.said(1, "orphan");
+        table.said(1, "unsettled");
+        same(&audit(&["--repair", "--reason", "a test"]).await?.json(1));
+        assert_eq!(findings(&audit(&[]).await?.json(0)), [""; 0], "all is booked");
+        let gone = format!("SELECT state AS value FROM submissions WHERE job_id = '{}'", jobs[2].job);
+        assert_eq!(value(url, &gone).await?.as_deref(), Some("accepted"), "followed to its end by the sweep");
+        let who = "SELECT actor || ': ' || reason AS value FROM audits WHERE repair";
+        assert!(value(url, who).await?.unwrap().ends_with(": a test"));
+
+        // A vendor that does not answer proves nothing.
+        let away = environment.clone().with("GHOSTCUT_API_URL", "http://127.0.0.1:1");
+        producer(&away, &["audit"]).await?.said(2, "ghostcut cannot be audited");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_scheduled_audit_shows_what_differs() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let jobs = completed(fleet).await?;
+        forget(
+            &fleet.database.url,
+            &format!("vendor = 'ghostcut' AND job_id = '{}'", jobs[0].job),
+        )
+        .await?;
+        let environment = fleet.environment.clone().with("AUDIT_INTERVAL", "1h");
+        let mut auditor = Process::start(
+            "auditor",
+            "producer",
+            ["serve"],
+            environment.variables(),
+            fleet.folder(),
+        )?;
+        let started = auditor.started().await?;
+        let metrics = format!("http://{}/metrics", started["admin"].as_str().unwrap());
+        eventually(DEADLINE, async || {
+            let text = reqwest::get(&metrics).await?.text().await?;
+            let has = |line: &str| text.lines().any(|found| found == line);
+            anyhow::ensure!(
+                has(r#"ghostfleet_audit_findings{kind="orphan",vendor="ghostcut"} 1"#),
+                "{text}"
+            );
+            anyhow::ensure!(
+                has(r#"ghostfleet_audit_findings{kind="orphan",vendor="sync"} 0"#),
+                "{text}"
+            );
+            anyhow::ensure!(
+                text.contains("ghostfleet_audit_last_success_timestamp_seconds 1"),
+                "{text}"
+            );
+            Ok(())
+        })
+        .await?;
+        let line = auditor
+            .logged(DEADLINE, |line| {
+                line["message"] == "the ledger and the vendor's list differ"
+            })
+            .await?;
+        assert_eq!(line["kind"], "orphan");
+        // What else was forgotten would be paid for again.
+        eventually(DEADLINE, async || {
+            anyhow::ensure!(fleet.db.paid_stopped().await?.is_some(), "paid sends go on");
+            Ok(())
+        })
+        .await?;
+        assert_eq!(fleet.sandbox.truth().paid(Payee::Ghostcut), 2);
+        producer(&environment, &["status"])
+            .await?
+            .said(0, "1 findings, 1 to be repaired");
+        Ok(())
+    })
+    .await
+}
+
+/// The work `task`, as a vendor's list shows it.
+fn work(task: &str) -> Work {
+    Work {
+        task_id: task.to_owned(),
+        project_id: Some("7".to_owned()),
+        source_url: None,
+        name: None,
+        callback_url: None,
+        created_at_ms: None,
+        state: WorkState::Pending {
+            progress: None,
+            unrecognised: None,
+        },
+        charged: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuilt_submission_is_the_jobs_own_or_a_duplicate() -> anyhow::Result<()> {
+    with_database(true, async |url, db: &Db| {
+        let rebuild = |job: Uuid, token: Uuid, task: &str| Rebuild {
+            token,
+            job,
+            vendor: Vendor::Ghostcut,
+            account: "default".to_owned(),
+            attempt: 1,
+            at: None,
+            settlement: found(
+                About {
+                    vendor: Vendor::Ghostcut,
+                    job,
+                    token,
+                },
+                &work(task),
+                "test",
+                "audited",
+                json!({}),
+            ),
+        };
+        let own = job(url, &json!({})).await?;
+        let token = Uuid::new_v4();
+        let verdict = db.rebuild(&rebuild(own, token, "1")).await?;
+        assert_eq!(
+            (verdict.ledger, verdict.metadata, verdict.r#move),
+            (
+                LedgerVerdict::Written,
+                MetadataVerdict::Set,
+                MoveVerdict::Moved
+            )
+        );
+        assert_eq!(
+            stage_of(url, own).await?.as_deref(),
+            Some("inpaint.poll waiting")
+        );
+        assert_eq!(state_of(url, token).await?.as_deref(), Some("accepted"));
+        let metadata =
+            format!("SELECT job_metadata::text AS value FROM video_jobs WHERE id = '{own}'");
+        assert_eq!(
+            value(url, &metadata).await?.as_deref(),
+            Some(r#"{"ghostcut_task_id": "1", "ghostcut_project_id": "7"}"#)
+        );
+        let again = db.rebuild(&rebuild(own, token, "1")).await?;
+        assert_eq!(
+            (again.ledger, again.r#move),
+            (LedgerVerdict::Same, MoveVerdict::Lost),
+            "harmless twice"
+        );
+
+        // Since the database forgot it, another attempt was made under the same number: this one was paid for too.
+        let other = job(url, &json!({})).await?;
+        db.claim(&claim_of(other), b"body").await?;
+        let token = Uuid::new_v4();
+        let verdict = db.rebuild(&rebuild(other, token, "2")).await?;
+        assert_eq!(
+            (verdict.ledger, verdict.r#move),
+            (LedgerVerdict::Written, MoveVerdict::Lost)
+        );
+        assert_eq!(state_of(url, token).await?.as_deref(), Some("duplicate"));
+        let attempt =
+            format!("SELECT attempt::text AS value FROM submissions WHERE token = '{token}'");
+        assert_eq!(value(url, &attempt).await?.as_deref(), Some("2"));
+
+        let token = Uuid::new_v4();
+        let verdict = db.rebuild(&rebuild(Uuid::new_v4(), token, "3")).await?;
+        assert_eq!(
+            (verdict.metadata, verdict.r#move),
+            (MetadataVerdict::Gone, MoveVerdict::Lost),
+            "the job is gone"
+        );
+        assert_eq!(state_of(url, token).await?.as_deref(), Some("accepted"));
+        Ok(())
+    })
+    .await
+}

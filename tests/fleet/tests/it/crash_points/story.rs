@@ -1,0 +1,314 @@
+//! What brings a process to its crash point: a job, perhaps a fault, perhaps an act from outside, and how it must end.
+
+use anyhow::Context as _;
+use fleet::{Api, DEADLINE, Environment, Expectation, Fleet, Kind, Process, Service, eventually};
+use rustix::process::Signal;
+use sandbox::{Fault, FaultRule, Operation, Vendor as Payee, When};
+use serde_json::Value;
+use shared::broker::{BrokerMetrics, Connection, Outgoing, PublishOutcome, Publisher};
+use shared::config::BrokerConfig;
+use shared::domain::Stage;
+use shared::domain::message::{JobRef, Message};
+use uuid::Uuid;
+
+use crate::adoption::insert;
+use crate::sql::{execute, value};
+
+/// Two parts and a bit.
+const LARGE_BYTES: u64 = 17 << 20;
+/// The lease is renewed after a third of it, and the fast lease is ten seconds.
+const LONGER_THAN_A_THIRD_OF_THE_LEASE_MS: u64 = 4_500;
+/// Epochs that no row of a test comes to.
+const FAR_AHEAD: i64 = 1_000_000;
+/// Enough for the job to be canceled before its work is done.
+const SLOW_WORK_MS: u64 = 2_500;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Story {
+    /// Nothing else goes wrong.
+    Lipsync,
+    /// The same at GhostCut, with a video in our bucket.
+    Inpaint,
+    /// Its video is elsewhere.
+    Imported,
+    /// Both vendors.
+    Both,
+    /// Inpainting, when GhostCut has another work by which its list is known to be complete.
+    InpaintAfterAnother,
+    /// The job comes through the HTTP API, under a key.
+    Api,
+    /// Another application has put the job into the table.
+    Adopted,
+    /// The broker's confirms are too late for the producer.
+    Unconfirmed,
+    /// GhostCut cannot read the input: paid, dead.
+    GivenUp,
+    /// The job is canceled while GhostCut works.
+    Canceled,
+    /// SIGTERM.
+    ToldToStop,
+    /// A message is newer than its row.
+    FromTheFuture,
+    /// A message is for a job that there is not.
+    NobodyKnows,
+    /// The work fails and is redone.
+    Redone,
+    SyncAnswerLost,
+    /// Sync.so refuses at first for its rate limit, and takes the repetition.
+    SyncThrottled,
+    /// The answer is lost and the time for replays is over.
+    SyncTooOld,
+    GhostcutAnswerLost,
+    /// The request is lost; GhostCut has another work.
+    GhostcutRequestLost,
+    LargeResult,
+    SlowResult,
+}
+
+impl Story {
+    const fn kind(self) -> Kind {
+        match self {
+            Self::Both => Kind::Both,
+            Self::Inpaint
+            | Self::Imported
+            | Self::InpaintAfterAnother
+            | Self::GivenUp
+            | Self::Canceled
+            | Self::Redone
+            | Self::GhostcutAnswerLost
+            | Self::GhostcutRequestLost => Kind::Inpaint,
+            _ => Kind::Lipsync,
+        }
+    }
+
+    /// What goes wrong besides the crash, once.
+    fn fault(self) -> Option<FaultRule> {
+        let (sync, ghostcut) = (Payee::Sync, Payee::Ghostcut);
+        let ends_in = |code| Fault::Statuses {
+            codes: vec![0, code],
+            step_ms: None,
+            progress: None,
+        };
+        let (vendor, operation, fault) = match self {
+            Self::GivenUp => (ghostcut, Operation::Process, ends_in(3)),
+            Self::Redone => (ghostcut, Operation::Process, ends_in(43)),
+            Self::Canceled => {
+                let ms = SLOW_WORK_MS;
+                (ghostcut, Operation::Process, Fault::Duration { ms })
+            }
+            Self::SyncAnswerLost | Self::SyncTooOld => (sync, Operation::Submit, Fault::LoseAnswer),
+            Self::SyncThrottled => {
+                let fault = Fault::Status {
+                    status: 429,
+                    error_code: Some("rate_limit_exceeded".to_owned()),
+                    body: None,
+                    when: When::Before,
+                };
+                (sync, Operation::Submit, fault)
+            }
+            Self::GhostcutAnswerLost => (ghostcut, Operation::Submit, Fault::LoseAnswer),
+            Self::GhostcutRequestLost => (ghostcut, Operation::Submit, Fault::LoseRequest),
+            Self::LargeResult => {
+                let bytes = LARGE_BYTES;
+                (sync, Operation::Process, Fault::ResultSize { bytes })
+            }
+            Self::SlowResult => {
+                let (ms, when) = (LONGER_THAN_A_THIRD_OF_THE_LEASE_MS, When::Before);
+                (sync, Operation::Result, Fault::Delay { ms, when })
+            }
+            _ => return None,
+        };
+        Some(FaultRule::new(vendor, operation, fault).times(1))
+    }
+
+    /// The settings of this fleet: as fast as the others but for answers, which come late where many walks share a processor.
+    pub(super) fn environment(self, fleet: Environment) -> Environment {
+        let fleet = fleet
+            .with("VENDOR_REQUEST_TIMEOUT", "4s")
+            .with("SEND_DEADLINE", "4500ms");
+        match self {
+            Self::SyncTooOld => fleet.with("SYNC_REPLAY_WINDOW", "0s"),
+            _ => fleet,
+        }
+    }
+
+    /// The settings of the process that crashes.
+    pub(super) fn environment_of_victim(self, fleet: Environment) -> Environment {
+        match self {
+            Self::Unconfirmed => fleet.with("CONFIRM_TIMEOUT", "1us"),
+            _ => fleet,
+        }
+    }
+
+    /// Jobs that are over before the crash, and the fault.
+    pub(super) async fn prepare(
+        self,
+        fleet: &Fleet,
+        environment: &Environment,
+    ) -> anyhow::Result<Vec<Expectation>> {
+        let mut before = Vec::new();
+        if matches!(self, Self::InpaintAfterAnother | Self::GhostcutRequestLost) {
+            let services = [
+                Service::worker(environment, "before")?,
+                Service::producer(environment)?,
+            ];
+            before.push(fleet.submit_kind(Kind::Inpaint, 2).await?);
+            fleet.wait_for(&before).await?;
+            for service in services {
+                service.stop().await?;
+            }
+        }
+        if let Some(rule) = self.fault() {
+            fleet.sandbox.faults().add(rule)?;
+        }
+        Ok(before)
+    }
+
+    fn request(self, fleet: &Fleet) -> Value {
+        fleet
+            .media
+            .request(self.kind(), usize::from(self == Self::Imported))
+    }
+
+    /// Submits the job and does what leads to the crash. The job of [`Story::Api`] is not known yet.
+    pub(super) async fn begin(
+        self,
+        fleet: &Fleet,
+        victim: &mut Process,
+    ) -> anyhow::Result<Vec<Expectation>> {
+        if self == Self::Api {
+            let answer = self.post(fleet, victim).await;
+            anyhow::ensure!(answer.is_err(), "the producer answered: {answer:?}");
+            return Ok(Vec::new());
+        }
+        if self == Self::Adopted {
+            let row = insert(fleet, self.kind(), "status = 'queued'").await?;
+            return Ok(vec![row]);
+        }
+        let job = fleet.submit(&self.request(fleet)).await?;
+        let mut expected = Expectation::completed(job, self.kind());
+        match self {
+            Self::GivenUp => {
+                expected.status = "failed";
+                expected.stage_state = Some("dead");
+            }
+            Self::Canceled => {
+                expected.status = "canceled";
+                let accepted =
+                    "SELECT state AS value FROM submissions WHERE vendor_task_id IS NOT NULL";
+                eventually(DEADLINE, async || {
+                    let state = value(&fleet.database.url, accepted).await?;
+                    state.context("nothing is accepted")
+                })
+                .await?;
+                let cancel =
+                    format!("UPDATE video_jobs SET status = 'canceled' WHERE id = '{job}'");
+                execute(&fleet.database.url, &cancel).await?;
+            }
+            Self::ToldToStop => {
+                victim.started().await?;
+                let at_work = |truth: &sandbox::Truth| truth.paid(Payee::Sync) == 1;
+                let at_work = fleet.sandbox.truth().wait_until(DEADLINE, at_work).await;
+                anyhow::ensure!(at_work, "nothing was submitted");
+                victim.signal(Signal::TERM)?;
+            }
+            Self::FromTheFuture => {
+                let row = fleet
+                    .db
+                    .job_stage(job)
+                    .await?
+                    .context("the job has no row")?;
+                publish(fleet, job, row.epoch + FAR_AHEAD).await?;
+            }
+            Self::NobodyKnows => publish(fleet, Uuid::new_v4(), 1).await?,
+            _ => {}
+        }
+        Ok(vec![expected])
+    }
+
+    async fn post(self, fleet: &Fleet, producer: &mut Process) -> anyhow::Result<Uuid> {
+        let started = producer.started().await?;
+        let api = Api::new(started["http"].as_str().context("no address")?)?;
+        api.submit(&self.request(fleet), "the-key").await
+    }
+
+    /// What a client or an operator does after the crash, and what is to be seen besides the books.
+    pub(super) async fn end(
+        self,
+        fleet: &Fleet,
+        heir: &mut Process,
+        jobs: &mut Vec<Expectation>,
+    ) -> anyhow::Result<()> {
+        let url = &fleet.database.url;
+        match self {
+            // The client asks again under its key. The books have no place for a second job.
+            Self::Api => {
+                let job = self.post(fleet, heir).await?;
+                jobs.push(Expectation::completed(job, self.kind()));
+            }
+            Self::FromTheFuture => {
+                let stopped = "SELECT name AS value FROM settings WHERE name = 'stop_paid'";
+                anyhow::ensure!(value(url, stopped).await?.is_some(), "paid sends go on");
+                // The message comes again, and stops them again.
+                eventually(DEADLINE, async || {
+                    let none = std::time::Duration::ZERO;
+                    fleet.db.resume_paid("test", "test", none, true).await?;
+                    let job = fleet
+                        .db
+                        .job(jobs[0].job)
+                        .await?
+                        .context("the job is gone")?;
+                    anyhow::ensure!(job.status == "completed", "the job is {}", job.status);
+                    Ok(())
+                })
+                .await?;
+            }
+            // Paid for nothing, and followed to its end.
+            Self::Canceled => {
+                let booked = "SELECT count(*)::text AS value FROM submissions \
+                              WHERE state = 'succeeded' AND cost_wasted IS NOT NULL";
+                seen(url, booked, "1").await?;
+            }
+            Self::GivenUp | Self::NobodyKnows => {
+                fleet.wait_for(jobs).await?;
+                seen(url, "SELECT count(*)::text AS value FROM dead_letters", "1").await?;
+            }
+            Self::Redone => {
+                fleet.wait_for(jobs).await?;
+                let attempts = "SELECT max(attempt)::text AS value FROM submissions";
+                seen(url, attempts, "1").await?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Waits until a query has this value.
+async fn seen(url: &str, query: &str, expected: &str) -> anyhow::Result<()> {
+    eventually(DEADLINE, async || {
+        let found = value(url, query).await?;
+        anyhow::ensure!(found.as_deref() == Some(expected), "{query}: {found:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// A message beside those of the producer.
+async fn publish(fleet: &Fleet, job: Uuid, epoch: i64) -> anyhow::Result<()> {
+    let config: BrokerConfig = fleet.environment.parse()?;
+    let metrics = BrokerMetrics::register(&prometheus::Registry::new())?;
+    let connection = Connection::connect(&config, "test", &metrics).await?;
+    let stage = Stage::LipsyncSubmit;
+    let jobs = vec![JobRef { id: job, epoch }];
+    let message = Outgoing {
+        message_id: Uuid::new_v4(),
+        body: Message { stage, jobs }.encode().into(),
+        traceparent: None,
+    };
+    let publisher = Publisher::new(connection.clone(), &config);
+    let outcomes = publisher.publish(stage, &[message]).await;
+    anyhow::ensure!(outcomes == [PublishOutcome::Confirmed], "{outcomes:?}");
+    connection.close().await;
+    Ok(())
+}

@@ -1,0 +1,276 @@
+//! What a person can decide about an unknown outcome, and what the sweep finds for a job that does not look any more.
+
+use std::time::Duration;
+
+use fleet::{DEADLINE, Expectation, Fleet, Kind, eventually};
+use sandbox::{Fault, FaultRule, Operation, SandboxConfig, Vendor as Payee};
+use shared::db::{Claimed, Fact, Move, MoveState, Settlement};
+use shared::domain::outcome::Reason;
+use shared::domain::{LedgerState, Stage, Vendor};
+use shared::storage::{Container, Key};
+use uuid::Uuid;
+
+use crate::command::producer;
+use crate::ledger::{claim_of, stage_of, state_of};
+use crate::sql::{execute, value};
+
+/// The token of the job's newest submission.
+async fn token(fleet: &Fleet, job: Uuid) -> anyhow::Result<String> {
+    let submissions = fleet.db.job_submissions(job).await?;
+    let last = submissions
+        .last()
+        .ok_or_else(|| anyhow::anyhow!("nothing is claimed yet"))?;
+    Ok(last.token.to_string())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_adopts_a_work_that_the_list_does_not_show() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let environment = &fleet.environment;
+        let services = [fleet.workers(1)?, vec![fleet.producer()?]];
+        let other = fleet.submit_kind(Kind::Inpaint, 1).await?;
+        fleet.wait_for(std::slice::from_ref(&other)).await?;
+        let others = fleet.sandbox.truth().works(Payee::Ghostcut).remove(0).id;
+        let hidden = FaultRule::new(Payee::Ghostcut, Operation::List, Fault::DropItems { contains: String::new() });
+        fleet.sandbox.faults().add(hidden)?;
+        let lost = FaultRule::new(Payee::Ghostcut, Operation::Submit, Fault::LoseAnswer).times(1);
+        fleet.sandbox.faults().add(lost)?;
+        let job = fleet.submit_kind(Kind::Inpaint, 0).await?;
+        eventually(DEADLINE, async || {
+            let stage = fleet.db.job_stage(job.job).await?;
+            anyhow::ensure!(stage.as_ref().is_some_and(|stage| stage.state == "parked"), "{stage:?}");
+            Ok(())
+        })
+        .await?;
+        let token = token(fleet, job.job).await?;
+        let work = fleet.sandbox.truth().works(Payee::Ghostcut).remove(1).id;
+
+        let listed = producer(environment, &["unknowns", "list", "--vendor", "ghostcut", "--json"]).await?.json(0);
+        assert_eq!((&listed[0]["token"], &listed[0]["stage_reason"]), (&token.clone().into(), &"outcome_undecided".into()));
+        producer(environment, &["unknowns", "list"]).await?.said(0, "parked (outcome_undecided)");
+        producer(environment, &["unknowns", "list", "--vendor", "sync"]).await?.said(0, "no outcome is unknown");
+        let shown = producer(environment, &["unknowns", "show", &token]).await?;
+        shown.said(0, &format!("the name gf-{}-1-{token}", job.job));
+        shown.said(0, "answer seen");
+
+        let adopt = async |id: &str, more: &[&str]| {
+            let args = ["unknowns", "adopt", &token, "--task-id", id, "--reason", "a test", "--by", "somebody"];
+            producer(environment, &[&args, more].concat()).await
+        };
+        adopt("404404404", &[]).await?.said(1, "does not know a work 404404404");
+        adopt(&others, &[]).await?.said(1, &format!("of job {}", other.job));
+        adopt(&others, &["--force"]).await?.said(1, "belongs to another submission");
+        adopt(&work, &[]).await?.said(0, "is polled next");
+        fleet.books(&[other, job.clone()]).await?.assert_balanced();
+        adopt(&work, &[]).await?.said(1, "not unknown");
+        let trail = format!(
+            "SELECT actor || ' ' || (detail ->> 'action') || ' ' || (detail ->> 'reason') || ' ' || (detail ->> 'ledger') AS value \
+             FROM job_events WHERE job_id = '{}' AND kind = 'operator' ORDER BY id DESC LIMIT 1",
+            job.job
+        );
+        assert_eq!(value(&fleet.database.url, &trail).await?.as_deref(), Some("somebody adopt a test written"));
+        for service in services.into_iter().flatten() {
+            service.stop().await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// A job that is parked because of a submission that was claimed, perhaps sent, and not answered. No worker runs.
+async fn parked(
+    fleet: &Fleet,
+    kind: Kind,
+    source_key: Option<String>,
+) -> anyhow::Result<(Expectation, Uuid)> {
+    let (stage, vendor) = match kind {
+        Kind::Lipsync => (Stage::LipsyncSubmit, Vendor::Sync),
+        Kind::Inpaint | Kind::Both => (Stage::InpaintSubmit, Vendor::Ghostcut),
+    };
+    let job = fleet.submit_kind(kind, 0).await?;
+    let lease = Duration::from_secs(120);
+    let picked = fleet.db.pick_due(stage, 10, 10, lease, None).await?;
+    let epoch = picked
+        .iter()
+        .find(|row| row.job_id == job.job)
+        .unwrap()
+        .epoch;
+    let claim = shared::db::Claim {
+        stage,
+        epoch,
+        vendor,
+        source_key,
+        send_within_ms: 60_000,
+        ..claim_of(job.job)
+    };
+    assert!(matches!(
+        fleet.db.claim(&claim, b"{}").await?,
+        Claimed::Claimed { .. }
+    ));
+    let settlement = Settlement {
+        job: job.job,
+        stage,
+        epoch,
+        actor: "test".to_owned(),
+        fact: Some(Fact::new(claim.token, LedgerState::Unknown)),
+        r#move: Some(Move {
+            state: MoveState::Parked,
+            stage: None,
+            delay_ms: 0,
+            tries: Some(0),
+            reason: Some(Reason::OutcomeUndecided),
+            from: &[],
+        }),
+        job_patch: None,
+        event: None,
+        signal: None,
+    };
+    fleet.db.settle(&settlement).await?;
+    Ok((job, claim.token))
+}
+
+/// Vendors quote signed URLs in what they answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_signature_is_shown() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let (url, environment) = (&fleet.database.url, &fleet.environment);
+        let (job, token) = parked(fleet, Kind::Lipsync, None).await?;
+        let signed = "https://vendor.example/result.mp4?X-Amz-Signature=secret";
+        let statements = format!(
+            "UPDATE submissions SET answer = '{{\"class\": \"ambiguous\", \"reason\": \"said {signed}\"}}'; \
+             INSERT INTO job_events (job_id, kind, actor, token, detail) \
+             VALUES ('{}', 'second_work', 'test', '{token}', '{{\"urls\": [\"{signed}\"]}}')",
+            job.job
+        );
+        execute(url, &statements).await?;
+        let token = token.to_string();
+        let show = ["unknowns", "show", &token];
+        for (args, times) in [
+            (&show[..], 2),
+            (&[&show[..], &["--json"]].concat(), 2),
+            (&["unknowns", "list", "--json"], 1),
+        ] {
+            let shown = producer(environment, args).await?;
+            shown.said(0, "result.mp4?[redacted]");
+            assert_eq!(shown.stdout.matches("[redacted]").count(), times, "{shown:?}");
+            assert!(!shown.stdout.contains("secret"), "{shown:?}");
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_confirms_that_nothing_was_accepted() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let (url, environment) = (&fleet.database.url, &fleet.environment);
+        let key = Key::SubmissionSource { token: Uuid::new_v4(), container: Container::Mp4 }.to_string();
+        fleet.storage.put(&key, "video/mp4", "source".into()).await?;
+        let (inpaint, ghostcut) = parked(fleet, Kind::Inpaint, Some(key.clone())).await?;
+        let (lipsync, sync) = parked(fleet, Kind::Lipsync, None).await?;
+        let confirm = async |token: Uuid, more: &[&str]| {
+            let token = token.to_string();
+            let args = ["unknowns", "confirm-not-accepted", &token, "--reason", "a test"];
+            producer(environment, &[&args, more].concat()).await
+        };
+        // Its sender may still be at it, whoever says otherwise.
+        confirm(ghostcut, &["--force"]).await?.said(1, "may still be sent");
+        let past = "UPDATE submissions SET claimed_at = claimed_at - interval '2 hours', send_deadline = now() - interval '1 minute'";
+        execute(url, past).await?;
+
+        let slow = environment.clone().with("GHOSTCUT_SETTLE_TIME", "1h");
+        let token = ghostcut.to_string();
+        let args = ["unknowns", "confirm-not-accepted", &token, "--reason", "a test"];
+        producer(&slow, &args).await?.said(1, "may still show up");
+        assert!(fleet.storage.head(&key).await?.is_none(), "a late request can only fail");
+        assert_eq!(state_of(url, ghostcut).await?.as_deref(), Some("unknown"));
+        let done = eventually(DEADLINE, async || {
+            let done = confirm(ghostcut, &[]).await?;
+            anyhow::ensure!(done.code == Some(0), "{done:?}");
+            Ok(done)
+        });
+        done.await?.said(0, "pays for a new attempt");
+        assert_eq!(stage_of(url, inpaint.job).await?.as_deref(), Some("inpaint.submit waiting"));
+        confirm(ghostcut, &[]).await?.said(1, "is absent, not unknown");
+
+        // Sync.so can be asked again under the key.
+        confirm(sync, &[]).await?.said(1, "under its key");
+        confirm(sync, &["--force"]).await?.said(0, "pays for a new attempt");
+
+        let services = [fleet.workers(1)?, vec![fleet.producer()?]];
+        fleet.books(&[inpaint, lipsync]).await?.assert_balanced();
+        for service in services.into_iter().flatten() {
+            service.stop().await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// The vendor lists it: whoever says that it is not there is wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listed_work_cannot_be_confirmed_away() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let services = [fleet.workers(1)?, vec![fleet.producer()?]];
+        let lost = FaultRule::new(Payee::Sync, Operation::Submit, Fault::LoseAnswer);
+        fleet.sandbox.faults().add(lost)?;
+        let job = fleet.submit_kind(Kind::Lipsync, 0).await?;
+        let accepted = fleet.sandbox.truth().wait_until(DEADLINE, |truth| truth.paid(Payee::Sync) == 1).await;
+        assert!(accepted);
+        for service in services.into_iter().flatten() {
+            service.stop().await?;
+        }
+        let token = token(fleet, job.job).await?;
+        let past = "UPDATE submissions SET state = 'unknown', claimed_at = claimed_at - interval '1 minute', send_deadline = now()";
+        execute(&fleet.database.url, past).await?;
+        let args = ["unknowns", "confirm-not-accepted", &token, "--reason", "a test", "--force"];
+        let refused = producer(&fleet.environment, &args).await?;
+        let work = fleet.sandbox.truth().works(Payee::Sync).remove(0).id;
+        refused.said(1, &format!("--task-id {work}"));
+        // The list told it by the URL of the input: the name is not in it.
+        fleet.sandbox.faults().clear();
+        let services = [fleet.workers(1)?, vec![fleet.producer()?]];
+        fleet.books(&[job]).await?.assert_balanced();
+        for service in services.into_iter().flatten() {
+            service.stop().await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_outcome_of_a_deleted_job_is_found_and_booked_as_wasted() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let url = &fleet.database.url;
+        let services = [fleet.workers(1)?, vec![fleet.producer()?]];
+        for vendor in [Payee::Ghostcut, Payee::Sync] {
+            let lost = FaultRule::new(vendor, Operation::Submit, Fault::LoseAnswer);
+            fleet.sandbox.faults().add(lost)?;
+        }
+        for (number, kind) in [Kind::Inpaint, Kind::Lipsync].into_iter().enumerate() {
+            let job = fleet.submit_kind(kind, number).await?.job;
+            let unknown = format!("SELECT state AS value FROM submissions WHERE job_id = '{job}'");
+            eventually(DEADLINE, async || {
+                let state = value(url, &unknown).await?;
+                anyhow::ensure!(state.as_deref() == Some("unknown"), "{state:?}");
+                Ok(())
+            })
+            .await?;
+            execute(url, &format!("DELETE FROM video_jobs WHERE id = '{job}'")).await?;
+            eventually(DEADLINE, async || {
+                let state = value(url, &unknown).await?;
+                anyhow::ensure!(state.as_deref() == Some("succeeded"), "{state:?}");
+                Ok(())
+            })
+            .await?;
+        }
+        let wasted = "SELECT cost_wasted::text AS value FROM submissions WHERE vendor = 'ghostcut'";
+        assert!(value(url, wasted).await?.is_some(), "paid, and of no use");
+        for service in services.into_iter().flatten() {
+            service.stop().await?;
+        }
+        Ok(())
+    })
+    .await
+}
