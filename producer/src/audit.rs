@@ -12,7 +12,7 @@ use prometheus::{
     register_int_gauge_vec_with_registry,
 };
 use serde_json::json;
-use shared::db::{Db, LedgerVerdict, NewAudit, Rebuild, Verdict};
+use shared::db::{Db, Forgotten, LedgerVerdict, NewAudit, Rebuild, Verdict};
 use shared::domain::Vendor;
 use shared::domain::answer::Work;
 use shared::domain::audit::{Comparison, Finding, FindingKind, Window, compare};
@@ -273,6 +273,7 @@ impl AuditSweep {
         else {
             return Ok(());
         };
+        let seen = db.last_resume().await?;
         for comparison in self.auditor.run(id, since, false).await? {
             for finding in &comparison.findings {
                 tracing::error!(vendor = %comparison.vendor, kind = %finding.kind, job.id = %finding.job,
@@ -291,7 +292,12 @@ impl AuditSweep {
                     orphan.task_id.as_deref().unwrap_or_default(),
                     orphan.token
                 );
-                db.stop_forgotten(&reason, ACTOR, None).await;
+                let forgotten = Forgotten {
+                    reason,
+                    from: None,
+                    seen,
+                };
+                db.stop_forgotten(&forgotten, ACTOR).await;
             }
         }
         Ok(())

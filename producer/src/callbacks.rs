@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 use serde_json::json;
-use shared::db::{CalledBack, Db, DbError, DueCallback, Hinted, LedgerVerdict, MetadataVerdict};
+use shared::db::{
+    CalledBack, Db, DbError, DueCallback, Forgotten, Hinted, LedgerVerdict, MetadataVerdict,
+};
 use shared::domain::answer::Work;
 use shared::domain::classify;
 use shared::domain::outcome::Schedule;
@@ -314,6 +316,7 @@ impl Processor {
         reported: Option<Work>,
     ) -> Result<Tried, TryError> {
         if let Some(reported) = reported {
+            let seen = self.db.last_resume().await?;
             let works = self
                 .vendors
                 .status(callback.vendor, &[reported.task_id])
@@ -323,7 +326,12 @@ impl Processor {
                     "{} has called back about submission {}, which is not in the ledger: the database forgot commits",
                     callback.vendor, callback.token
                 );
-                self.db.stop_forgotten(&reason, ACTOR, None).await;
+                let forgotten = Forgotten {
+                    reason,
+                    from: None,
+                    seen,
+                };
+                self.db.stop_forgotten(&forgotten, ACTOR).await;
             }
         }
         Ok(Tried::Ended(Outcome::UnknownToken))

@@ -11,8 +11,8 @@ use shared::broker::{BrokerError, Connection, Consumer, Delivery, Queue};
 use shared::config::{ProtocolConfig, SETTLE_MARGIN};
 use shared::crash::{self, Point};
 use shared::db::{
-    DeadLetter, LedgerVerdict, Loaded, MetadataVerdict, MoveVerdict, Settlement, Verdict, WorkItem,
-    retry_while_away,
+    DeadLetter, Forgotten, LedgerVerdict, Loaded, MetadataVerdict, MoveVerdict, Seen, Settlement,
+    Verdict, WorkItem, retry_while_away,
 };
 use shared::domain::message::{Message, Undecodable};
 use shared::domain::outcome::{Outcome, Reason};
@@ -177,12 +177,16 @@ impl StageConsumer {
             tracing::info!(stale, "skipped references that no longer match");
         }
         if let Some(job) = loaded.from_the_future.first() {
-            let reason = format!(
-                "a message for job {job} is newer than its row: the database forgot commits"
-            );
+            let forgotten = Forgotten {
+                reason: format!(
+                    "a message for job {job} is newer than its row: the database forgot commits"
+                ),
+                from: None,
+                seen: Seen::Now,
+            };
             self.environment
                 .db
-                .stop_forgotten(&reason, &self.environment.settings.actor, None)
+                .stop_forgotten(&forgotten, &self.environment.settings.actor)
                 .await;
             crash::point(Point::PaidStopped);
         }
@@ -369,13 +373,16 @@ impl StageConsumer {
                 let (job, token) = (group[0].job, group[0].fact.as_ref().map(|fact| fact.token));
                 // What the vendor answered is in the vendor's list too, from where the audit books it.
                 tracing::error!(job.id = %job, submission.token = token.map(tracing::field::display), "the submission is gone from the ledger");
-                let reason = format!(
-                    "a submission of job {job} is gone from the ledger: the database forgot commits"
-                );
-                let settings = &self.environment.settings;
+                let forgotten = Forgotten {
+                    reason: format!(
+                        "a submission of job {job} is gone from the ledger: the database forgot commits"
+                    ),
+                    from: None,
+                    seen: Seen::Now,
+                };
                 self.environment
                     .db
-                    .stop_forgotten(&reason, &settings.actor, None)
+                    .stop_forgotten(&forgotten, &self.environment.settings.actor)
                     .await;
                 true
             }

@@ -57,6 +57,27 @@ impl Memory {
     }
 }
 
+/// That the database forgot commits, and how somebody came to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forgotten {
+    /// In words.
+    pub reason: String,
+    /// From when on commits may be gone, where that is known.
+    pub from: Option<DateTime<Utc>>,
+    /// When it was seen.
+    pub seen: Seen,
+}
+
+/// When a sign was seen. One from before the operator's last resume has been dealt with: every process may still be about to stop
+/// paid sends for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Just now; nobody will see it again.
+    Now,
+    /// While the last resume was that of this time, if there was one.
+    Since(Option<DateTime<Utc>>),
+}
+
 #[derive(diesel::QueryableByName)]
 struct Look {
     #[diesel(sql_type = Timestamptz)]
@@ -78,18 +99,26 @@ struct Kept {
 }
 
 #[derive(diesel::QueryableByName)]
+struct Resumed {
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    at: Option<DateTime<Utc>>,
+}
+
+#[derive(diesel::QueryableByName)]
 struct Changed {
     #[diesel(sql_type = Bool)]
     changed: bool,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    resumed_at: Option<DateTime<Utc>>,
 }
 
 impl Db {
-    /// Whether the database forgot a commit that this process knows of, in words. An operator who has resumed paid sends since it
-    /// was last seen has dealt with that.
+    /// Whether the database forgot a commit that this process knows of. An operator who has resumed paid sends since it was last
+    /// seen has dealt with that.
     ///
     /// # Errors
     /// When the database is away; then nothing is known.
-    pub async fn forgot_commits(&self) -> DbResult<Option<String>> {
+    pub async fn forgot_commits(&self) -> DbResult<Option<Forgotten>> {
         let mark = self.memory.mark();
         let mut connection = self.connection().await?;
         let look: Look = diesel::sql_query(
@@ -105,10 +134,20 @@ impl Db {
         if let Some(mark) = mark.filter(|_| !look.kept)
             && look.resumed_at.is_none_or(|at| at <= mark.seen_at)
         {
-            return Ok(Some(format!(
-                "line {} of the trail, committed at {}, is gone: the database forgot commits",
-                mark.id, mark.at
-            )));
+            // The newest line that is older than the one that is gone: what came after it may be forgotten.
+            let kept: Kept =
+                diesel::sql_query("SELECT max(at) AS at FROM job_events WHERE at < $1")
+                    .bind::<Timestamptz, _>(mark.at)
+                    .get_result(&mut connection)
+                    .await?;
+            return Ok(Some(Forgotten {
+                reason: format!(
+                    "line {} of the trail, committed at {}, is gone: the database forgot commits",
+                    mark.id, mark.at
+                ),
+                from: kept.at,
+                seen: Seen::Since(look.resumed_at),
+            }));
         }
         let newest = look.id.zip(look.at).map(|(id, at)| Mark {
             id,
@@ -123,31 +162,47 @@ impl Db {
         Ok(None)
     }
 
+    /// The operator's last resume of paid sends, for what is about to look for signs.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn last_resume(&self) -> DbResult<Seen> {
+        let mut connection = self.connection().await?;
+        let resumed: Resumed = diesel::sql_query(
+            "SELECT (SELECT changed_at FROM settings WHERE name = 'paid_resumed') AS at",
+        )
+        .get_result(&mut connection)
+        .await?;
+        Ok(Seen::Since(resumed.at))
+    }
+
     /// Whether this is another database cluster, or another timeline, than the one that the settings name; the first one that asks
     /// names it. The timeline is that of the WAL being written, which a promotion changes at once.
     ///
     /// # Errors
     /// When the database is away, or does not let its user ask.
-    pub async fn cluster_changed(&self) -> DbResult<bool> {
+    pub async fn cluster_changed(&self) -> DbResult<Option<Forgotten>> {
         let mut connection = self.connection().await?;
         let row: Changed = diesel::sql_query(
             "WITH named AS (INSERT INTO settings (name, value, changed_by) VALUES ('database_cluster', database_cluster(), 'fleet') \
                             ON CONFLICT (name) DO NOTHING) \
-             SELECT coalesce((SELECT value <> database_cluster() FROM settings WHERE name = 'database_cluster'), false) AS changed",
+             SELECT coalesce((SELECT value <> database_cluster() FROM settings WHERE name = 'database_cluster'), false) AS changed, \
+             (SELECT changed_at FROM settings WHERE name = 'paid_resumed') AS resumed_at",
         )
         .get_result(&mut connection)
         .await?;
-        Ok(row.changed)
+        Ok(row.changed.then(|| Forgotten {
+            reason: "this is another database cluster or timeline than before: it may have forgotten commits".to_owned(),
+            from: None,
+            seen: Seen::Since(row.resumed_at),
+        }))
     }
 
     /// Looks once, and stops all paid sends when the database forgot commits. What goes wrong is logged: the next look may work.
     pub async fn check_continuity(&self, by: &str) {
         match self.forgot_commits().await {
             Ok(None) => {}
-            Ok(Some(reason)) => {
-                let from = self.newest_kept().await.unwrap_or_default();
-                self.stop_forgotten(&reason, by, from).await;
-            }
+            Ok(Some(forgotten)) => self.stop_forgotten(&forgotten, by).await,
             Err(error) => tracing::debug!(
                 error = chain(&error),
                 "cannot look whether the database forgot commits"
@@ -155,22 +210,10 @@ impl Db {
         }
     }
 
-    /// The newest line that is older than the one that is gone: what came after it may be forgotten.
-    async fn newest_kept(&self) -> DbResult<Option<DateTime<Utc>>> {
-        let Some(mark) = self.memory.mark() else {
-            return Ok(None);
-        };
-        let mut connection = self.connection().await?;
-        let row: Kept = diesel::sql_query("SELECT max(at) AS at FROM job_events WHERE at < $1")
-            .bind::<Timestamptz, _>(mark.at)
-            .get_result(&mut connection)
-            .await?;
-        Ok(row.at)
-    }
-
-    /// Stops all paid sends because the database forgot commits, from a time on where that is known.
-    pub async fn stop_forgotten(&self, reason: &str, by: &str, from: Option<DateTime<Utc>>) {
-        match self.stop_paid_until_audit(reason, by, from).await {
+    /// Stops all paid sends because the database forgot commits.
+    pub async fn stop_forgotten(&self, forgotten: &Forgotten, by: &str) {
+        let reason = &forgotten.reason;
+        match self.stop_paid_until_audit(forgotten, by).await {
             Ok(false) => {}
             Ok(true) => tracing::error!(
                 reason,
@@ -193,11 +236,8 @@ pub async fn watch_continuity(db: Db, by: String, cluster: bool, stop: Cancellat
         db.check_continuity(&by).await;
         if ask_cluster {
             match db.cluster_changed().await {
-                Ok(false) => {}
-                Ok(true) => {
-                    let reason = "this is another database cluster or timeline than before: it may have forgotten commits";
-                    db.stop_forgotten(reason, &by, None).await;
-                }
+                Ok(None) => {}
+                Ok(Some(forgotten)) => db.stop_forgotten(&forgotten, &by).await,
                 Err(error) if error.is_transient() => {}
                 Err(error) => {
                     tracing::warn!(

@@ -24,7 +24,7 @@ mod vendors;
 pub use adoption::UnadoptedRow;
 pub use audits::{AuditRow, NewAudit, Rebuild};
 pub use callbacks::{CalledBack, DueCallback, Hinted};
-pub use continuity::watch_continuity;
+pub use continuity::{Forgotten, Seen, watch_continuity};
 pub use dead_letters::DeadLetter;
 pub use dispatch::Picked;
 pub use jobs::{Created, JobEvent, JobFilter, JobRow, RequestKey, StageRow, SubmissionRow};

@@ -2,11 +2,12 @@
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Bool, Jsonb, Text, Timestamptz};
+use diesel::sql_types::{BigInt, Bool, Jsonb, Nullable, Text, Timestamptz};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::continuity::{Forgotten, Seen};
 use super::schema::settings;
 use super::{Db, DbResult};
 use crate::domain::search::AROUND;
@@ -73,35 +74,35 @@ impl Db {
         Ok(())
     }
 
-    /// The same because the database forgot commits, whatever the reason before: an audit has to run first, from `forgotten_from` on
-    /// where that is known. False: known.
+    /// The same because the database forgot commits, whatever the reason before: an audit has to run first, from before what is
+    /// gone where that is known. False: known already, or dealt with.
     ///
     /// # Errors
     /// When the database is away nothing is stopped.
-    pub async fn stop_paid_until_audit(
-        &self,
-        reason: &str,
-        by: &str,
-        forgotten_from: Option<DateTime<Utc>>,
-    ) -> DbResult<bool> {
-        self.stop(reason, by, Some(forgotten_from)).await
+    pub async fn stop_paid_until_audit(&self, forgotten: &Forgotten, by: &str) -> DbResult<bool> {
+        self.stop(&forgotten.reason, by, Some(forgotten)).await
     }
 
-    async fn stop(
-        &self,
-        reason: &str,
-        by: &str,
-        forgotten: Option<Option<DateTime<Utc>>>,
-    ) -> DbResult<bool> {
+    async fn stop(&self, reason: &str, by: &str, forgotten: Option<&Forgotten>) -> DbResult<bool> {
         let audit_first = forgotten.is_some();
-        let since = forgotten.flatten().map(|from| from - AROUND);
+        let since = forgotten.and_then(|forgotten| forgotten.from);
+        let since = since.map(|from| from - AROUND);
+        let (fenced, resumed_at) = match forgotten.map(|forgotten| forgotten.seen) {
+            Some(Seen::Since(resumed_at)) => (true, resumed_at),
+            Some(Seen::Now) | None => (false, None),
+        };
         // A sign that knows since when outranks one that does not.
         let value = json!({ "reason": reason, "audit_first": audit_first, "audit_since": since });
         let mut connection = self.connection().await?;
         let written = connection
             .transaction(async |connection| {
+                // Waits for a resume that is being committed, so that the next statement sees it.
+                diesel::sql_query("SELECT FROM settings WHERE name = 'stop_paid' FOR UPDATE")
+                    .execute(connection)
+                    .await?;
                 let written = diesel::sql_query(
-                    "INSERT INTO settings AS s (name, value, changed_by) VALUES ('stop_paid', $1, $2) \
+                    "INSERT INTO settings AS s (name, value, changed_by) SELECT 'stop_paid', $1, $2 \
+                     WHERE NOT $4 OR $5 IS NOT DISTINCT FROM (SELECT changed_at FROM settings WHERE name = 'paid_resumed') \
                      ON CONFLICT (name) DO UPDATE SET value = excluded.value, changed_by = excluded.changed_by, \
                          changed_at = excluded.changed_at \
                      WHERE $3 AND (NOT coalesce((s.value ->> 'audit_first')::boolean, false) \
@@ -110,6 +111,8 @@ impl Db {
                 .bind::<Jsonb, _>(&value)
                 .bind::<Text, _>(by)
                 .bind::<Bool, _>(audit_first)
+                .bind::<Bool, _>(fenced)
+                .bind::<Nullable<Timestamptz>, _>(resumed_at)
                 .execute(connection)
                 .await?;
                 if written > 0 {

@@ -290,7 +290,10 @@ impl Fleet {
                 let goes_on = stage
                     .as_ref()
                     .is_some_and(|stage| matches!(stage.state.as_str(), "waiting" | "dispatched"));
-                anyhow::ensure!(!goes_on, "job {job} goes on: {stage:?}");
+                if goes_on {
+                    let stop = self.db.paid_stop().await?;
+                    anyhow::bail!("job {job} goes on: {stage:?}; paid sends are stopped: {stop:?}");
+                }
             }
             Ok(())
         })
