@@ -23,6 +23,7 @@ postgresql_alive() { container_alive postgresql; }
 postgresql_launch() { container_launch postgresql; }
 postgresql_stop() { compose stop postgresql; }
 postgresql_kill() { compose kill postgresql; }
+postgresql_immediate() { compose kill --signal QUIT postgresql; }
 postgresql_log() { compose logs --tail 15 postgresql; }
 
 # Over TCP: while the image prepares its data, a server answers on the Unix socket alone.

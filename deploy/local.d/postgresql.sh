@@ -96,6 +96,16 @@ postgresql_stop() {
   postgresql_kill # also what a postmaster that crashed has left
 }
 
+# What pg_ctl calls an immediate shutdown: the postmaster tells its processes, and none of them writes anything.
+postgresql_immediate() {
+  local pid
+  pid=$(pg_postmaster)
+  if [[ -n $pid ]]; then
+    kill -QUIT "$pid" 2>/dev/null || true
+    await_end 30 pg_pids || die "postgresql: does not end"
+  fi
+}
+
 postgresql_kill() { end_processes KILL 10 pg_pids || die "postgresql: does not end"; }
 
 postgresql_log() { tail -n 15 -- "$dir/postgresql/log"; }

@@ -13,11 +13,12 @@ async fn the_fleet_survives_its_servers() -> anyhow::Result<()> {
         let producer = fleet.producer()?;
         let workers = fleet.workers(2)?;
         let mut jobs = Vec::new();
-        let outages: [&[&str]; 4] = [
+        let outages: [&[&str]; 5] = [
             &["restart", "rabbitmq"],
             &["restart", "postgresql"],
             &["kill", "rabbitmq"],
             &["kill", "postgresql"],
+            &["immediate", "postgresql"],
         ];
         for (number, outage) in outages.into_iter().enumerate() {
             // Something is on its way when the server goes.

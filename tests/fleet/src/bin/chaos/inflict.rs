@@ -72,6 +72,11 @@ async fn inflict(yard: &Yard, step: &Step, jobs: &[Uuid]) -> anyhow::Result<bool
             hold().await;
             yard.servers(&["restart", "postgresql"]).await?;
         }
+        Fault::DatabaseImmediate => {
+            yard.servers(&["immediate", "postgresql"]).await?;
+            hold().await;
+            yard.servers(&["restart", "postgresql"]).await?;
+        }
         Fault::DatabaseRestart => yard.servers(&["restart", "postgresql"]).await?,
         Fault::Cut(route) => return Ok(yard.proxy(*route)?.cut() > 0),
         Fault::Stall(route) => carry(yard, *route, Carriage::Stall, step.hold).await?,

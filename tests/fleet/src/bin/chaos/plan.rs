@@ -69,6 +69,8 @@ pub(crate) enum Fault {
     Poison,
     /// SIGKILL of all processes of the database, which comes back in the end.
     DatabaseKill,
+    /// An immediate shutdown of the database, which comes back in the end.
+    DatabaseImmediate,
     /// A fast shutdown and a start.
     DatabaseRestart,
     /// Every connection is cut.
@@ -114,6 +116,7 @@ impl Step {
             Fault::FullQueues => "queues_full".to_owned(),
             Fault::Poison => "poison_messages".to_owned(),
             Fault::DatabaseKill => "database_killed".to_owned(),
+            Fault::DatabaseImmediate => "database_shut_down_immediately".to_owned(),
             Fault::DatabaseRestart => "database_restarted".to_owned(),
             Fault::Cut(route) => format!("{}_cut", route.name()),
             Fault::Stall(route) => format!("{}_stalled", route.name()),
@@ -212,6 +215,7 @@ fn database() -> Deck {
     vec![
         (Fault::DatabaseKill, (0, 5_000)),
         (Fault::DatabaseKill, (0, 500)),
+        (Fault::DatabaseImmediate, (0, 5_000)),
         (Fault::DatabaseRestart, (0, 0)),
     ]
 }
@@ -283,7 +287,7 @@ mod tests {
             }
         }
         let servers = "broker_killed broker_memory_alarm queues_full poison_messages \
-                       database_killed database_restarted";
+                       database_killed database_shut_down_immediately database_restarted";
         for kind in servers.split_whitespace() {
             assert!(kinds.contains(kind), "{kind}");
         }
