@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod dead_letters;
 pub mod dispatcher;
+pub mod doctor;
 pub mod intake;
 pub mod lost;
 pub mod operations;

@@ -40,6 +40,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::DeadLetters(command) => return producer::cli::dead_letters::run(command).await,
         Command::StopPaid(args) => return paid::stop(args).await,
         Command::ResumePaid(args) => return paid::resume(*args).await,
+        Command::Doctor(args) => return producer::cli::doctor::run(*args).await,
         Command::Status(args) => return status::run(args).await,
         Command::Unknowns(args) => return unknowns::run(args).await,
         Command::Audit(args) => return audit::run(*args).await,

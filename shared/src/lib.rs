@@ -11,4 +11,5 @@ pub mod domain;
 pub mod service;
 pub mod storage;
 pub mod telemetry;
+pub mod tls;
 pub mod vendor;

@@ -5,6 +5,7 @@ pub mod attempts;
 pub mod audit;
 pub mod costs;
 pub mod dead_letters;
+pub mod doctor;
 pub mod jobs;
 pub mod operator;
 pub mod output;
@@ -59,6 +60,8 @@ pub enum Command {
     StopPaid(paid::StopArgs),
     /// Allow paid sends again
     ResumePaid(Box<paid::ResumeArgs>),
+    /// Check what can be wrong before it costs money
+    Doctor(Box<doctor::DoctorArgs>),
     /// Show what stands still or waits for a person
     Status(status::StatusArgs),
     /// Submissions whose outcome is unknown: list, look at, decide

@@ -243,7 +243,7 @@ async fn lost(connection: &lapin::Connection) {
 
 /// What it takes to open a connection.
 #[derive(Clone)]
-struct Dialer {
+pub(super) struct Dialer {
     /// The nodes; each is as good as another.
     uris: Vec<AMQPUri>,
     /// Hosts and ports, fit to be shown.
@@ -266,7 +266,7 @@ impl std::fmt::Debug for Dialer {
 }
 
 impl Dialer {
-    fn new(
+    pub(super) fn new(
         config: &BrokerConfig,
         name: &str,
         metrics: &BrokerMetrics,
@@ -299,7 +299,7 @@ impl Dialer {
     }
 
     /// Connects to the first node that answers.
-    async fn dial(&self) -> Result<Arc<lapin::Connection>, BrokerError> {
+    pub(super) async fn dial(&self) -> Result<Arc<lapin::Connection>, BrokerError> {
         let mut last = BrokerError::Disconnected;
         for uri in &self.uris {
             match self.dial_node(uri).await {

@@ -7,6 +7,7 @@
 //! A process holds one [`Connection`] per direction: RabbitMQ blocks a publishing connection as a whole when it runs out
 //! of memory or disk, and consumers must go on acknowledging then.
 
+mod checkup;
 mod connect;
 mod consumer;
 mod error;
@@ -16,6 +17,7 @@ mod outage;
 mod publisher;
 mod topology;
 
+pub use checkup::check_up;
 pub use connect::Connection;
 pub use consumer::{Consumer, Delivery, Settled};
 pub use error::BrokerError;

@@ -5,6 +5,7 @@
 mod adoption;
 mod audits;
 mod callbacks;
+mod checkup;
 mod continuity;
 mod dead_letters;
 mod dispatch;
@@ -24,6 +25,7 @@ mod vendors;
 pub use adoption::UnadoptedRow;
 pub use audits::{AuditRow, NewAudit, Rebuild};
 pub use callbacks::{CalledBack, DueCallback, Hinted};
+pub use checkup::Checkup;
 pub use continuity::{Forgotten, Seen, watch_continuity};
 pub use dead_letters::DeadLetter;
 pub use dispatch::Picked;

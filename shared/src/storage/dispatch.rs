@@ -31,7 +31,7 @@ impl Dispatcher {
         connect_timeout: Duration,
         idle_timeout: Duration,
     ) -> Result<Self, reqwest::Error> {
-        super::install_tls_provider();
+        crate::tls::install_provider();
         let client = reqwest::Client::builder()
             .connect_timeout(connect_timeout)
             // A signature holds for one host and path, so a redirect cannot be followed.

@@ -80,7 +80,7 @@ impl Fetcher {
     }
 
     fn ruled(config: &FetchConfig, rule: Rule) -> Result<Self, reqwest::Error> {
-        super::install_tls_provider();
+        crate::tls::install_provider();
         let client = reqwest::Client::builder()
             .user_agent(concat!("GhostFleet/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(config.fetch_connect_timeout)

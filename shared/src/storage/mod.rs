@@ -86,12 +86,6 @@ pub struct Object {
     pub body: Body,
 }
 
-/// Makes `ring` the process's TLS provider, unless another part of the program was first.
-fn install_tls_provider() {
-    // The error says that a provider is installed already, which is all that is wanted.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-}
-
 impl Storage {
     /// Prepares the client; connects to nothing.
     ///

@@ -73,10 +73,7 @@ impl Http {
         if timeouts.connect >= timeouts.request {
             return Err(SetupError::Timeouts);
         }
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            // An error means that another thread was faster, which is as good.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        }
+        crate::tls::install_provider();
         // A redirect or a retry would send a request again; a proxy from the environment would see keys and could do either.
         let builder = || {
             reqwest::Client::builder()

@@ -17,6 +17,7 @@ mod callbacks;
 mod command;
 mod crash_points;
 mod dead_letters;
+mod doctor;
 mod forgetting;
 mod frozen;
 mod guards;

@@ -27,15 +27,20 @@ const POISON: [&str; 5] = [
     r#"{"v":1,"stage":"lipsync.submit","jobs":[{"id":"6f1f0b3e-0000-4000-8000-000000000002","epoch":2}]}"#,
 ];
 
-/// Runs a lane to its end. `jobs` are those to make old messages of.
+/// Runs a lane to its end, or until the run is over `length` after its start: on a slow machine servers come back late, and the
+/// lane with them. `jobs` are those to make old messages of.
 pub(crate) async fn run(
     yard: Arc<Yard>,
     started: Instant,
+    length: Duration,
     lane: Vec<Step>,
     jobs: Arc<std::sync::Mutex<Vec<Uuid>>>,
 ) -> anyhow::Result<()> {
     for step in lane {
         tokio::time::sleep_until((started + step.at).into()).await;
+        if started.elapsed() > length {
+            break;
+        }
         let known = jobs.lock().map(|jobs| jobs.clone()).unwrap_or_default();
         let struck = inflict(&yard, &step, &known).await;
         let struck = struck.with_context(|| format!("{:?}", step.fault))?;

@@ -101,6 +101,7 @@ impl Site {
             faults.spawn(inflict::run(
                 Arc::clone(&yard),
                 started,
+                length,
                 lane,
                 Arc::clone(&known),
             ));
