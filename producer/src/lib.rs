@@ -12,6 +12,7 @@ pub mod dispatcher;
 pub mod intake;
 pub mod lost;
 pub mod operations;
+pub mod secrets;
 pub mod sweeps;
 pub mod vendor_gauges;
 pub mod vendors;
