@@ -56,8 +56,7 @@ pub fn fresh(kind: Kind) -> Result<Fresh, SysError> {
 pub fn sha256(kind: Kind, text: &str) -> Option<[u8; 32]> {
     let digits = text.strip_prefix(kind.prefix())?;
     let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    (digits.len() == 2 * BYTES && digits.bytes().all(is_digit))
-        .then(|| Sha256::digest(text).into())
+    (digits.len() == 2 * BYTES && digits.bytes().all(is_digit)).then(|| Sha256::digest(text).into())
 }
 
 #[cfg(test)]

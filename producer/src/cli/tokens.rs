@@ -101,9 +101,7 @@ fn name(text: &str) -> Result<String, String> {
     if is_name(text) {
         return Ok(text.to_owned());
     }
-    Err(
-        "must be 1 to 64 letters, digits and `._@-`, and begin with a letter or digit".to_owned(),
-    )
+    Err("must be 1 to 64 letters, digits and `._@-`, and begin with a letter or digit".to_owned())
 }
 
 fn life(text: &str) -> Result<Duration, String> {
@@ -158,8 +156,7 @@ async fn create(args: &CreateArgs) -> anyhow::Result<()> {
         args.name
     );
     tracing::info!(token.name = args.name, role = %args.role, "the token is shown this once; every request of the API now needs one");
-    let document =
-        json!({ "name": args.name, "role": args.role, "token": fresh.secret.expose() });
+    let document = json!({ "name": args.name, "role": args.role, "token": fresh.secret.expose() });
     // Alone on its line, for `> file` and `$(…)`.
     args.output
         .print(&document, |_| fresh.secret.expose().to_owned())

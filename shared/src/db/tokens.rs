@@ -164,7 +164,11 @@ impl Db {
                         .bind::<Text, _>(name)
                         .get_result(connection)
                         .await?;
-                Ok(if known.exists { Revoked::Before } else { Revoked::Unknown })
+                Ok(if known.exists {
+                    Revoked::Before
+                } else {
+                    Revoked::Unknown
+                })
             })
             .await?;
         Ok(revoked)

@@ -58,7 +58,9 @@ impl Role {
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     let mut bytes = text.bytes();
-    bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+    bytes
+        .next()
+        .is_some_and(|byte| byte.is_ascii_alphanumeric())
         && text.len() <= 64
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"._@-".contains(&byte))
 }
