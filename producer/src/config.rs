@@ -131,7 +131,8 @@ pub struct AuditConfig {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "HTTP API")]
 pub struct HttpConfig {
-    /// Address of the API; port 0 takes a free one and logs it
+    /// Address of the API; port 0 takes a free one and logs it. Until the first access token is made only this machine is
+    /// answered, wherever it listens
     #[arg(long, env, default_value = "127.0.0.1:8080")]
     pub http_addr: SocketAddr,
     /// Largest request body in bytes

@@ -39,6 +39,9 @@ pub enum IntakeError {
     Database(#[from] DbError),
 }
 
+/// Who puts in what comes without a name, in the trail.
+pub const INTAKE: &str = "intake";
+
 /// What taking jobs in needs. Cheap to clone.
 #[derive(Clone)]
 pub struct Intake {
@@ -55,7 +58,7 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Checks a request, stores the job under `id` and tells the dispatcher.
+    /// Checks a request, stores the job under `id` and tells the dispatcher. `by` is who put it in, for the trail.
     ///
     /// # Errors
     /// [`IntakeError`].
@@ -64,6 +67,7 @@ impl Intake {
         request: &Value,
         key: Option<&RequestKey>,
         id: Uuid,
+        by: &str,
     ) -> Result<Created, IntakeError> {
         let mut job = self.validate(request).map_err(IntakeError::Invalid)?;
         // A repeat is answered as before even if its files are gone by now.
@@ -72,7 +76,11 @@ impl Intake {
         }
         let inputs = self.check_inputs(&job, |_| None).await?;
         inputs.store(&mut job.job_metadata);
-        let created = self.db.create_job(id, &job, key).await.map_err(refusal)?;
+        let created = self
+            .db
+            .create_job(id, &job, key, by)
+            .await
+            .map_err(refusal)?;
         crash::point(Point::JobCommitted);
         if matches!(created, Created::New(_))
             && let Err(error) = self.db.notify_due().await

@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod intake;
 pub mod lost;
 pub mod operations;
+pub mod secrets;
 pub mod sweeps;
 pub mod vendor_gauges;
 pub mod vendors;
@@ -106,10 +107,13 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
         max_segments: usize::from(config.http.max_segments),
     };
     let (max_body, max_attempts) = (config.http.http_max_body, config.protocol.max_paid_attempts);
-    let api = AppState::new(intake, receiver, max_body, max_attempts, &registry)?;
+    let public = config.callbacks.public_url.as_ref();
+    let https = public.is_some_and(|url| url.scheme() == "https");
+    let api = AppState::new(intake, receiver, max_body, max_attempts, https, &registry)?;
     let (http, serving) = web::serve(&config.http, api, stop.clone())
         .await
         .with_context(|| format!("cannot serve HTTP_ADDR {}", config.http.http_addr))?;
+    web::access::announce(&db, http).await.context("database")?;
     let checks = readiness(&db, &publishing);
     let admin = serve_admin(config.service.admin_addr, registry, checks, stop.clone())
         .await

@@ -13,6 +13,7 @@ pub mod paid;
 pub mod since;
 pub mod status;
 pub mod submit;
+pub mod tokens;
 pub mod unknowns;
 pub mod vendors;
 
@@ -68,4 +69,6 @@ pub enum Command {
     Unknowns(unknowns::UnknownsArgs),
     /// Compare the ledger with the vendors' own lists
     Audit(Box<audit::AuditArgs>),
+    /// Who may use the HTTP API: create, list and revoke access tokens
+    Tokens(Box<tokens::TokensArgs>),
 }

@@ -27,7 +27,7 @@ use shared::storage::{Fetcher, Storage};
 use shared::telemetry::chain;
 use uuid::Uuid;
 
-use crate::intake::{Intake, IntakeError};
+use crate::intake::{INTAKE, Intake, IntakeError};
 
 /// Jobs that are uploaded and stored at the same time. An upload holds up to 16 MiB.
 const AT_ONCE: usize = 4;
@@ -303,7 +303,7 @@ async fn upload_and_create(
             let sent = upload.send(&intake.storage, display).await;
             sent.map_err(StoreError::Upload)?;
         }
-        let created = intake.create(&draft.request, draft.key.as_ref(), draft.id);
+        let created = intake.create(&draft.request, draft.key.as_ref(), draft.id, INTAKE);
         created.await.map_err(StoreError::Intake)
     }
     .await;

@@ -8,6 +8,7 @@ use shared::domain::Stage;
 use shared::domain::fields::{FieldCode, FieldError};
 use uuid::Uuid;
 
+use super::access::Caller;
 use super::jobs::read_body;
 use super::list::one_of;
 use super::problem::{Kind, Problem};
@@ -46,12 +47,24 @@ impl Body {
         }
     }
 
-    /// `reason`, which has to be there, and `by`.
-    pub(super) fn who(&mut self) -> Who {
+    /// `reason`, which has to be there, and `by`. A token's name counts before `by`, or anybody could act under any name.
+    pub(super) fn who(&mut self, caller: &Caller) -> Who {
+        let reason = self.text("reason", None);
+        let by = self.text("by", Some("api"));
         Who {
-            reason: self.text("reason", None),
-            by: self.text("by", Some("api")),
+            reason,
+            by: caller.name.clone().unwrap_or(by),
         }
+    }
+
+    /// `token`, which has to be there.
+    pub(super) fn token(&mut self) -> String {
+        match self.fields.remove("token") {
+            Some(Value::String(text)) => return text,
+            Some(_) => self.fault("token", FieldCode::WrongType, "must be a text"),
+            None => self.fault("token", FieldCode::Missing, "has to be there"),
+        }
+        String::new()
     }
 
     fn text(&mut self, name: &str, default: Option<&str>) -> String {
@@ -251,7 +264,7 @@ mod tests {
 
     fn faults(value: &Value) -> Vec<(String, FieldCode)> {
         let mut body = body(value);
-        body.who();
+        body.who(&Caller::LOCAL);
         body.flag("preview");
         body.count("per_minute");
         body.filter();

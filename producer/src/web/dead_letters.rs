@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use shared::db::{Discarded, LetterFilter, LetterGroup, Pace, RestartOrder};
 use shared::domain::fields::{FieldCode, FieldError};
 
+use super::access::Caller;
 use super::body::{self, Body, Who};
 use super::jobs::database;
 use super::letter_document::LetterDocument;
@@ -177,6 +178,7 @@ pub(super) async fn show(
 
 pub(super) async fn replay(
     State(operator): State<Operator>,
+    caller: Caller,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -184,7 +186,7 @@ pub(super) async fn replay(
     let preview = body.flag("preview");
     let per_minute = body.count("per_minute");
     let filter = body.filter();
-    let Who { by, reason } = body.who();
+    let Who { by, reason } = body.who(&caller);
     let order = RestartOrder {
         by,
         reason,
@@ -235,12 +237,13 @@ pub(super) async fn replay(
 
 pub(super) async fn discard(
     State(Operator { db, .. }): State<Operator>,
+    caller: Caller,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let mut body = Body::read(&headers, body)?;
     let filter = body.filter();
-    let Who { by, reason } = body.who();
+    let Who { by, reason } = body.who(&caller);
     body.finish()?;
     let (discarded, complete) = detached(async move {
         operations::note(&db, &by, &reason, "dead_letters_discarded", &filter).await?;

@@ -13,10 +13,11 @@ use shared::domain::fields::{FieldCode, FieldError};
 use shared::telemetry::chain;
 use uuid::Uuid;
 
+use super::access::Caller;
 use super::document::{FullDocument, JobDocument};
 use super::list;
 use super::problem::{Kind, Problem};
-use crate::intake::{self, Intake, IntakeError};
+use crate::intake::{self, INTAKE, Intake, IntakeError};
 
 /// Newest events of a job that are shown.
 const HISTORY_LIMIT: i64 = 200;
@@ -31,6 +32,7 @@ struct Page {
 
 pub(super) async fn create(
     State(intake): State<Intake>,
+    caller: Caller,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -40,7 +42,10 @@ pub(super) async fn create(
     // A task of its own: a client that hangs up must not cut a transaction in half.
     let created = tokio::spawn({
         let intake = intake.clone();
-        async move { intake.create(&request, key.as_ref(), id).await }
+        async move {
+            let by = caller.name.as_deref().unwrap_or(INTAKE);
+            intake.create(&request, key.as_ref(), id, by).await
+        }
     })
     .await
     .map_err(|error| internal(&error))?

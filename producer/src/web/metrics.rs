@@ -45,6 +45,7 @@ impl HttpMetrics {
             Method::GET => "GET",
             Method::HEAD => "HEAD",
             Method::POST => "POST",
+            Method::DELETE => "DELETE",
             _ => "other",
         };
         self.requests

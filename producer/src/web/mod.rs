@@ -1,9 +1,10 @@
 //! The HTTP API: jobs are put in, read, canceled and retried under `/v1/jobs`, dead letters under `/v1/dead-letters`; vendors call
-//! back under `/webhooks`.
+//! back under `/webhooks`; browsers sign in at `/session`. A route that is not in [`access::ROUTES`] is not reachable.
 //!
 //! Must not publish, call a vendor or move a stage otherwise than through the guarded functions of `shared::db`. Every error is
 //! a problem document (RFC 9457, `application/problem+json`).
 
+pub mod access;
 mod body;
 mod callbacks;
 mod dead_letters;
@@ -24,6 +25,7 @@ use std::any::Any;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use access::Access;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::Uri;
@@ -44,6 +46,9 @@ use crate::intake::Intake;
 /// For a whole request, reading its body included. Above what storing a job may wait for.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// About methods that a path does not have.
+const OTHER_METHODS: &str = "the header `Allow` has the methods that are";
+
 /// What the API needs.
 #[derive(Clone)]
 pub struct AppState {
@@ -52,10 +57,11 @@ pub struct AppState {
     metrics: HttpMetrics,
     max_body: usize,
     max_paid_attempts: i32,
+    https: bool,
 }
 
 impl AppState {
-    /// `max_paid_attempts` is the bound that the workers have. Registers `http_requests_total{route,method,status}` and `http_request_duration_seconds{route}`.
+    /// `max_paid_attempts` is the bound that the workers have; `https`: browsers reach us by https alone. Registers `http_requests_total{route,method,status}` and `http_request_duration_seconds{route}`.
     ///
     /// # Errors
     /// When the registry has metrics of these names already.
@@ -64,6 +70,7 @@ impl AppState {
         callbacks: Receiver,
         max_body: usize,
         max_paid_attempts: i32,
+        https: bool,
         registry: &prometheus::Registry,
     ) -> Result<Self, prometheus::Error> {
         let metrics = HttpMetrics::new(registry)?;
@@ -73,12 +80,23 @@ impl AppState {
             metrics,
             max_body,
             max_paid_attempts,
+            https,
         })
     }
 }
 
-/// The routes.
+/// The API: the routes, and before each the check who asks.
 pub fn router(state: AppState) -> Router {
+    let access = Access::new(state.intake.db.clone(), state.https);
+    let guard = middleware::from_fn_with_state(access.clone(), access::guard);
+    served(
+        routes(&state).merge(access::routes(access)).layer(guard),
+        state,
+    )
+}
+
+/// The routes as they are without the check.
+fn routes(state: &AppState) -> Router {
     let operator = operations::Operator {
         db: state.intake.db.clone(),
         max_paid_attempts: state.max_paid_attempts,
@@ -95,11 +113,16 @@ pub fn router(state: AppState) -> Router {
     Router::new()
         .route("/v1/jobs", get(jobs::list).post(jobs::create))
         .route("/v1/jobs/{id}", get(jobs::show))
-        .with_state(state.intake)
+        .with_state(state.intake.clone())
         .merge(operations)
-        .merge(callbacks::routes(state.callbacks))
+        .merge(callbacks::routes(state.callbacks.clone()))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
+}
+
+/// What holds for every request.
+fn served(routes: Router, state: AppState) -> Router {
+    routes
         .layer(DefaultBodyLimit::max(state.max_body))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(limit_time))
@@ -120,11 +143,19 @@ pub async fn serve(
     state: AppState,
     stop: CancellationToken,
 ) -> std::io::Result<(SocketAddr, JoinHandle<()>)> {
-    let listener = TcpListener::bind(config.http_addr).await?;
+    serve_at(config.http_addr, router(state), stop).await
+}
+
+async fn serve_at(
+    address: SocketAddr,
+    router: Router,
+    stop: CancellationToken,
+) -> std::io::Result<(SocketAddr, JoinHandle<()>)> {
+    let listener = TcpListener::bind(address).await?;
     let bound = listener.local_addr()?;
-    let router = router(state);
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let task = tokio::spawn(async move {
-        let served = axum::serve(listener, router)
+        let served = axum::serve(listener, service)
             .with_graceful_shutdown(stop.cancelled_owned())
             .await;
         if let Err(error) = served {
@@ -140,8 +171,7 @@ async fn no_route(uri: Uri) -> Problem {
 }
 
 async fn no_method() -> Problem {
-    let detail = "the header `Allow` has the methods that are";
-    Problem::new(Kind::MethodNotAllowed, detail)
+    Problem::new(Kind::MethodNotAllowed, OTHER_METHODS)
 }
 
 fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {

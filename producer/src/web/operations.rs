@@ -11,6 +11,7 @@ use shared::db::{Canceled, Candidate, Db, DbError, DbResult, Pace, RestartOrder,
 use shared::domain::resume::Refusal;
 use uuid::Uuid;
 
+use super::access::Caller;
 use super::body::{Body, Who};
 use super::document::JobDocument;
 use super::jobs::{database, internal, no_job, read_id};
@@ -40,12 +41,13 @@ pub(super) async fn detached<T: Send + 'static>(
 pub(super) async fn cancel(
     State(Operator { db, .. }): State<Operator>,
     id: Id,
+    caller: Caller,
     headers: HeaderMap,
     body: RawBody,
 ) -> Result<Response, Problem> {
     let id = read_id(id)?;
     let mut body = Body::read(&headers, body)?;
-    let Who { by, reason } = body.who();
+    let Who { by, reason } = body.who(&caller);
     body.finish()?;
     let change = {
         let db = db.clone();
@@ -64,12 +66,13 @@ pub(super) async fn cancel(
 pub(super) async fn resume(
     State(Operator { db, .. }): State<Operator>,
     id: Id,
+    caller: Caller,
     headers: HeaderMap,
     body: RawBody,
 ) -> Result<Response, Problem> {
     let id = read_id(id)?;
     let mut body = Body::read(&headers, body)?;
-    let Who { by, reason } = body.who();
+    let Who { by, reason } = body.who(&caller);
     body.finish()?;
     let change = {
         let db = db.clone();
@@ -96,12 +99,13 @@ pub(super) async fn resume(
 pub(super) async fn retry(
     State(operator): State<Operator>,
     id: Id,
+    caller: Caller,
     headers: HeaderMap,
     body: RawBody,
 ) -> Result<Response, Problem> {
     let id = read_id(id)?;
     let mut body = Body::read(&headers, body)?;
-    let Who { by, reason } = body.who();
+    let Who { by, reason } = body.who(&caller);
     let preview = body.flag("preview");
     let order = RestartOrder {
         by,

@@ -22,6 +22,12 @@ pub(super) enum Kind {
     InvalidParameters,
     InvalidIdempotencyKey,
     BadSignature,
+    Unauthorized,
+    WrongToken,
+    Forbidden,
+    CrossSite,
+    NoTokens,
+    TooManyFailures,
     IdempotencyKeyReused,
     JobGone,
     JobNotFound,
@@ -69,6 +75,28 @@ impl Kind {
                 S::UNAUTHORIZED,
                 "bad-signature",
                 "The callback is not signed by the vendor",
+            ),
+            Self::Unauthorized => (S::UNAUTHORIZED, "unauthorized", "An access token is needed"),
+            Self::WrongToken => (
+                S::UNAUTHORIZED,
+                "wrong-token",
+                "The access token is not good",
+            ),
+            Self::Forbidden => (
+                S::FORBIDDEN,
+                "forbidden",
+                "The access token is not for this",
+            ),
+            Self::CrossSite => (
+                S::FORBIDDEN,
+                "cross-site",
+                "The request comes from another site",
+            ),
+            Self::NoTokens => (S::FORBIDDEN, "no-tokens", "There are no access tokens yet"),
+            Self::TooManyFailures => (
+                S::TOO_MANY_REQUESTS,
+                "too-many-failures",
+                "Too many wrong access tokens",
             ),
             Self::IdempotencyKeyReused => (
                 S::CONFLICT,
@@ -178,8 +206,22 @@ impl IntoResponse for Problem {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        if self.kind == Kind::Unavailable {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        match self.kind {
+            Kind::Unavailable => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+            }
+            // RFC 6750, section 3.
+            Kind::Unauthorized => {
+                let challenge = HeaderValue::from_static("Bearer realm=\"ghostfleet\"");
+                headers.insert(header::WWW_AUTHENTICATE, challenge);
+            }
+            Kind::WrongToken => {
+                let challenge = HeaderValue::from_static(
+                    "Bearer realm=\"ghostfleet\", error=\"invalid_token\"",
+                );
+                headers.insert(header::WWW_AUTHENTICATE, challenge);
+            }
+            _ => {}
         }
         response
     }

@@ -1,4 +1,5 @@
-//! What is answered without a database and an object store: neither is there in these tests.
+//! What the routes answer without a database and an object store: neither is there in these tests. The check before them, which
+//! asks the database, is left out.
 
 use std::time::Duration;
 
@@ -68,11 +69,6 @@ impl Api {
             },
             max_segments: 5,
         };
-        let config = HttpConfig {
-            http_addr: "127.0.0.1:0".parse().unwrap(),
-            http_max_body: MAX_BODY,
-            max_segments: 5,
-        };
         let registry = prometheus::Registry::new();
         let receiver = Receiver::new(
             intake.db.clone(),
@@ -81,9 +77,13 @@ impl Api {
             crate::callbacks::Metrics::register(&registry).unwrap(),
             std::sync::Arc::default(),
         );
-        let state = AppState::new(intake, receiver, config.http_max_body, 2, &registry).unwrap();
+        let state = AppState::new(intake, receiver, MAX_BODY, 2, false, &registry).unwrap();
         let stop = CancellationToken::new();
-        let (address, task) = serve(&config, state, stop.clone()).await.unwrap();
+        let routes = routes(&state).layer(axum::Extension(access::Caller::LOCAL));
+        let address = "127.0.0.1:0".parse().unwrap();
+        let (address, task) = serve_at(address, served(routes, state), stop.clone())
+            .await
+            .unwrap();
         let client = Client::builder().no_proxy().build().unwrap();
         Self {
             base: format!("http://{address}"),

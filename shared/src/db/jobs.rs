@@ -175,7 +175,7 @@ pub struct RequestKey {
 }
 
 impl Db {
-    /// Stores a job and makes its first stage due, in one transaction.
+    /// Stores a job and makes its first stage due, in one transaction. `by` put it in, for the trail.
     ///
     /// # Errors
     /// Then nothing is stored.
@@ -184,6 +184,7 @@ impl Db {
         id: Uuid,
         job: &NewJob,
         key: Option<&RequestKey>,
+        by: &str,
     ) -> DbResult<Created> {
         let mut connection = self.connection().await?;
         let created = connection
@@ -194,7 +195,7 @@ impl Db {
                 {
                     return Ok(existing);
                 }
-                insert_job(connection, id, job).await?;
+                insert_job(connection, id, job, by).await?;
                 Ok::<_, diesel::result::Error>(Created::New(id))
             })
             .await?;
@@ -364,7 +365,12 @@ async fn find_request(
     }))
 }
 
-async fn insert_job(connection: &mut AsyncPgConnection, id: Uuid, job: &NewJob) -> QueryResult<()> {
+async fn insert_job(
+    connection: &mut AsyncPgConnection,
+    id: Uuid,
+    job: &NewJob,
+    by: &str,
+) -> QueryResult<()> {
     let now = Utc::now().naive_utc();
     diesel::insert_into(video_jobs::table)
         .values((
@@ -397,7 +403,7 @@ async fn insert_job(connection: &mut AsyncPgConnection, id: Uuid, job: &NewJob) 
         .values((
             job_events::job_id.eq(id),
             job_events::kind.eq("created"),
-            job_events::actor.eq("intake"),
+            job_events::actor.eq(by),
             job_events::stage.eq(job.first_stage.as_str()),
             job_events::detail.eq(serde_json::json!({ "priority": job.priority.class() })),
         ))

@@ -19,6 +19,7 @@ mod restart;
 mod schema;
 mod settings;
 mod submissions;
+mod tokens;
 mod unknowns;
 mod vendors;
 
@@ -41,6 +42,7 @@ pub use protocol::{
 pub use restart::{Candidate, Pace, Plan, RestartOrder};
 pub use settings::{PaidResumed, PaidStop};
 pub use submissions::{AliveSubmission, BacklogGauge, DeadLetterGauge, LedgerGauge};
+pub use tokens::{Holder, NewToken, Revoked, Sha256, TokenRow};
 pub use unknowns::{CallbackSeen, LostUnknown, Standing, UnknownFilter, UnknownRow};
 pub use vendors::{CostDay, CostTotal, Refused, Signal, VendorChange, VendorStatus};
 

@@ -4,6 +4,7 @@
 
 mod words;
 
+pub mod access;
 pub mod admission;
 pub mod adoption;
 pub mod answer;

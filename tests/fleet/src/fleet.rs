@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use futures::FutureExt as _;
 use producer::config::ServeConfig;
-use producer::intake::Intake;
+use producer::intake::{INTAKE, Intake};
 use sandbox::{Sandbox, SandboxConfig};
 use serde_json::Value;
 use shared::config::{DatabaseConfig, FetchConfig, StorageConfig};
@@ -244,7 +244,7 @@ impl Fleet {
             probe: self.environment.parse()?,
             max_segments: MAX_SEGMENTS,
         };
-        match intake.create(request, None, Uuid::new_v4()).await? {
+        match intake.create(request, None, Uuid::new_v4(), INTAKE).await? {
             Created::New(id) => Ok(id),
             other => anyhow::bail!("a job without a key was not new: {other:?}"),
         }

@@ -5,6 +5,7 @@
     reason = "in a test a panic with its place is the best error"
 )]
 
+mod access;
 mod admission;
 mod admission_fleet;
 mod adoption;

@@ -28,7 +28,7 @@ async fn job(url: &str, db: &Db) -> anyhow::Result<Uuid> {
     });
     let job = NewJob::from_request(&request, 10, |_| true).map_err(|f| anyhow::anyhow!("{f:?}"))?;
     let id = Uuid::new_v4();
-    db.create_job(id, &job, None).await?;
+    db.create_job(id, &job, None, "test").await?;
     execute(
         url,
         &format!(

@@ -1,0 +1,2 @@
+DROP TABLE access_sessions;
+DROP TABLE access_tokens;

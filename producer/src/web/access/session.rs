@@ -1,0 +1,110 @@
+//! `POST /session` signs a browser in with a token, `GET /session` says who it is, `DELETE /session` signs it out.
+//!
+//! The cookie holds the random id of a session, of which the database keeps the hash: no page's script can read the token later,
+//! and a session ends with its token.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use chrono::SecondsFormat;
+use serde_json::{Value, json};
+
+use super::credential::{self, Credential};
+use super::{Access, Caller, origin};
+use crate::secrets::{self, Kind as Secret};
+use crate::web::body::Body;
+use crate::web::jobs::{database, internal};
+use crate::web::operations::detached;
+use crate::web::problem::{Kind, Problem};
+
+/// Name of the cookie.
+pub(super) const COOKIE: &str = "ghostfleet_session";
+/// What makes a browser forget it.
+pub(super) const FORGET: &str = "ghostfleet_session=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0";
+/// A working day.
+const LIFE: Duration = Duration::from_secs(12 * 3600);
+
+/// The routes.
+pub(in crate::web) fn routes(access: Access) -> Router {
+    Router::new()
+        .route("/session", post(sign_in).get(show).delete(sign_out))
+        .with_state(access)
+}
+
+fn document(caller: &Caller) -> Json<Value> {
+    let expires_at = caller.expires_at;
+    let expires_at = expires_at.map(|at| at.to_rfc3339_opts(SecondsFormat::Micros, true));
+    Json(json!({ "name": caller.name, "role": caller.role, "expires_at": expires_at }))
+}
+
+fn foreign() -> Problem {
+    let detail = "another site's page may not sign anybody in or out";
+    Problem::new(Kind::CrossSite, detail)
+}
+
+async fn sign_in(
+    State(access): State<Access>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    // A session that somebody else chose would show our operator the wrong name.
+    if origin::is_foreign(&headers) {
+        return Err(foreign());
+    }
+    let mut body = Body::read(&headers, body)?;
+    let token = body.token();
+    body.finish()?;
+    let holder = match access
+        .holder(peer, &headers, &Credential::Token(&token))
+        .await
+    {
+        Ok(holder) => holder,
+        Err(refusal) => return Ok(refusal.into_response()),
+    };
+    let fresh = secrets::fresh(Secret::Session).map_err(|error| internal(&error))?;
+    let (db, name, sha256) = (access.db.clone(), holder.name.clone(), fresh.sha256);
+    let until = detached(async move { db.open_session(&name, &sha256, LIFE).await }).await?;
+    let secure = if access.https || origin::is_https(&headers) {
+        "; Secure"
+    } else {
+        ""
+    };
+    let cookie = format!(
+        "{COOKIE}={}; Path=/; HttpOnly; SameSite=Strict; Max-Age={}{secure}",
+        fresh.secret.expose(),
+        LIFE.as_secs()
+    );
+    let caller = Caller {
+        expires_at: Some(until),
+        ..holder.into()
+    };
+    let lines = [
+        (header::SET_COOKIE, cookie),
+        (header::CACHE_CONTROL, "no-store".to_owned()),
+    ];
+    Ok((lines, document(&caller)).into_response())
+}
+
+async fn show(caller: Caller) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], document(&caller)).into_response()
+}
+
+async fn sign_out(State(access): State<Access>, headers: HeaderMap) -> Result<Response, Problem> {
+    if origin::is_foreign(&headers) {
+        return Err(foreign());
+    }
+    let session = credential::session(&headers);
+    if let Some(sha256) = session.and_then(|text| secrets::sha256(Secret::Session, text)) {
+        let closed = access.db.close_session(&sha256).await;
+        closed.map_err(|error| database(&error))?;
+    }
+    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, FORGET)]).into_response())
+}
