@@ -18,11 +18,12 @@ mod restart;
 mod schema;
 mod settings;
 mod submissions;
+mod trail;
 mod unknowns;
 mod vendors;
 
 pub use adoption::UnadoptedRow;
-pub use audits::{AuditRow, NewAudit, Rebuild};
+pub use audits::{AuditRecord, AuditRow, NewAudit, Rebuild};
 pub use callbacks::{CalledBack, DueCallback, Hinted};
 pub use continuity::{Forgotten, Seen, watch_continuity};
 pub use dead_letters::DeadLetter;
@@ -39,6 +40,7 @@ pub use protocol::{
 pub use restart::{Candidate, Pace, Plan, RestartOrder};
 pub use settings::{PaidResumed, PaidStop};
 pub use submissions::{AliveSubmission, BacklogGauge, DeadLetterGauge, LedgerGauge};
+pub use trail::{TrailHorizon, TrailLine};
 pub use unknowns::{CallbackSeen, LostUnknown, Standing, UnknownFilter, UnknownRow};
 pub use vendors::{CostDay, CostTotal, Refused, Signal, VendorChange, VendorStatus};
 
