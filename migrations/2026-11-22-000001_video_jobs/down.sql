@@ -1,5 +1,5 @@
 -- Jobs are the application's, so a table with rows stays; added columns stay with it. Only the old name is given back.
-DROP INDEX IF EXISTS video_jobs_created_page;
+DROP INDEX IF EXISTS video_jobs_created_page, video_jobs_status_page, video_jobs_error_page;
 DO $$
 DECLARE
     has_rows boolean;

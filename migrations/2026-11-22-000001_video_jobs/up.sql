@@ -61,3 +61,5 @@ ALTER TABLE video_jobs
 
 -- Keyset pages of the job list.
 CREATE INDEX IF NOT EXISTS video_jobs_created_page ON video_jobs (created_at DESC, id DESC);
+CREATE INDEX IF NOT EXISTS video_jobs_status_page ON video_jobs (status, created_at DESC, id DESC);
+CREATE INDEX IF NOT EXISTS video_jobs_error_page ON video_jobs (error_code, created_at DESC, id DESC) WHERE error_code IS NOT NULL;

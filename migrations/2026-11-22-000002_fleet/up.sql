@@ -171,6 +171,8 @@ CREATE TABLE vendors (
     paused_at timestamptz,
     balance numeric(14, 4),
     balance_at timestamptz,
+    -- Grows with every change by an operator, so that two of them do not overwrite each other.
+    version bigint NOT NULL DEFAULT 1,
     PRIMARY KEY (vendor, account),
     CONSTRAINT pause_has_a_reason CHECK ((paused_until IS NULL) = (pause_reason IS NULL))
 );

@@ -289,13 +289,16 @@ BEGIN
 END $$;
 
 -- An operator's change of an account: `change` names columns and their new values; `hold_ms` in it is a pause from now on.
-CREATE FUNCTION change_vendor(of_vendor text, of_account text, change jsonb, actor text, reason text, action text)
-RETURNS void LANGUAGE plpgsql AS $$
+-- False: the account no longer has `if_version`, and nothing was done.
+CREATE FUNCTION change_vendor(of_vendor text, of_account text, change jsonb, actor text, reason text, action text,
+                              if_version bigint)
+RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     v vendors%ROWTYPE;
 BEGIN
     INSERT INTO vendors (vendor, account) VALUES (of_vendor, of_account) ON CONFLICT DO NOTHING;
     SELECT * INTO v FROM vendors WHERE vendor = of_vendor AND account = of_account FOR UPDATE;
+    IF v.version <> if_version THEN RETURN false; END IF;
     IF change ? 'hold_ms' THEN
         change := change || jsonb_build_object('held_until', coalesce(
             clock_timestamp() + make_interval(secs => (change ->> 'hold_ms')::bigint / 1000.0), 'infinity'));
@@ -307,8 +310,9 @@ BEGIN
         pause_reason = v.pause_reason, slots = v.slots, slots_until = v.slots_until, failures = v.failures,
         reject_reason = v.reject_reason, reject_job = v.reject_job, rejects = v.rejects, open_kind = v.open_kind, open_reason = v.open_reason,
         opened_at = v.opened_at, open_until = v.open_until, openings = v.openings, probe_token = v.probe_token,
-        probe_until = v.probe_until
+        probe_until = v.probe_until, version = w.version + 1
     WHERE w.vendor = of_vendor AND w.account = of_account;
     INSERT INTO operator_events (actor, reason, action, subject, detail)
     VALUES (actor, reason, action, of_vendor || '/' || of_account, change);
+    RETURN true;
 END $$;

@@ -8,12 +8,16 @@ pub mod callbacks;
 pub mod cli;
 pub mod config;
 pub mod dead_letters;
+pub mod decisions;
 pub mod dispatcher;
 pub mod doctor;
+pub mod evidence;
+pub mod feed;
 pub mod intake;
 pub mod lost;
 pub mod operations;
 pub mod secrets;
+pub mod status;
 pub mod sweeps;
 pub mod vendor_gauges;
 pub mod vendors;
@@ -39,7 +43,9 @@ use crate::audit::{AuditSweep, Auditor};
 use crate::balance::BalanceWatch;
 use crate::callbacks::Processor;
 use crate::config::ServeConfig;
+use crate::decisions::Decider;
 use crate::dispatcher::{Accounts, Dispatcher};
+use crate::feed::Feed;
 use crate::intake::Intake;
 use crate::lost::LostSearch;
 use crate::sweeps::{Gauges, LedgerSweep};
@@ -89,6 +95,12 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
         vendor::Metrics::register(&registry)?,
     )?;
     sweep(&config, &db, &vendors, &registry, &tasks, &stop)?;
+    let decider = Decider {
+        db: db.clone(),
+        vendors: vendors.clone(),
+        storage: storage.clone(),
+        protocol: config.protocol.clone(),
+    };
     let receiver = take_callbacks(&config, &db, vendors, &registry, &tasks, &stop)?;
     tasks.spawn(dead_letters::ingest(
         db.clone(),
@@ -106,10 +118,12 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
         probe: config.probe,
         max_segments: usize::from(config.http.max_segments),
     };
-    let (max_body, max_attempts) = (config.http.http_max_body, config.protocol.max_paid_attempts);
     let public = config.callbacks.public_url.as_ref();
     let https = public.is_some_and(|url| url.scheme() == "https");
-    let api = AppState::new(intake, receiver, max_body, max_attempts, https, &registry)?;
+    let feed = Feed::new(db.clone(), stop.clone());
+    tasks.spawn(feed.clone().run());
+    let max_body = config.http.http_max_body;
+    let api = AppState::new(intake, receiver, max_body, https, decider, feed, &registry)?;
     let (http, serving) = web::serve(&config.http, api, stop.clone())
         .await
         .with_context(|| format!("cannot serve HTTP_ADDR {}", config.http.http_addr))?;

@@ -17,7 +17,7 @@ use shared::domain::resume::{How, Refusal, Resume};
 pub const PIECE: i64 = 100;
 
 /// What becomes of a selection.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Tally {
     /// Letters looked at.
     pub letters: u64,
@@ -32,7 +32,7 @@ pub struct Tally {
 }
 
 /// What submitting anew may cost at one vendor, in its units: what the last submission of each job cost or reserved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Cost {
     /// Submissions.
     pub submissions: u64,

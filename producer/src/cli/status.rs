@@ -3,12 +3,11 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use serde::Serialize;
-use serde_json::{Value, json};
 use shared::config::DatabaseConfig;
-use shared::db::{AuditRow, Db, PaidStop, Standing, VendorStatus};
+use shared::db::{AuditRecord, Db, PaidStop};
 
 use super::output::{OutputArgs, table};
+use crate::status::Status;
 
 const EXAMPLE: &str = "Example:
   producer status
@@ -29,41 +28,12 @@ pub struct StatusArgs {
     pub database: DatabaseConfig,
 }
 
-#[derive(Serialize)]
-struct Status {
-    paid_sends_stopped: Option<PaidStop>,
-    accounts_stopped: Vec<VendorStatus>,
-    unknown: Vec<Value>,
-    standing: Vec<Standing>,
-    dead_letters: i64,
-    last_audit: Option<AuditRow>,
-}
-
 /// Shows it.
 ///
 /// # Errors
 /// When the database is away.
 pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
-    let db = Db::new(&args.database)?;
-    let unknown = |row: &shared::db::LedgerGauge| {
-        json!({ "vendor": row.vendor, "in_flight": row.in_flight, "unknown": row.unknown,
-            "oldest_unknown_seconds": row.oldest_unknown_seconds })
-    };
-    let mut accounts = db.vendor_status().await?;
-    accounts.retain(|account| account.refusal.is_some());
-    let status = Status {
-        paid_sends_stopped: db.paid_stop().await?,
-        accounts_stopped: accounts,
-        unknown: db.ledger_gauges().await?.iter().map(unknown).collect(),
-        standing: db.standing_jobs().await?,
-        dead_letters: db
-            .dead_letter_gauges()
-            .await?
-            .iter()
-            .map(|row| row.letters)
-            .sum(),
-        last_audit: db.last_audit().await?,
-    };
+    let status = Status::read(&Db::new(&args.database)?).await?;
     args.output.print(&status, human)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -80,18 +50,15 @@ fn human(status: &Status) -> String {
         lines.push([name, format!("stopped: {}", why.join(", "))]);
     }
     for row in &status.unknown {
-        let (vendor, unknown) = (&row["vendor"], &row["unknown"]);
         let mut text = format!(
-            "{} in flight, {unknown} of them with unknown outcome",
-            row["in_flight"]
+            "{} in flight, {} of them with unknown outcome",
+            row.in_flight, row.unknown
         );
-        if let Some(age) = row["oldest_unknown_seconds"]
-            .as_f64()
-            .filter(|age| *age > 0.0)
-        {
-            text += &format!(", the oldest for {}", age_text(age));
+        if row.oldest_unknown_seconds > 0.0 {
+            let age = age_text(row.oldest_unknown_seconds);
+            text += &format!(", the oldest for {age}");
         }
-        lines.push([vendor.as_str().unwrap_or_default().to_owned(), text]);
+        lines.push([row.vendor.clone(), text]);
     }
     for row in &status.standing {
         let oldest = age_text(row.oldest_seconds);
@@ -125,7 +92,7 @@ fn stopped(stop: Option<&PaidStop>) -> String {
     )
 }
 
-fn audited(audit: Option<&AuditRow>) -> String {
+fn audited(audit: Option<&AuditRecord>) -> String {
     audit.map_or_else(
         || "never".to_owned(),
         |audit| {

@@ -92,9 +92,15 @@ pub struct AdoptArgs {
     /// Database.
     #[command(flatten)]
     pub database: DatabaseConfig,
+    /// Object storage.
+    #[command(flatten)]
+    pub storage: StorageConfig,
     /// The vendors.
     #[command(flatten)]
     pub accounts: AccountArgs,
+    /// Times of the protocol.
+    #[command(flatten)]
+    pub protocol: ProtocolConfig,
 }
 
 /// Deciding that there is no work.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use shared::config::DatabaseConfig;
 use shared::db::{Db, VendorChange, VendorStatus};
 use shared::domain::Vendor;
@@ -163,40 +163,35 @@ pub async fn run(args: VendorsArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn change(command: VendorsCommand) -> VendorChange {
-    let (account, operator, action, change) = match command {
+    match command {
         VendorsCommand::Set {
             account,
             limits,
             operator,
-        } => (account, operator, "vendor_limited", limits.into_change()),
+        } => VendorChange::limits(
+            account.vendor,
+            account.account,
+            limits.into_change(),
+            operator.by,
+            operator.reason,
+        ),
         VendorsCommand::Pause {
             account,
             duration,
             operator,
-        } => {
-            let ms =
-                duration.map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
-            let change =
-                json!({ "hold_ms": ms, "held_reason": operator.reason, "held_by": operator.by });
-            (account, operator, "vendor_paused", change)
-        }
-        VendorsCommand::Resume { account, operator } => {
-            let change = json!({
-                "held_until": null, "held_reason": null, "held_by": null,
-                "paused_until": null, "pause_kind": null, "pause_reason": null, "slots": null, "slots_until": null,
-                "failures": 0, "reject_reason": null, "reject_job": null, "rejects": 0, "open_kind": null, "open_reason": null,
-                "opened_at": null, "open_until": null, "openings": 0, "probe_token": null, "probe_until": null,
-            });
-            (account, operator, "vendor_resumed", change)
-        }
-    };
-    VendorChange {
-        vendor: account.vendor,
-        account: account.account,
-        change,
-        action,
-        by: operator.by,
-        reason: operator.reason,
+        } => VendorChange::pause(
+            account.vendor,
+            account.account,
+            duration,
+            operator.by,
+            operator.reason,
+        ),
+        VendorsCommand::Resume { account, operator } => VendorChange::resume(
+            account.vendor,
+            account.account,
+            operator.by,
+            operator.reason,
+        ),
     }
 }
 
@@ -283,6 +278,7 @@ fn ago(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use serde_json::json;
 
     use super::*;
 

@@ -18,7 +18,7 @@ mod failures;
 mod origin;
 mod session;
 
-pub(super) use session::routes;
+pub(super) use session::{COOKIE, routes};
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,24 +61,39 @@ pub const ROUTES: &[(Method, &str, Need)] = {
         (Method::DELETE, "/session", Nothing),
         (Method::POST, "/webhooks/sync/{token}", Signature),
         (Method::POST, "/webhooks/ghostcut/{token}", Signature),
+        (Method::GET, "/openapi.json", Nothing),
+        (Method::GET, "/docs", Nothing),
         (Method::GET, "/v1/jobs", Needs(Right::Read)),
         (Method::POST, "/v1/jobs", Needs(Right::Submit)),
+        (Method::POST, "/v1/jobs/batch", Needs(Right::Submit)),
         (Method::GET, "/v1/jobs/{id}", Needs(Right::Look)),
+        (Method::GET, "/v1/jobs/{id}/events", Needs(Right::Look)),
+        (Method::GET, "/v1/jobs/{id}/history", Needs(Right::Look)),
+        (Method::GET, "/v1/jobs/{id}/submissions", Needs(Right::Read)),
         (Method::POST, "/v1/jobs/{id}/cancel", Needs(Right::Operate)),
         (Method::POST, "/v1/jobs/{id}/retry", Needs(Right::Operate)),
         (Method::POST, "/v1/jobs/{id}/resume", Needs(Right::Operate)),
+        (Method::GET, "/v1/events", Needs(Right::Read)),
         (Method::GET, "/v1/dead-letters", Needs(Right::Read)),
         (Method::GET, "/v1/dead-letters/{id}", Needs(Right::Read)),
-        (
-            Method::POST,
-            "/v1/dead-letters/replays",
-            Needs(Right::Operate),
-        ),
-        (
-            Method::POST,
-            "/v1/dead-letters/discards",
-            Needs(Right::Operate),
-        ),
+        (Method::POST, "/v1/dead-letters/replays", Needs(Right::Operate)),
+        (Method::POST, "/v1/dead-letters/discards", Needs(Right::Operate)),
+        (Method::GET, "/v1/unknowns", Needs(Right::Read)),
+        (Method::GET, "/v1/unknowns/{id}", Needs(Right::Read)),
+        (Method::POST, "/v1/unknowns/{id}/adopt", Needs(Right::Operate)),
+        (Method::POST, "/v1/unknowns/{id}/confirm-not-accepted", Needs(Right::Operate)),
+        (Method::GET, "/v1/vendors", Needs(Right::Read)),
+        (Method::GET, "/v1/vendors/{vendor}/{account}", Needs(Right::Read)),
+        (Method::PATCH, "/v1/vendors/{vendor}/{account}", Needs(Right::Operate)),
+        (Method::POST, "/v1/vendors/{vendor}/{account}/pause", Needs(Right::Operate)),
+        (Method::POST, "/v1/vendors/{vendor}/{account}/resume", Needs(Right::Operate)),
+        (Method::GET, "/v1/status", Needs(Right::Read)),
+        (Method::GET, "/v1/paid-sends", Needs(Right::Read)),
+        (Method::POST, "/v1/paid-sends/stop", Needs(Right::Operate)),
+        (Method::POST, "/v1/paid-sends/resume", Needs(Right::Operate)),
+        (Method::GET, "/v1/costs", Needs(Right::Read)),
+        (Method::GET, "/v1/audits", Needs(Right::Read)),
+        (Method::GET, "/v1/audits/{id}", Needs(Right::Read)),
     ]
 };
 

@@ -1,7 +1,6 @@
 //! The bodies of operators' requests: small objects whose every fault is named by its JSON pointer. Never repeats a value.
 
 use axum::http::HeaderMap;
-use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 use shared::db::LetterFilter;
 use shared::domain::Stage;
@@ -10,7 +9,7 @@ use uuid::Uuid;
 
 use super::access::Caller;
 use super::jobs::read_body;
-use super::list::one_of;
+use super::list::{one_of, read_time};
 use super::problem::{Kind, Problem};
 
 /// Longest text of an operator, in bytes.
@@ -67,7 +66,8 @@ impl Body {
         String::new()
     }
 
-    fn text(&mut self, name: &str, default: Option<&str>) -> String {
+    /// A text.
+    pub(super) fn text(&mut self, name: &str, default: Option<&str>) -> String {
         match (self.fields.remove(name), default) {
             (Some(Value::String(text)), _)
                 if (1..=MAX_TEXT).contains(&text.len()) && !text.contains('\0') =>
@@ -114,6 +114,25 @@ impl Body {
             self.fault(name, FieldCode::OutOfRange, "must be a number from 1");
         }
         count
+    }
+
+    /// The limits that are named: a number that fits, or null for none. There has to be one.
+    pub(super) fn limits(&mut self, known: &[(&str, &dyn Fn(f64) -> bool, &str)]) -> Value {
+        let mut limits = Map::new();
+        for (name, fits, what) in known {
+            let Some(value) = self.fields.remove(*name) else {
+                continue;
+            };
+            if !value.is_null() && !value.as_f64().is_some_and(fits) {
+                let message = format!("must be {what}, or null for no limit");
+                self.fault(name, FieldCode::OutOfRange, &message);
+            }
+            limits.insert((*name).to_owned(), value);
+        }
+        if limits.is_empty() {
+            self.fault("", FieldCode::Empty, "names no limit");
+        }
+        limits.into()
     }
 
     /// `filter`, which has to be there and has to name something, unless `all` says that everything is meant.
@@ -215,10 +234,7 @@ pub(super) fn set(
         "reason" => filter.reason = Some(word()?),
         "class" => filter.class = Some(word()?),
         "since" => {
-            let time = DateTime::parse_from_rfc3339(value).map_err(|_| {
-                malformed("must be a time such as `2026-11-22T16:00:00Z`".to_owned())
-            })?;
-            filter.since = Some(time.with_timezone(&Utc));
+            filter.since = Some(read_time(value)?);
         }
         "job" => filter.job = Some(uuid()?),
         "user" => filter.user = Some(uuid()?),

@@ -16,19 +16,19 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::post;
 use shared::config::Secret;
 use shared::db::{Db, DbResult};
 use shared::domain::Vendor;
 use shared::telemetry::chain;
 use shared::vendor::signature;
 use tokio::sync::Notify;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::problem::{Kind, Problem};
@@ -112,14 +112,20 @@ impl Receiver {
 }
 
 /// The routes.
-pub(super) fn routes(receiver: Receiver) -> Router {
-    Router::new()
-        .route("/webhooks/sync/{token}", post(from_sync))
-        .route("/webhooks/ghostcut/{token}", post(from_ghostcut))
+pub(super) fn routes(receiver: Receiver) -> OpenApiRouter {
+    OpenApiRouter::new()
+        .routes(routes!(from_sync))
+        .routes(routes!(from_ghostcut))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(receiver)
 }
 
+/// Take a callback of Sync.so in
+#[utoipa::path(post, path = "/webhooks/sync/{token}", tag = "webhooks", operation_id = "sync_callback",
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "As the vendor signed it"),
+    params(("token" = Uuid, Path, description = "The submission"), ("Sync-Signature" = Option<String>, Header, description = "The vendor's signature")),
+    responses((status = 200, description = "Stored, now or before", body = String, content_type = "text/plain"),
+        (status = 401, description = "Not signed by the vendor"), (status = 404, description = "The path has no UUID")))]
 async fn from_sync(
     State(receiver): State<Receiver>,
     Path(token): Path<String>,
@@ -129,6 +135,12 @@ async fn from_sync(
     receive(&receiver, Vendor::Sync, &token, &headers, body).await
 }
 
+/// Take a callback of GhostCut in
+#[utoipa::path(post, path = "/webhooks/ghostcut/{token}", tag = "webhooks", operation_id = "ghostcut_callback",
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "As the vendor signed it"),
+    params(("token" = Uuid, Path, description = "The submission"), ("Callback-Sign" = Option<String>, Header, description = "The vendor's signature")),
+    responses((status = 200, description = "Stored, now or before", body = String, content_type = "text/plain"),
+        (status = 401, description = "Not signed by the vendor"), (status = 404, description = "The path has no UUID")))]
 async fn from_ghostcut(
     State(receiver): State<Receiver>,
     Path(token): Path<String>,

@@ -4,28 +4,81 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use axum::response::{IntoResponse as _, Response};
-use serde_json::{Value, json};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::json;
 use shared::db::{Discarded, LetterFilter, LetterGroup, Pace, RestartOrder};
 use shared::domain::fields::{FieldCode, FieldError};
+use utoipa::ToSchema;
 
 use super::access::Caller;
 use super::body::{self, Body, Who};
+use super::fleet::read_number_in_path;
 use super::jobs::database;
 use super::letter_document::LetterDocument;
+use super::list::{self, DEFAULT_LIMIT, Parameters};
 use super::operations::{Operator, detached};
 use super::problem::{Kind, Problem};
+use super::requests::{DiscardRequest, ReplayRequest};
 use crate::operations::{self, PIECE, Tally};
 
-/// Letters or groups on a page when nothing else is asked for.
-const DEFAULT_LIMIT: i64 = 50;
-/// Most of them.
-const MAX_LIMIT: i64 = 200;
 /// Letters that one request works through; the answer says whether there are more.
 const PER_REQUEST: u64 = 1000;
+
+/// A page of the list: newest first, or groups by name.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum LetterPage {
+    /// With `view=flat`.
+    Flat {
+        letters: Vec<LetterDocument>,
+        /// Leads to the next page; null on the last one.
+        next_cursor: Option<String>,
+    },
+    /// Otherwise.
+    Groups {
+        groups: Vec<GroupDocument>,
+        /// Leads to the next page; null on the last one.
+        next_cursor: Option<String>,
+    },
+}
+
+/// Dead letters of one stage with the same normalised error and reason.
+#[derive(Serialize, ToSchema)]
+pub(super) struct GroupDocument {
+    /// The stage; `unknown` for messages that came from elsewhere.
+    stage: String,
+    /// The normalised error.
+    class: String,
+    reason: String,
+    /// How many.
+    letters: i64,
+    /// The first of them.
+    first: i64,
+    oldest: DateTime<Utc>,
+    newest: DateTime<Utc>,
+}
+
+/// What a replay came to, or would come to.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ReplayDocument {
+    /// Nothing was done.
+    preview: bool,
+    /// False: there are more letters of the selection; send the request again.
+    complete: bool,
+    replay: Tally,
+}
+
+/// What discarding came to.
+#[derive(Serialize, ToSchema)]
+pub(super) struct DiscardDocument {
+    discarded: u64,
+    /// False: there are more letters of the selection; send the request again.
+    complete: bool,
+}
 
 struct Page {
     filter: LetterFilter,
@@ -41,13 +94,7 @@ impl Page {
             ("view", "flat") => self.flat = true,
             ("view", "groups") => self.flat = false,
             ("view", _) => return malformed("must be `groups` or `flat`"),
-            ("limit", value) => match value.parse() {
-                Ok(limit) if (1..=MAX_LIMIT).contains(&limit) => self.limit = limit,
-                _ => {
-                    let message = format!("must be a number from 1 to {MAX_LIMIT}");
-                    return Err((FieldCode::OutOfRange, message));
-                }
-            },
+            ("limit", value) => self.limit = list::read_limit(value)?,
             ("cursor", value) => self.cursor = Some(value.to_owned()),
             (name, value) => return body::set(&mut self.filter, name, value),
         }
@@ -55,15 +102,31 @@ impl Page {
     }
 }
 
+/// List what was given up, in groups or one by one
+#[utoipa::path(get, path = "/v1/dead-letters", tag = "dead letters", operation_id = "list_dead_letters",
+    params(
+        ("view" = Option<String>, Query, pattern = "^(groups|flat)$", description = "`groups` (the default) or `flat`"),
+        ("stage" = Option<String>, Query, description = "Of this stage; `unknown` for messages that came from elsewhere"),
+        ("reason" = Option<String>, Query, min_length = 1, max_length = 250, description = "With this reason"),
+        ("class" = Option<String>, Query, min_length = 1, max_length = 250, description = "With this normalised error"),
+        ("since" = Option<DateTime<Utc>>, Query, description = "Received then or later"),
+        ("job" = Option<Uuid>, Query, description = "Of this job"),
+        ("user" = Option<Uuid>, Query, description = "Of this user's jobs"),
+        ("closed" = Option<bool>, Query, description = "The closed ones too"),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Letters or groups on a page; 50 by default"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before, in the same view")),
+    responses((status = 200, description = "A page", body = LetterPage)))]
 pub(super) async fn list(
     State(Operator { db, .. }): State<Operator>,
-    parameters: Result<Query<Vec<(String, String)>>, QueryRejection>,
-) -> Result<Response, Problem> {
-    let Query(parameters) = parameters.map_err(|_| {
-        let detail = "the query string cannot be read";
-        Problem::new(Kind::InvalidParameters, detail)
-    })?;
-    let page = read(&parameters)?;
+    parameters: Parameters,
+) -> Result<Json<LetterPage>, Problem> {
+    let mut page = Page {
+        filter: LetterFilter::default(),
+        flat: false,
+        limit: DEFAULT_LIMIT,
+        cursor: None,
+    };
+    list::each(parameters, |name, value| page.set(name, value))?;
     // One more than asked for says whether there is another page.
     let (limit, more) = (page.limit as usize, page.limit + 1);
     let document = if page.flat {
@@ -78,7 +141,10 @@ pub(super) async fn list(
         let last = letters.last().filter(|_| is_more);
         let next = last.map(|letter| letter.id.to_string());
         let letters: Vec<_> = letters.into_iter().map(LetterDocument::new).collect();
-        json!({ "letters": letters, "next_cursor": next })
+        LetterPage::Flat {
+            letters,
+            next_cursor: next,
+        }
     } else {
         let after = page.cursor.as_deref().map(read_cursor).transpose()?;
         let groups = db.letter_groups(&page.filter, after.as_ref(), more).await;
@@ -86,43 +152,23 @@ pub(super) async fn list(
         let is_more = groups.len() > limit;
         groups.truncate(limit);
         let next = groups.last().filter(|_| is_more).map(cursor_after);
-        let groups: Vec<_> = groups.iter().map(group).collect();
-        json!({ "groups": groups, "next_cursor": next })
-    };
-    Ok(Json(document).into_response())
-}
-
-fn group(group: &LetterGroup) -> Value {
-    json!({ "stage": group.stage, "class": group.error_class, "reason": group.reason, "letters": group.letters,
-        "first": group.first, "oldest": group.oldest, "newest": group.newest })
-}
-
-fn read(parameters: &[(String, String)]) -> Result<Page, Problem> {
-    let mut page = Page {
-        filter: LetterFilter::default(),
-        flat: false,
-        limit: DEFAULT_LIMIT,
-        cursor: None,
-    };
-    let mut faults = Vec::new();
-    for (index, (name, value)) in parameters.iter().enumerate().take(32) {
-        let read = if parameters[..index].iter().any(|(other, _)| other == name) {
-            Err((FieldCode::Malformed, "may be given once".to_owned()))
-        } else {
-            page.set(name, value)
-        };
-        if let Err((code, message)) = read {
-            faults.push(FieldError {
-                path: name.clone(),
-                code,
-                message,
-            });
+        LetterPage::Groups {
+            groups: groups.into_iter().map(group).collect(),
+            next_cursor: next,
         }
-    }
-    if faults.is_empty() {
-        Ok(page)
-    } else {
-        Err(Problem::faults(Kind::InvalidParameters, faults))
+    };
+    Ok(Json(document))
+}
+
+fn group(group: LetterGroup) -> GroupDocument {
+    GroupDocument {
+        stage: group.stage,
+        class: group.error_class,
+        reason: group.reason,
+        letters: group.letters,
+        first: group.first,
+        oldest: group.oldest,
+        newest: group.newest,
     }
 }
 
@@ -154,21 +200,18 @@ fn bad_cursor() -> Problem {
     Problem::faults(Kind::InvalidParameters, vec![fault])
 }
 
+/// Show one dead letter, its message and its job
+#[utoipa::path(get, path = "/v1/dead-letters/{id}", tag = "dead letters", operation_id = "show_dead_letter",
+    params(("id" = i64, Path, description = "The letter")),
+    responses((status = 200, description = "The letter", body = LetterDocument),
+        (status = 404, description = "There is no such dead letter")))]
 pub(super) async fn show(
     State(Operator { db, .. }): State<Operator>,
     id: Result<Path<String>, PathRejection>,
-) -> Result<Response, Problem> {
-    let id: Option<i64> = id.ok().and_then(|Path(id)| id.parse().ok());
-    let id = id.ok_or_else(|| {
-        let fault = FieldError {
-            path: "id".to_owned(),
-            code: FieldCode::Malformed,
-            message: "must be a number".to_owned(),
-        };
-        Problem::faults(Kind::InvalidParameters, vec![fault])
-    })?;
+) -> Result<Json<LetterDocument>, Problem> {
+    let id = read_number_in_path(id)?;
     match db.letter(id).await.map_err(|error| database(&error))? {
-        Some(letter) => Ok(Json(LetterDocument::new(letter)).into_response()),
+        Some(letter) => Ok(Json(LetterDocument::new(letter))),
         None => {
             let detail = format!("there is no dead letter {id}");
             Err(Problem::new(Kind::LetterNotFound, detail))
@@ -176,12 +219,17 @@ pub(super) async fn show(
     }
 }
 
+/// Put the jobs of dead letters back on their way
+///
+/// Sends no paid request by itself. Works through at most 1000 letters; `complete` says whether there are more.
+#[utoipa::path(post, path = "/v1/dead-letters/replays", tag = "dead letters", operation_id = "replay_dead_letters",
+    request_body = ReplayRequest, responses((status = 200, description = "What it came to", body = ReplayDocument)))]
 pub(super) async fn replay(
     State(operator): State<Operator>,
     caller: Caller,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Problem> {
+) -> Result<Json<ReplayDocument>, Problem> {
     let mut body = Body::read(&headers, body)?;
     let preview = body.flag("preview");
     let per_minute = body.count("per_minute");
@@ -191,7 +239,7 @@ pub(super) async fn replay(
         by,
         reason,
         another_attempt: body.flag("another_attempt"),
-        max_paid_attempts: operator.max_paid_attempts,
+        max_paid_attempts: operator.protocol.max_paid_attempts,
     };
     body.finish()?;
     let db = operator.db;
@@ -232,15 +280,22 @@ pub(super) async fn replay(
         Ok((tally, rest.is_empty()))
     })
     .await?;
-    Ok(Json(json!({ "preview": preview, "complete": complete, "replay": tally })).into_response())
+    Ok(Json(ReplayDocument {
+        preview,
+        complete,
+        replay: tally,
+    }))
 }
 
+/// Close dead letters; their jobs stay failed
+#[utoipa::path(post, path = "/v1/dead-letters/discards", tag = "dead letters", operation_id = "discard_dead_letters",
+    request_body = DiscardRequest, responses((status = 200, description = "What it came to", body = DiscardDocument)))]
 pub(super) async fn discard(
     State(Operator { db, .. }): State<Operator>,
     caller: Caller,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Problem> {
+) -> Result<Json<DiscardDocument>, Problem> {
     let mut body = Body::read(&headers, body)?;
     let filter = body.filter();
     let Who { by, reason } = body.who(&caller);
@@ -268,5 +323,8 @@ pub(super) async fn discard(
         Ok((discarded, rest.is_empty()))
     })
     .await?;
-    Ok(Json(json!({ "discarded": discarded, "complete": complete })).into_response())
+    Ok(Json(DiscardDocument {
+        discarded,
+        complete,
+    }))
 }

@@ -6,49 +6,64 @@ use chrono::{DateTime, NaiveDateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use shared::db::{Db, DbResult, JobEvent, JobRow, StageRow, SubmissionRow};
+use shared::domain::{LedgerState, Stage, StageState, Vendor};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// What stands for a query string.
 const REDACTED: &str = "?[redacted]";
 
 /// A job.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct JobDocument {
     id: Uuid,
     user_id: Uuid,
     original_filename: String,
     display_name: Option<String>,
     status: String,
+    /// Percent.
     progress_percentage: i32,
     progress_message: Option<String>,
+    /// What will happen next; null when the job is over.
     stage: Option<StageDocument>,
+    /// Where the result lies.
     output_url: Option<String>,
+    /// Why it failed.
     error: Option<ErrorDocument>,
+    #[schema(format = DateTime)]
     created_at: Option<String>,
+    #[schema(format = DateTime)]
     updated_at: Option<String>,
+    #[schema(format = DateTime)]
     completed_at: Option<String>,
 }
 
 /// What will happen next; absent when the job is over.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct StageDocument {
+    #[schema(value_type = Stage)]
     stage: String,
+    #[schema(value_type = StageState)]
     state: String,
+    #[schema(format = DateTime)]
     due_at: Option<String>,
+    /// Tries spent in this stage.
     tries: i32,
+    /// Why it stands.
     reason: Option<String>,
+    #[schema(format = DateTime)]
     entered_at: String,
 }
 
 /// Why a job failed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct ErrorDocument {
     code: Option<String>,
     message: Option<String>,
 }
 
 /// A job with its submissions and its history.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct FullDocument {
     #[serde(flatten)]
     job: JobDocument,
@@ -58,30 +73,44 @@ pub struct FullDocument {
 }
 
 /// A line of the ledger.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct SubmissionDocument {
+    /// Identifies it for ever.
     token: Uuid,
+    #[schema(value_type = Vendor)]
     vendor: String,
     account: String,
     attempt: i32,
+    #[schema(value_type = LedgerState)]
     state: String,
+    /// Taken over, not sent by the fleet.
     imported: bool,
+    /// The vendor's id of the work.
     vendor_task_id: Option<String>,
     vendor_project_id: Option<String>,
     work_state: Option<String>,
+    #[schema(format = DateTime)]
     claimed_at: String,
+    #[schema(format = DateTime)]
     send_deadline: String,
+    #[schema(format = DateTime)]
     settled_at: Option<String>,
+    /// Successful searches without a find.
     searches: i32,
+    /// What it was expected to cost, in the vendor's unit.
     cost_reserved: Option<f64>,
+    /// What the vendor charged.
     cost_charged: Option<f64>,
+    /// The part that served nobody.
     cost_wasted: Option<f64>,
 }
 
 /// A line of the trail.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct EventDocument {
-    id: i64,
+    /// Order of the trail.
+    pub(crate) id: i64,
+    #[schema(format = DateTime)]
     pub(crate) at: String,
     pub(crate) kind: String,
     pub(crate) actor: String,
@@ -89,6 +118,7 @@ pub(crate) struct EventDocument {
     epoch: Option<i64>,
     token: Option<Uuid>,
     pub(crate) detail: Value,
+    /// Keys written to `job_metadata`.
     metadata_changed: Option<Value>,
 }
 

@@ -1,35 +1,68 @@
-//! `POST /v1/jobs`, `GET /v1/jobs` and `GET /v1/jobs/{id}`.
+//! `POST /v1/jobs`, `GET /v1/jobs`, `GET /v1/jobs/{id}` and what happened to a job: `/history`, `/submissions`.
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared::db::{Created, DbError, RequestKey};
 use shared::domain::fields::{FieldCode, FieldError};
+use shared::domain::{JobStatus, Stage, StageState, Vendor};
 use shared::telemetry::chain;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::access::Caller;
-use super::document::{FullDocument, JobDocument};
-use super::list;
+use super::document::{EventDocument, FullDocument, JobDocument};
+use super::list::{self, Parameters};
 use super::problem::{Kind, Problem};
+use super::requests::JobRequest;
+use crate::evidence::SubmissionEvidence;
 use crate::intake::{self, INTAKE, Intake, IntakeError};
 
 /// Newest events of a job that are shown.
 const HISTORY_LIMIT: i64 = 200;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// A page of jobs.
-#[derive(Serialize)]
-struct Page {
+/// A page of jobs, newest first.
+#[derive(Serialize, ToSchema)]
+pub(super) struct JobPage {
     jobs: Vec<JobDocument>,
+    /// Leads to the next page; null on the last one.
     next_cursor: Option<String>,
 }
 
+/// A page of a job's trail, newest first.
+#[derive(Serialize, ToSchema)]
+pub(super) struct HistoryPage {
+    history: Vec<EventDocument>,
+    /// Leads to the next page; null on the last one.
+    next_cursor: Option<String>,
+}
+
+/// The submissions of a job, oldest first.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SubmissionList {
+    submissions: Vec<SubmissionEvidence>,
+}
+
+/// Put a job in
+///
+/// The same key with the same request answers with the job that it once made, so a client may repeat until it has an answer.
+#[utoipa::path(post, path = "/v1/jobs", tag = "jobs", operation_id = "create_job", request_body = JobRequest,
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
+        description = "Makes repeating harmless; one for each order of a user")),
+    responses(
+        (status = 201, description = "The job was stored", body = JobDocument,
+            headers(("Location" = String, description = "The path of the job"))),
+        (status = 200, description = "The job that this request made before", body = JobDocument,
+            headers(("Location" = String, description = "The path of the job"))),
+        (status = 409, description = "The key belongs to another request"),
+        (status = 410, description = "The job that this request made was deleted"),
+    ))]
 pub(super) async fn create(
     State(intake): State<Intake>,
     caller: Caller,
@@ -48,20 +81,21 @@ pub(super) async fn create(
         }
     })
     .await
-    .map_err(|error| internal(&error))?
-    .map_err(|error| refusal(&error))?;
-    match created {
-        Created::New(id) => Ok((
-            StatusCode::CREATED,
-            [(header::LOCATION, format!("/v1/jobs/{id}"))],
-            Json(created_document(&intake, id).await),
-        )
-            .into_response()),
-        Created::Existing(id) => match document(&intake, id).await {
-            Ok(Some(job)) => {
-                let location = [(header::LOCATION, format!("/v1/jobs/{id}"))];
-                Ok((location, Json(job)).into_response())
-            }
+    .map_err(|error| internal(&error))?;
+    let (status, id, document) = taken(&intake, created).await?;
+    let location = [(header::LOCATION, format!("/v1/jobs/{id}"))];
+    Ok((status, location, Json(document)).into_response())
+}
+
+/// What a creation is answered with.
+pub(super) async fn taken(
+    intake: &Intake,
+    created: Result<Created, IntakeError>,
+) -> Result<(StatusCode, Uuid, Value), Problem> {
+    match created.map_err(|error| refusal(&error))? {
+        Created::New(id) => Ok((StatusCode::CREATED, id, created_document(intake, id).await)),
+        Created::Existing(id) => match document(intake, id).await {
+            Ok(Some(job)) => Ok((StatusCode::OK, id, json!(job))),
             Ok(None) => {
                 let detail = "the job this request once made is no longer there";
                 Err(Problem::new(Kind::JobGone, detail).about(id))
@@ -75,6 +109,10 @@ pub(super) async fn create(
     }
 }
 
+/// Show a job with its submissions and the newest lines of its trail
+#[utoipa::path(get, path = "/v1/jobs/{id}", tag = "jobs", operation_id = "show_job",
+    params(("id" = Uuid, Path, description = "The job")),
+    responses((status = 200, description = "The job", body = FullDocument), (status = 404, description = "There is no such job")))]
 pub(super) async fn show(
     State(Intake { db, .. }): State<Intake>,
     id: Result<Path<String>, PathRejection>,
@@ -85,6 +123,76 @@ pub(super) async fn show(
         Some(document) => Ok(Json(document).into_response()),
         None => Err(no_job(id)),
     }
+}
+
+/// What happened to a job
+///
+/// The trail outlives the job.
+#[utoipa::path(get, path = "/v1/jobs/{id}/history", tag = "jobs", operation_id = "job_history",
+    params(("id" = Uuid, Path, description = "The job"),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Lines on a page; 50 by default"),
+        ("cursor" = Option<String>, Query, pattern = "^[0-9]{1,18}$", description = "`next_cursor` of the page before")),
+    responses((status = 200, description = "A page", body = HistoryPage), (status = 404, description = "There is no such job")))]
+pub(super) async fn history(
+    State(Intake { db, .. }): State<Intake>,
+    id: Result<Path<String>, PathRejection>,
+    parameters: Parameters,
+) -> Result<Json<HistoryPage>, Problem> {
+    let id = read_id(id)?;
+    let (mut limit, mut before) = (list::DEFAULT_LIMIT, None);
+    list::each(parameters, |name, value| {
+        match name {
+            "limit" => limit = list::read_limit(value)?,
+            "cursor" => before = Some(list::read_number(value)?),
+            _ => return Err(list::unknown()),
+        }
+        Ok(())
+    })?;
+    // One more than asked for says whether there is another page.
+    let read = db.job_events_before(id, before, limit + 1).await;
+    let mut events = read.map_err(|error| database(&error))?;
+    if events.is_empty()
+        && db
+            .job(id)
+            .await
+            .map_err(|error| database(&error))?
+            .is_none()
+    {
+        return Err(no_job(id));
+    }
+    let more = events.len() as i64 > limit;
+    events.truncate(limit as usize);
+    let last = events.last().filter(|_| more);
+    Ok(Json(HistoryPage {
+        next_cursor: last.map(|event| event.id.to_string()),
+        history: events.into_iter().map(Into::into).collect(),
+    }))
+}
+
+/// The submissions of a job with all that is known about them
+///
+/// What was sent (its hash), what was answered, the vendor's id, costs, searches and callbacks. The ledger outlives the job.
+#[utoipa::path(get, path = "/v1/jobs/{id}/submissions", tag = "jobs", operation_id = "job_submissions",
+    params(("id" = Uuid, Path, description = "The job")),
+    responses((status = 200, description = "The submissions", body = SubmissionList),
+        (status = 404, description = "There is no such job")))]
+pub(super) async fn submissions(
+    State(Intake { db, .. }): State<Intake>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<SubmissionList>, Problem> {
+    let id = read_id(id)?;
+    let submissions = SubmissionEvidence::of_job(&db, id).await;
+    let submissions = submissions.map_err(|error| database(&error))?;
+    if submissions.is_empty()
+        && db
+            .job(id)
+            .await
+            .map_err(|error| database(&error))?
+            .is_none()
+    {
+        return Err(no_job(id));
+    }
+    Ok(Json(SubmissionList { submissions }))
 }
 
 /// The id of a job in a path.
@@ -104,16 +212,30 @@ pub(super) fn no_job(id: Uuid) -> Problem {
     Problem::new(Kind::JobNotFound, format!("there is no job {id}"))
 }
 
+/// List jobs, newest first
+///
+/// All filters that are given have to fit.
+#[utoipa::path(get, path = "/v1/jobs", tag = "jobs", operation_id = "list_jobs",
+    params(
+        ("user_id" = Option<Uuid>, Query, description = "Of this user"),
+        ("status" = Option<JobStatus>, Query, description = "In this status"),
+        ("stage" = Option<Stage>, Query, description = "In this stage"),
+        ("state" = Option<StageState>, Query, description = "Where the stage is in this state"),
+        ("reason" = Option<String>, Query, min_length = 1, max_length = 50, description = "Where the stage stands for this reason"),
+        ("vendor" = Option<Vendor>, Query, description = "With a submission at this vendor, whatever came of it"),
+        ("error_code" = Option<String>, Query, min_length = 1, max_length = 50, description = "Failed with this error code"),
+        ("text" = Option<String>, Query, min_length = 1, max_length = 50,
+            description = "With this text in a name or in the error message, upper or lower case"),
+        ("created_from" = Option<DateTime<Utc>>, Query, description = "Created then or later"),
+        ("created_before" = Option<DateTime<Utc>>, Query, description = "Created earlier"),
+        ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Jobs on a page; 50 by default"),
+        ("cursor" = Option<String>, Query, pattern = "^000[0-7][0-9a-f]{44}$", description = "`next_cursor` of the page before")),
+    responses((status = 200, description = "A page", body = JobPage)))]
 pub(super) async fn list(
     State(Intake { db, .. }): State<Intake>,
-    parameters: Result<Query<Vec<(String, String)>>, QueryRejection>,
-) -> Result<Response, Problem> {
-    let Query(parameters) = parameters.map_err(|_| {
-        let detail = "the query string cannot be read";
-        Problem::new(Kind::InvalidParameters, detail)
-    })?;
-    let mut filter = list::read(&parameters)
-        .map_err(|faults| Problem::faults(Kind::InvalidParameters, faults))?;
+    parameters: Parameters,
+) -> Result<Json<JobPage>, Problem> {
+    let mut filter = list::read(parameters)?;
     let limit = filter.limit;
     // One more than asked for says whether there is another page.
     filter.limit += 1;
@@ -129,7 +251,7 @@ pub(super) async fn list(
         .into_iter()
         .map(|(job, stage)| JobDocument::new(job, stage))
         .collect();
-    Ok(Json(Page { jobs, next_cursor }).into_response())
+    Ok(Json(JobPage { jobs, next_cursor }))
 }
 
 pub(super) fn read_body(

@@ -3,16 +3,18 @@
 use serde::Serialize;
 use serde_json::Value;
 use shared::db::Letter;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::document::{redacted, redacted_json, utc};
 
 /// A dead letter.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct LetterDocument {
     /// Its number.
     pub id: i64,
     /// When it came.
+    #[schema(format = DateTime)]
     pub received_at: String,
     /// The stage it died in; `unknown` for a message that came from elsewhere.
     pub stage: String,
@@ -31,6 +33,7 @@ pub struct LetterDocument {
     /// How it was closed.
     pub resolution: Option<String>,
     /// When.
+    #[schema(format = DateTime)]
     pub resolved_at: Option<String>,
     /// By whom.
     pub resolved_by: Option<String>,
@@ -39,7 +42,7 @@ pub struct LetterDocument {
 }
 
 /// A raw body: as text where it is text, else in hexadecimal.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct BodyDocument {
     /// Its length.
     pub bytes: i32,

@@ -1,15 +1,21 @@
-//! The parameters of `GET /v1/jobs` and the cursor between its pages.
+//! The parameters of lists, above all of `GET /v1/jobs`, and the cursors between their pages.
 
-use chrono::{DateTime, NaiveDateTime};
+use axum::extract::Query;
+use axum::extract::rejection::QueryRejection;
+use chrono::{DateTime, NaiveDateTime, Utc};
 use shared::db::{JobFilter, JobRow};
 use shared::domain::fields::{FieldCode, FieldError};
-use shared::domain::{JobStatus, Stage, StageState};
+use shared::domain::{JobStatus, Stage, StageState, Vendor};
 use uuid::Uuid;
 
-/// Jobs on a page when nothing else is asked for.
-const DEFAULT_LIMIT: i64 = 50;
-/// Most jobs on a page.
-const MAX_LIMIT: i64 = 200;
+use super::problem::{Kind, Problem};
+
+/// Rows on a page when nothing else is asked for.
+pub(super) const DEFAULT_LIMIT: i64 = 50;
+/// Most rows on a page.
+pub(super) const MAX_LIMIT: i64 = 200;
+/// Longest text of a filter, in bytes.
+const MAX_TEXT: usize = 200;
 /// 9999-12-31T23:59:59.999999Z, which stands for no time. Adopted rows may have none; they come first.
 const MAX_MICROS: i64 = 253_402_300_799_999_999;
 /// Sixteen hexadecimal digits of time and thirty-two of id.
@@ -17,18 +23,55 @@ const CURSOR_LENGTH: usize = 48;
 /// Parameters that are looked at. Among so many there is an unknown or repeated one.
 const MAX_PARAMETERS: usize = 32;
 
-/// Reads the parameters; each may be given once. The path of a fault is the name of the parameter.
-pub(super) fn read(parameters: &[(String, String)]) -> Result<JobFilter, Vec<FieldError>> {
+/// The query string as axum read it.
+pub(super) type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;
+/// What is wrong with a value.
+pub(super) type Fault = (FieldCode, String);
+
+/// Gives every parameter to `set`, each of which may be given once. The path of a fault is the name of the parameter.
+pub(super) fn each(
+    parameters: Parameters,
+    set: impl FnMut(&str, &str) -> Result<(), Fault>,
+) -> Result<(), Problem> {
+    let Query(parameters) = parameters.map_err(|_| {
+        let detail = "the query string cannot be read";
+        Problem::new(Kind::InvalidParameters, detail)
+    })?;
+    let faults = faults(&parameters, set);
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(Problem::faults(Kind::InvalidParameters, faults))
+}
+
+/// A parameter that the route does not have.
+pub(super) fn unknown() -> Fault {
+    (
+        FieldCode::UnknownField,
+        "is not a known parameter".to_owned(),
+    )
+}
+
+/// Reads the parameters of the list of jobs.
+pub(super) fn read(parameters: Parameters) -> Result<JobFilter, Problem> {
     let mut filter = JobFilter {
         limit: DEFAULT_LIMIT,
         ..JobFilter::default()
     };
+    each(parameters, |name, value| set(&mut filter, name, value))?;
+    Ok(filter)
+}
+
+fn faults(
+    parameters: &[(String, String)],
+    mut set: impl FnMut(&str, &str) -> Result<(), Fault>,
+) -> Vec<FieldError> {
     let mut faults = Vec::new();
     for (index, (name, value)) in parameters.iter().enumerate().take(MAX_PARAMETERS) {
         let read = if parameters[..index].iter().any(|(other, _)| other == name) {
             Err((FieldCode::Malformed, "may be given once".to_owned()))
         } else {
-            set(&mut filter, name, value)
+            set(name, value)
         };
         if let Err((code, message)) = read {
             let path = name.clone();
@@ -39,11 +82,7 @@ pub(super) fn read(parameters: &[(String, String)]) -> Result<JobFilter, Vec<Fie
             });
         }
     }
-    if faults.is_empty() {
-        Ok(filter)
-    } else {
-        Err(faults)
-    }
+    faults
 }
 
 fn set(filter: &mut JobFilter, name: &str, value: &str) -> Result<(), (FieldCode, String)> {
@@ -71,29 +110,64 @@ fn set(filter: &mut JobFilter, name: &str, value: &str) -> Result<(), (FieldCode
                 .map_err(|_| malformed(one_of(StageState::ALL)))?;
             filter.state = Some(state);
         }
-        "limit" => {
-            let limit = value
-                .parse()
-                .ok()
-                .filter(|limit| (1..=MAX_LIMIT).contains(limit));
-            filter.limit = limit.ok_or_else(|| {
-                let message = format!("must be a number from 1 to {MAX_LIMIT}");
-                (FieldCode::OutOfRange, message)
-            })?;
+        "reason" => filter.reason = Some(read_text(value)?),
+        "vendor" => {
+            let vendor = value.parse().map_err(|_| malformed(one_of(Vendor::ALL)))?;
+            filter.vendor = Some(vendor);
         }
+        "error_code" => filter.error_code = Some(read_text(value)?),
+        "text" => filter.text = Some(read_text(value)?),
+        "created_from" => filter.created_from = Some(read_time(value)?.naive_utc()),
+        "created_before" => filter.created_before = Some(read_time(value)?.naive_utc()),
+        "limit" => filter.limit = read_limit(value)?,
         "cursor" => {
             let before = read_cursor(value)
                 .ok_or_else(|| malformed("must be the `next_cursor` of a page".to_owned()))?;
             filter.before = Some(before);
         }
-        _ => {
-            return Err((
-                FieldCode::UnknownField,
-                "is not a known parameter".to_owned(),
-            ));
-        }
+        _ => return Err(unknown()),
     }
     Ok(())
+}
+
+/// How many on a page.
+pub(super) fn read_limit(value: &str) -> Result<i64, Fault> {
+    let limit = value
+        .parse()
+        .ok()
+        .filter(|limit| (1..=MAX_LIMIT).contains(limit));
+    limit.ok_or_else(|| {
+        let message = format!("must be a number from 1 to {MAX_LIMIT}");
+        (FieldCode::OutOfRange, message)
+    })
+}
+
+/// A text to look for.
+pub(super) fn read_text(value: &str) -> Result<String, Fault> {
+    if (1..=MAX_TEXT).contains(&value.len()) && !value.contains('\0') {
+        return Ok(value.to_owned());
+    }
+    let message = format!("must be a text of 1 to {MAX_TEXT} bytes");
+    Err((FieldCode::Malformed, message))
+}
+
+/// A time of RFC 3339, in the years that PostgreSQL and chrono both know.
+pub(super) fn read_time(value: &str) -> Result<DateTime<Utc>, Fault> {
+    let time = DateTime::parse_from_rfc3339(value).map(|time| time.with_timezone(&Utc));
+    time.ok()
+        .filter(|time| (0..=MAX_MICROS).contains(&time.timestamp_micros()))
+        .ok_or_else(|| {
+            let message = "must be a time such as `2026-11-22T16:00:00Z`";
+            (FieldCode::Malformed, message.to_owned())
+        })
+}
+
+/// The cursor of lists that are in the order of a number: its text.
+pub(super) fn read_number(value: &str) -> Result<i64, Fault> {
+    value.parse().map_err(|_| {
+        let message = "must be the `next_cursor` of a page";
+        (FieldCode::Malformed, message.to_owned())
+    })
 }
 
 pub(super) fn one_of<T: std::fmt::Display>(words: &[T]) -> String {
@@ -103,10 +177,19 @@ pub(super) fn one_of<T: std::fmt::Display>(words: &[T]) -> String {
 
 /// The cursor of the page that begins after this job.
 pub(super) fn cursor_after(job: &JobRow) -> String {
-    let micros = job.created_at.map_or(MAX_MICROS, |time| {
-        time.and_utc().timestamp_micros().clamp(0, MAX_MICROS)
-    });
-    format!("{micros:016x}{}", job.id.simple())
+    let micros = job.created_at.map(|time| time.and_utc().timestamp_micros());
+    time_and_id(micros.unwrap_or(MAX_MICROS), job.id)
+}
+
+/// The cursor of lists that are in the order of a time, in microseconds, and an id.
+pub(super) fn time_and_id(micros: i64, id: Uuid) -> String {
+    format!("{:016x}{}", micros.clamp(0, MAX_MICROS), id.simple())
+}
+
+/// Reads one that has a time.
+pub(super) fn read_time_and_id(text: &str) -> Option<(DateTime<Utc>, Uuid)> {
+    let (time, id) = read_cursor(text)?;
+    Some((time?.and_utc(), id))
 }
 
 fn read_cursor(text: &str) -> Option<(Option<NaiveDateTime>, Uuid)> {
@@ -131,6 +214,19 @@ mod tests {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect()
+    }
+
+    fn read(parameters: &[(String, String)]) -> Result<JobFilter, Vec<FieldError>> {
+        let mut filter = JobFilter {
+            limit: DEFAULT_LIMIT,
+            ..JobFilter::default()
+        };
+        let faults = faults(parameters, |name, value| set(&mut filter, name, value));
+        if faults.is_empty() {
+            Ok(filter)
+        } else {
+            Err(faults)
+        }
     }
 
     fn job(created_at: Option<NaiveDateTime>) -> JobRow {
@@ -208,6 +304,10 @@ mod tests {
             ("cursor", "1"),
             ("state", "x"),
             ("colour", "x"),
+            ("vendor", "x"),
+            ("text", ""),
+            ("created_from", "2026-11-22"),
+            ("created_before", "-0001-01-01T00:00:00Z"),
         ]))
         .unwrap_err();
         let found: Vec<_> = faults.iter().map(|f| (f.path.as_str(), f.code)).collect();
@@ -222,6 +322,10 @@ mod tests {
                 ("cursor", FieldCode::Malformed),
                 ("state", FieldCode::Malformed),
                 ("colour", FieldCode::UnknownField),
+                ("vendor", FieldCode::Malformed),
+                ("text", FieldCode::Malformed),
+                ("created_from", FieldCode::Malformed),
+                ("created_before", FieldCode::Malformed),
             ]
         );
     }

@@ -1,20 +1,28 @@
-//! The HTTP API: jobs are put in, read, canceled and retried under `/v1/jobs`, dead letters under `/v1/dead-letters`; vendors call
-//! back under `/webhooks`; browsers sign in at `/session`. A route that is not in [`access::ROUTES`] is not reachable.
+//! The HTTP API: jobs, dead letters, unknown outcomes, accounts and the fleet under `/v1`; vendors call back under `/webhooks`;
+//! browsers sign in at `/session`; `/openapi.json` describes it, `/docs` is a page of that. A route that is not in
+//! [`access::ROUTES`] is not reachable.
 //!
 //! Must not publish, call a vendor or move a stage otherwise than through the guarded functions of `shared::db`. Every error is
 //! a problem document (RFC 9457, `application/problem+json`).
 
 pub mod access;
+mod accounts;
+mod batch;
 mod body;
 mod callbacks;
 mod dead_letters;
 mod document;
+mod events;
+mod fleet;
 mod jobs;
 mod letter_document;
 mod list;
 mod metrics;
+mod openapi;
 mod operations;
 mod problem;
+mod requests;
+mod unknowns;
 
 pub use callbacks::Receiver;
 pub(crate) use document::{EventDocument, redacted_json};
@@ -31,16 +39,21 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::Uri;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
 use metrics::HttpMetrics;
+use openapi::{Description, Served};
 use problem::{Kind, Problem};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
+use utoipa::OpenApi as _;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::config::HttpConfig;
+use crate::decisions::Decider;
+use crate::feed::Feed;
 use crate::intake::Intake;
 
 /// For a whole request, reading its body included. Above what storing a job may wait for.
@@ -56,12 +69,14 @@ pub struct AppState {
     callbacks: Receiver,
     metrics: HttpMetrics,
     max_body: usize,
-    max_paid_attempts: i32,
     https: bool,
+    decider: Decider,
+    feed: Feed,
 }
 
 impl AppState {
-    /// `max_paid_attempts` is the bound that the workers have; `https`: browsers reach us by https alone. Registers `http_requests_total{route,method,status}` and `http_request_duration_seconds{route}`.
+    /// `https`: browsers reach us by https alone. `decider` has the bounds that the workers have. Registers
+    /// `http_requests_total{route,method,status}` and `http_request_duration_seconds{route}`.
     ///
     /// # Errors
     /// When the registry has metrics of these names already.
@@ -69,8 +84,9 @@ impl AppState {
         intake: Intake,
         callbacks: Receiver,
         max_body: usize,
-        max_paid_attempts: i32,
         https: bool,
+        decider: Decider,
+        feed: Feed,
         registry: &prometheus::Registry,
     ) -> Result<Self, prometheus::Error> {
         let metrics = HttpMetrics::new(registry)?;
@@ -79,50 +95,97 @@ impl AppState {
             callbacks,
             metrics,
             max_body,
-            max_paid_attempts,
             https,
+            decider,
+            feed,
         })
     }
 }
 
-/// The API: the routes, and before each the check who asks.
-pub fn router(state: AppState) -> Router {
-    let access = Access::new(state.intake.db.clone(), state.https);
-    let guard = middleware::from_fn_with_state(access.clone(), access::guard);
-    served(
-        routes(&state).merge(access::routes(access)).layer(guard),
-        state,
-    )
+/// Every route there is, each with its description. Nothing is routed elsewhere.
+fn routes(state: &AppState, access: &Access) -> OpenApiRouter {
+    let db = state.intake.db.clone();
+    let jobs = OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(jobs::list, jobs::create))
+        .routes(routes!(batch::create))
+        .routes(routes!(jobs::show))
+        .routes(routes!(jobs::history))
+        .routes(routes!(jobs::submissions))
+        .with_state(state.intake.clone());
+    let operator = OpenApiRouter::new()
+        .routes(routes!(operations::cancel))
+        .routes(routes!(operations::retry))
+        .routes(routes!(operations::resume))
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::show))
+        .routes(routes!(dead_letters::replay))
+        .routes(routes!(dead_letters::discard))
+        .routes(routes!(unknowns::list))
+        .routes(routes!(unknowns::show))
+        .routes(routes!(accounts::list))
+        .routes(routes!(accounts::show, accounts::limit))
+        .routes(routes!(accounts::pause))
+        .routes(routes!(accounts::resume))
+        .routes(routes!(fleet::status))
+        .routes(routes!(fleet::paid_sends))
+        .routes(routes!(fleet::stop_paid))
+        .routes(routes!(fleet::resume_paid))
+        .routes(routes!(fleet::costs))
+        .routes(routes!(fleet::audits))
+        .routes(routes!(fleet::audit))
+        .with_state(operations::Operator {
+            db: db.clone(),
+            protocol: state.decider.protocol.clone(),
+        });
+    let decisions = OpenApiRouter::new()
+        .routes(routes!(unknowns::adopt))
+        .routes(routes!(unknowns::confirm_not_accepted))
+        .with_state(state.decider.clone());
+    let events = OpenApiRouter::new()
+        .routes(routes!(events::all))
+        .routes(routes!(events::of_job))
+        .with_state(events::Followed {
+            db,
+            feed: state.feed.clone(),
+        });
+    jobs.merge(operator)
+        .merge(decisions)
+        .merge(events)
+        .merge(access::routes(access.clone()))
+        .merge(callbacks::routes(state.callbacks.clone()))
 }
 
-/// The routes as they are without the check.
-fn routes(state: &AppState) -> Router {
-    let operator = operations::Operator {
-        db: state.intake.db.clone(),
-        max_paid_attempts: state.max_paid_attempts,
-    };
-    let operations = Router::new()
-        .route("/v1/jobs/{id}/cancel", post(operations::cancel))
-        .route("/v1/jobs/{id}/retry", post(operations::retry))
-        .route("/v1/jobs/{id}/resume", post(operations::resume))
-        .route("/v1/dead-letters", get(dead_letters::list))
-        .route("/v1/dead-letters/{id}", get(dead_letters::show))
-        .route("/v1/dead-letters/replays", post(dead_letters::replay))
-        .route("/v1/dead-letters/discards", post(dead_letters::discard))
-        .with_state(operator);
-    Router::new()
-        .route("/v1/jobs", get(jobs::list).post(jobs::create))
-        .route("/v1/jobs/{id}", get(jobs::show))
-        .with_state(state.intake.clone())
-        .merge(operations)
-        .merge(callbacks::routes(state.callbacks.clone()))
-        .fallback(no_route)
-        .method_not_allowed_fallback(no_method)
+/// The routes with their description.
+///
+/// # Errors
+/// When the description cannot be written.
+fn described(state: &AppState, access: &Access) -> Result<Router, serde_json::Error> {
+    // The description describes itself: it is written when its own routes are known.
+    let (own, own_description) = OpenApiRouter::new()
+        .routes(routes!(openapi::document))
+        .routes(routes!(openapi::page))
+        .split_for_parts();
+    let (routes, mut description) = routes(state, access).split_for_parts();
+    description.merge(own_description);
+    let served = Served::new(&description)?;
+    Ok(routes.merge(own.with_state(served)))
+}
+
+/// The API: the routes, and before each the check who asks.
+///
+/// # Errors
+/// When the description cannot be written.
+pub fn router(state: AppState) -> Result<Router, serde_json::Error> {
+    let access = Access::new(state.intake.db.clone(), state.https);
+    let guard = middleware::from_fn_with_state(access.clone(), access::guard);
+    Ok(served(described(&state, &access)?.layer(guard), state))
 }
 
 /// What holds for every request.
 fn served(routes: Router, state: AppState) -> Router {
     routes
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(state.max_body))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(limit_time))
@@ -143,7 +206,8 @@ pub async fn serve(
     state: AppState,
     stop: CancellationToken,
 ) -> std::io::Result<(SocketAddr, JoinHandle<()>)> {
-    serve_at(config.http_addr, router(state), stop).await
+    let router = router(state).map_err(std::io::Error::other)?;
+    serve_at(config.http_addr, router, stop).await
 }
 
 async fn serve_at(

@@ -6,9 +6,12 @@ use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
-use serde_json::json;
+use serde::Serialize;
+use shared::config::ProtocolConfig;
 use shared::db::{Canceled, Candidate, Db, DbError, DbResult, Pace, RestartOrder, Resumed};
-use shared::domain::resume::Refusal;
+use shared::domain::resume::{How, Refusal};
+use shared::domain::{Stage, Vendor};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::access::Caller;
@@ -16,17 +19,33 @@ use super::body::{Body, Who};
 use super::document::JobDocument;
 use super::jobs::{database, internal, no_job, read_id};
 use super::problem::{Kind, Problem};
+use super::requests::{ReasonRequest, RetryRequest};
 
 /// What operators' requests need.
 #[derive(Clone)]
 pub(super) struct Operator {
     pub(super) db: Db,
-    /// The bound that the workers have.
-    pub(super) max_paid_attempts: i32,
+    /// With the bounds that the workers have.
+    pub(super) protocol: ProtocolConfig,
+}
+
+/// Where a job goes.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RetryDocument {
+    id: Uuid,
+    /// Nothing was done.
+    preview: bool,
+    stage: Stage,
+    /// What the stage does first.
+    first: How,
+    /// Whom that pays.
+    pays: Option<Vendor>,
+    /// What the last submission there cost or was expected to.
+    last_cost: Option<f64>,
 }
 
 type Id = Result<Path<String>, PathRejection>;
-type RawBody = Result<Bytes, BytesRejection>;
+pub(super) type RawBody = Result<Bytes, BytesRejection>;
 
 /// Runs a change in a task of its own: a client that hangs up must not cut a transaction in half.
 pub(super) async fn detached<T: Send + 'static>(
@@ -38,6 +57,13 @@ pub(super) async fn detached<T: Send + 'static>(
         .map_err(|error| database(&error))
 }
 
+/// End a job at any stage
+///
+/// Nothing more is paid for; a work already paid for is followed to its end. Twice is harmless.
+#[utoipa::path(post, path = "/v1/jobs/{id}/cancel", tag = "jobs", operation_id = "cancel_job", request_body = ReasonRequest,
+    params(("id" = Uuid, Path, description = "The job")),
+    responses((status = 200, description = "The job, canceled", body = JobDocument), (status = 404, description = "There is no such job"),
+        (status = 409, description = "The job has ended otherwise")))]
 pub(super) async fn cancel(
     State(Operator { db, .. }): State<Operator>,
     id: Id,
@@ -63,6 +89,11 @@ pub(super) async fn cancel(
     }
 }
 
+/// Make a parked job due now
+#[utoipa::path(post, path = "/v1/jobs/{id}/resume", tag = "jobs", operation_id = "resume_job", request_body = ReasonRequest,
+    params(("id" = Uuid, Path, description = "The job")),
+    responses((status = 200, description = "The job, due", body = JobDocument), (status = 404, description = "There is no such job"),
+        (status = 409, description = "The job is not parked")))]
 pub(super) async fn resume(
     State(Operator { db, .. }): State<Operator>,
     id: Id,
@@ -96,13 +127,20 @@ pub(super) async fn resume(
     }
 }
 
+/// Put a failed or canceled job back on its way
+///
+/// To where the ledger says: what is paid for is polled or stored, and only what is not there is paid for again.
+#[utoipa::path(post, path = "/v1/jobs/{id}/retry", tag = "jobs", operation_id = "retry_job", request_body = RetryRequest,
+    params(("id" = Uuid, Path, description = "The job")),
+    responses((status = 200, description = "Where it goes", body = RetryDocument), (status = 404, description = "There is no such job"),
+        (status = 409, description = "The job goes on, is completed, or cannot be put back")))]
 pub(super) async fn retry(
     State(operator): State<Operator>,
     id: Id,
     caller: Caller,
     headers: HeaderMap,
     body: RawBody,
-) -> Result<Response, Problem> {
+) -> Result<Json<RetryDocument>, Problem> {
     let id = read_id(id)?;
     let mut body = Body::read(&headers, body)?;
     let Who { by, reason } = body.who(&caller);
@@ -111,7 +149,7 @@ pub(super) async fn retry(
         by,
         reason,
         another_attempt: body.flag("another_attempt"),
-        max_paid_attempts: operator.max_paid_attempts,
+        max_paid_attempts: operator.protocol.max_paid_attempts,
     };
     body.finish()?;
     let candidates = [Candidate {
@@ -131,11 +169,19 @@ pub(super) async fn retry(
         Ok(plans)
     })
     .await?;
-    match plans.into_iter().next().map(|plan| (plan.to, plan.last_cost)) {
-        Some((Ok(to), last_cost)) => Ok(Json(json!({
-            "id": id, "preview": preview, "stage": to.stage, "first": to.how, "pays": to.pays(), "last_cost": last_cost,
-        }))
-        .into_response()),
+    match plans
+        .into_iter()
+        .next()
+        .map(|plan| (plan.to, plan.last_cost))
+    {
+        Some((Ok(to), last_cost)) => Ok(Json(RetryDocument {
+            id,
+            preview,
+            stage: to.stage,
+            first: to.how,
+            pays: to.pays(),
+            last_cost,
+        })),
         Some((Err(Refusal::JobGone), _)) | None => Err(no_job(id)),
         Some((Err(Refusal::Completed), _)) => {
             Err(Problem::new(Kind::JobFinished, Refusal::Completed.explain()).about(id))

@@ -6,7 +6,8 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use shared::domain::fields::FieldError;
+use shared::domain::fields::{FieldCode, FieldError};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// Seconds after which to come again when something is away.
@@ -34,6 +35,13 @@ pub(super) enum Kind {
     JobFinished,
     JobNotRestarted,
     LetterNotFound,
+    SubmissionNotFound,
+    AuditNotFound,
+    AccountNotFound,
+    VersionOutdated,
+    OutcomeNotDecided,
+    PaidStillStopped,
+    TooManyStreams,
     RouteNotFound,
     MethodNotAllowed,
     Unavailable,
@@ -116,6 +124,35 @@ impl Kind {
                 "dead-letter-not-found",
                 "There is no such dead letter",
             ),
+            Self::SubmissionNotFound => (
+                S::NOT_FOUND,
+                "submission-not-found",
+                "There is no such submission",
+            ),
+            Self::AuditNotFound => (S::NOT_FOUND, "audit-not-found", "There is no such audit"),
+            Self::AccountNotFound => (
+                S::NOT_FOUND,
+                "account-not-found",
+                "There is no such account",
+            ),
+            Self::VersionOutdated => (
+                S::PRECONDITION_FAILED,
+                "version-outdated",
+                "Somebody has changed it meanwhile",
+            ),
+            Self::OutcomeNotDecided => (
+                S::CONFLICT,
+                "outcome-not-decided",
+                "The outcome is not decided by this",
+            ),
+            Self::PaidStillStopped => {
+                (S::CONFLICT, "paid-still-stopped", "Paid sends stay stopped")
+            }
+            Self::TooManyStreams => (
+                S::SERVICE_UNAVAILABLE,
+                "too-many-streams",
+                "Too many clients follow events",
+            ),
             Self::RouteNotFound => (S::NOT_FOUND, "not-found", "There is nothing here"),
             Self::MethodNotAllowed => (
                 S::METHOD_NOT_ALLOWED,
@@ -145,17 +182,39 @@ pub(super) struct Problem {
     job_id: Option<Uuid>,
 }
 
-#[derive(Serialize)]
-struct Document<'a> {
+/// What went wrong (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Document<'a> {
+    /// What kind of problem: `urn:ghostfleet:problem:` and a word.
     #[serde(rename = "type")]
     kind: String,
+    /// The same for people.
     title: &'static str,
+    /// The status of the answer.
     status: u16,
+    /// What happened this time.
     detail: &'a str,
+    /// Every fault of the body or of the parameters.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(value_type = Vec<Fault>, required = false)]
     errors: &'a [FieldError],
+    /// The job it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, nullable = false)]
     job_id: Option<Uuid>,
+}
+
+/// A fault of a request, as [`FieldError`] is written.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes `FieldError`")]
+pub(super) struct Fault {
+    /// Where: a JSON pointer into the body, or the name of a parameter.
+    path: String,
+    /// What is wrong, for programs.
+    code: FieldCode,
+    /// What is wrong, for people.
+    message: String,
 }
 
 impl Problem {
@@ -189,8 +248,9 @@ impl Problem {
     }
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+impl Problem {
+    /// The document and the status it is answered with.
+    pub(super) fn document(&self) -> (StatusCode, Document<'_>) {
         let (status, slug, title) = self.kind.parts();
         let document = Document {
             kind: format!("urn:ghostfleet:problem:{slug}"),
@@ -200,6 +260,13 @@ impl IntoResponse for Problem {
             errors: &self.errors,
             job_id: self.job_id,
         };
+        (status, document)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, document) = self.document();
         let mut response = (status, Json(document)).into_response();
         let headers = response.headers_mut();
         headers.insert(
@@ -207,9 +274,6 @@ impl IntoResponse for Problem {
             HeaderValue::from_static("application/problem+json"),
         );
         match self.kind {
-            Kind::Unavailable => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
-            }
             // RFC 6750, section 3.
             Kind::Unauthorized => {
                 let challenge = HeaderValue::from_static("Bearer realm=\"ghostfleet\"");
@@ -220,6 +284,9 @@ impl IntoResponse for Problem {
                     "Bearer realm=\"ghostfleet\", error=\"invalid_token\"",
                 );
                 headers.insert(header::WWW_AUTHENTICATE, challenge);
+            }
+            kind if kind.parts().0 == StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
             }
             _ => {}
         }

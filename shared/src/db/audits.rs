@@ -31,6 +31,44 @@ pub struct NewAudit<'a> {
     pub repair: bool,
 }
 
+/// An audit that was begun.
+#[derive(Clone, Debug, Serialize, QueryableByName, utoipa::ToSchema)]
+pub struct AuditRecord {
+    /// Its number.
+    #[diesel(sql_type = BigInt)]
+    pub id: i64,
+    /// When it began.
+    #[diesel(sql_type = Timestamptz)]
+    pub started_at: DateTime<Utc>,
+    /// When it ended; none while it runs, and for one whose process ended before.
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    pub finished_at: Option<DateTime<Utc>>,
+    /// From when on it compared.
+    #[diesel(sql_type = Timestamptz)]
+    pub since: DateTime<Utc>,
+    /// Who.
+    #[diesel(sql_type = Text)]
+    pub actor: String,
+    /// Why.
+    #[diesel(sql_type = Text)]
+    pub reason: String,
+    /// Whether the ledger was corrected.
+    #[diesel(sql_type = Bool)]
+    pub repair: bool,
+    /// Why it was not finished.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub error: Option<String>,
+    /// One object per vendor.
+    #[diesel(sql_type = Jsonb)]
+    pub comparisons: Value,
+    /// How much differed.
+    #[diesel(sql_type = Integer)]
+    pub findings: i32,
+    /// How much of that could be repaired and is not.
+    #[diesel(sql_type = Integer)]
+    pub open: i32,
+}
+
 /// An audit that was finished.
 #[derive(Clone, Debug, Serialize, QueryableByName)]
 pub struct AuditRow {
@@ -245,6 +283,31 @@ impl Db {
         .execute(&mut connection)
         .await?;
         Ok(())
+    }
+
+    /// Audits, newest first: those before `before`.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn audits(&self, before: Option<i64>, limit: i64) -> DbResult<Vec<AuditRecord>> {
+        let mut connection = self.connection().await?;
+        Ok(diesel::sql_query(
+            "SELECT id, started_at, finished_at, since, actor, reason, repair, error, comparisons, findings, open FROM audits \
+             WHERE id < $1 ORDER BY id DESC LIMIT $2",
+        )
+        .bind::<BigInt, _>(before.unwrap_or(i64::MAX))
+        .bind::<BigInt, _>(limit)
+        .load(&mut connection)
+        .await?)
+    }
+
+    /// One audit.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn audit(&self, id: i64) -> DbResult<Option<AuditRecord>> {
+        let found = self.audits(Some(id.saturating_add(1)), 1).await?.pop();
+        Ok(found.filter(|audit| audit.id == id))
     }
 
     /// The last audit that was finished without an error.

@@ -4,7 +4,7 @@ use chrono::{DateTime, NaiveDateTime, Utc};
 use diesel::dsl::sql;
 use diesel::expression::SqlLiteral;
 use diesel::prelude::*;
-use diesel::sql_types::{Bool, Double, Nullable, Record, Timestamp, Uuid as SqlUuid};
+use diesel::sql_types::{Bool, Double, Nullable, Record, Text, Timestamp, Uuid as SqlUuid};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 use serde_json::Value;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::schema::{job_events, job_requests, job_stages, submissions, video_jobs};
 use super::{Db, DbResult};
 use crate::domain::intake::NewJob;
-use crate::domain::{JobStatus, Stage, StageState};
+use crate::domain::{JobStatus, Stage, StageState, Vendor};
 
 /// A job.
 #[derive(Clone, Debug, Serialize, Queryable, Selectable)]
@@ -148,6 +148,16 @@ pub struct JobFilter {
     pub state: Option<StageState>,
     /// Only where the stage stands for this reason.
     pub reason: Option<String>,
+    /// Only those with a submission at this vendor, whatever came of it.
+    pub vendor: Option<Vendor>,
+    /// Only those that failed with this error code.
+    pub error_code: Option<String>,
+    /// Only those created at this time, UTC, or later.
+    pub created_from: Option<NaiveDateTime>,
+    /// Only those created before this time, UTC.
+    pub created_before: Option<NaiveDateTime>,
+    /// Only those whose names or error message have this text in them, upper or lower case.
+    pub text: Option<String>,
     /// Only those after this (time, id), the last of the page before. Adopted rows may have no time; they come first.
     pub before: Option<(Option<NaiveDateTime>, Uuid)>,
     /// At most this many.
@@ -274,6 +284,27 @@ impl Db {
         Ok(events)
     }
 
+    /// A page of a job's trail, newest first: lines before `before`.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn job_events_before(
+        &self,
+        id: Uuid,
+        before: Option<i64>,
+        limit: i64,
+    ) -> DbResult<Vec<JobEvent>> {
+        let mut connection = self.connection().await?;
+        Ok(job_events::table
+            .filter(job_events::job_id.eq(id))
+            .filter(job_events::id.lt(before.unwrap_or(i64::MAX)))
+            .order(job_events::id.desc())
+            .limit(limit)
+            .select(JobEvent::as_select())
+            .load(&mut connection)
+            .await?)
+    }
+
     /// A page of jobs with the stages they are in, newest first.
     ///
     /// # Errors
@@ -300,6 +331,28 @@ impl Db {
         }
         if let Some(reason) = &filter.reason {
             query = query.filter(job_stages::reason.eq(reason));
+        }
+        if let Some(vendor) = filter.vendor {
+            query = query.filter(
+                sql::<Bool>("EXISTS (SELECT FROM submissions s WHERE s.job_id = video_jobs.id AND s.vendor = ")
+                    .bind::<Text, _>(vendor.as_str())
+                    .sql(")"),
+            );
+        }
+        if let Some(code) = &filter.error_code {
+            query = query.filter(video_jobs::error_code.eq(code));
+        }
+        if let Some(from) = filter.created_from {
+            query = query.filter(video_jobs::created_at.ge(from));
+        }
+        if let Some(before) = filter.created_before {
+            query = query.filter(video_jobs::created_at.lt(before));
+        }
+        if let Some(text) = &filter.text {
+            query = query.filter(sql::<Bool>("position(lower(").bind::<Text, _>(text).sql(
+                ") IN lower(concat_ws(' ', video_jobs.display_name, video_jobs.original_filename, \
+                         video_jobs.error_message))) > 0",
+            ));
         }
         query = match filter.before {
             // A row comparison, which one index scan answers; diesel cannot say it on columns.

@@ -20,11 +20,12 @@ mod schema;
 mod settings;
 mod submissions;
 mod tokens;
+mod trail;
 mod unknowns;
 mod vendors;
 
 pub use adoption::UnadoptedRow;
-pub use audits::{AuditRow, NewAudit, Rebuild};
+pub use audits::{AuditRecord, AuditRow, NewAudit, Rebuild};
 pub use callbacks::{CalledBack, DueCallback, Hinted};
 pub use checkup::Checkup;
 pub use continuity::{Forgotten, Seen, watch_continuity};
@@ -43,6 +44,7 @@ pub use restart::{Candidate, Pace, Plan, RestartOrder};
 pub use settings::{PaidResumed, PaidStop};
 pub use submissions::{AliveSubmission, BacklogGauge, DeadLetterGauge, LedgerGauge};
 pub use tokens::{Holder, NewToken, Revoked, Sha256, TokenRow};
+pub use trail::{TrailHorizon, TrailLine};
 pub use unknowns::{CallbackSeen, LostUnknown, Standing, UnknownFilter, UnknownRow};
 pub use vendors::{CostDay, CostTotal, Refused, Signal, VendorChange, VendorStatus};
 

@@ -15,7 +15,7 @@ use crate::domain::search::AROUND;
 const STOP_PAID: &str = "stop_paid";
 
 /// That paid sends are stopped, and why.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct PaidStop {
     /// Why, in words.
     pub reason: String,

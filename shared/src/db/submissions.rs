@@ -47,7 +47,7 @@ struct KnownRow {
 }
 
 /// Counts over the alive part of the ledger, per vendor.
-#[derive(Clone, Debug, diesel::QueryableByName)]
+#[derive(Clone, Debug, serde::Serialize, diesel::QueryableByName, utoipa::ToSchema)]
 pub struct LedgerGauge {
     /// The vendor.
     #[diesel(sql_type = Text)]

@@ -26,10 +26,16 @@ pub struct UnknownFilter {
     pub older_than: Duration,
     /// Only this submission, whatever its state.
     pub token: Option<Uuid>,
+    /// Only the submissions of this job, whatever their states.
+    pub job: Option<Uuid>,
+    /// Only those after this (time of the claim, token), the last of the page before.
+    pub after: Option<(DateTime<Utc>, Uuid)>,
+    /// At most this many.
+    pub limit: Option<i64>,
 }
 
 /// A submission and where its job stands.
-#[derive(Clone, Debug, Serialize, QueryableByName)]
+#[derive(Clone, Debug, Serialize, QueryableByName, utoipa::ToSchema)]
 pub struct UnknownRow {
     /// The submission.
     #[diesel(sql_type = SqlUuid)]
@@ -112,7 +118,7 @@ pub struct UnknownRow {
 }
 
 /// A callback that named a submission.
-#[derive(Clone, Debug, Serialize, QueryableByName)]
+#[derive(Clone, Debug, Serialize, QueryableByName, utoipa::ToSchema)]
 pub struct CallbackSeen {
     /// When it came.
     #[diesel(sql_type = Timestamptz)]
@@ -140,7 +146,7 @@ pub struct LostUnknown {
 }
 
 /// Jobs that stand, by state and reason.
-#[derive(Clone, Debug, Serialize, QueryableByName)]
+#[derive(Clone, Debug, Serialize, QueryableByName, utoipa::ToSchema)]
 pub struct Standing {
     /// `parked` or `dead`.
     #[diesel(sql_type = Text)]
@@ -157,28 +163,39 @@ pub struct Standing {
 }
 
 impl Db {
-    /// Unknown outcomes, oldest first, or the one submission that the filter names.
+    /// Unknown outcomes, oldest first, or the submissions that the filter names.
     ///
     /// # Errors
     /// When the database is away.
     pub async fn unknowns(&self, filter: UnknownFilter) -> DbResult<Vec<UnknownRow>> {
         let mut connection = self.connection().await?;
-        let rows = diesel::sql_query(
+        // In the text, so that each is answered by its own index.
+        let chosen = match (filter.token, filter.job) {
+            (Some(_), _) => "s.token = $1",
+            (None, Some(_)) => "s.job_id = $1",
+            (None, None) => "$1::uuid IS NULL AND s.state = 'unknown'",
+        };
+        let query = format!(
             "SELECT s.token, s.vendor, s.account, s.job_id, s.attempt, s.state, s.vendor_task_id AS task_id, \
              octet_length(s.request_body)::bigint AS request_bytes, encode(s.request_sha256, 'hex') AS request_sha256, \
              s.claimed_at, s.send_deadline, s.settled_at, s.answer, s.searches, s.last_searched_at, s.source_key, \
-             s.source_deleted_at, s.cost_reserved::float8, s.cost_charged::float8, s.cost_wasted::float8, j.status AS job_status, st.stage, st.state AS stage_state, st.reason AS stage_reason, \
+             s.source_deleted_at, s.cost_reserved::float8, s.cost_charged::float8, s.cost_wasted::float8, \
+             j.status AS job_status, st.stage, st.state AS stage_state, st.reason AS stage_reason, \
              st.due_at, clock_timestamp() AS now \
              FROM submissions s LEFT JOIN video_jobs j ON j.id = s.job_id LEFT JOIN job_stages st ON st.job_id = s.job_id \
-             WHERE CASE WHEN $3 IS NULL THEN s.state = 'unknown' ELSE s.token = $3 END \
-             AND ($1 IS NULL OR s.vendor = $1) AND s.claimed_at <= clock_timestamp() - make_interval(secs => $2 / 1000.0) \
-             ORDER BY s.claimed_at, s.token",
-        )
-        .bind::<Nullable<Text>, _>(filter.vendor.map(Vendor::as_str))
-        .bind::<BigInt, _>(millis(filter.older_than))
-        .bind::<Nullable<SqlUuid>, _>(filter.token)
-        .load(&mut connection)
-        .await?;
+             WHERE {chosen} AND ($2 IS NULL OR s.vendor = $2) \
+             AND s.claimed_at <= clock_timestamp() - make_interval(secs => $3 / 1000.0) \
+             AND ($4 IS NULL OR (s.claimed_at, s.token) > ($4, $5)) ORDER BY s.claimed_at, s.token LIMIT $6"
+        );
+        let rows = diesel::sql_query(query)
+            .bind::<Nullable<SqlUuid>, _>(filter.token.or(filter.job))
+            .bind::<Nullable<Text>, _>(filter.vendor.map(Vendor::as_str))
+            .bind::<BigInt, _>(millis(filter.older_than))
+            .bind::<Nullable<Timestamptz>, _>(filter.after.map(|(at, _)| at))
+            .bind::<Nullable<SqlUuid>, _>(filter.after.map(|(_, token)| token))
+            .bind::<Nullable<BigInt>, _>(filter.limit)
+            .load(&mut connection)
+            .await?;
         Ok(rows)
     }
 

@@ -8,7 +8,7 @@ use diesel::sql_types::{
 };
 use diesel_async::RunQueryDsl as _;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::dispatch::millis;
@@ -72,6 +72,8 @@ pub struct VendorChange {
     pub change: Value,
     /// One word for the trail.
     pub action: &'static str,
+    /// Only if the account still has this version.
+    pub if_version: Option<i64>,
     /// Who.
     pub by: String,
     /// Why.
@@ -79,7 +81,7 @@ pub struct VendorChange {
 }
 
 /// An account as it stands.
-#[derive(Clone, Debug, Serialize, diesel::QueryableByName)]
+#[derive(Clone, Debug, Serialize, diesel::QueryableByName, utoipa::ToSchema)]
 pub struct VendorStatus {
     /// The vendor.
     #[diesel(sql_type = Text)]
@@ -87,6 +89,9 @@ pub struct VendorStatus {
     /// The account.
     #[diesel(sql_type = Text)]
     pub account: String,
+    /// Grows with every change by an operator.
+    #[diesel(sql_type = BigInt)]
+    pub version: i64,
     /// Submissions from claim to final state.
     #[diesel(sql_type = BigInt)]
     pub in_flight: i64,
@@ -129,7 +134,7 @@ pub struct VendorStatus {
 }
 
 /// What was spent on a day.
-#[derive(Clone, Debug, Serialize, diesel::QueryableByName)]
+#[derive(Clone, Debug, Serialize, diesel::QueryableByName, utoipa::ToSchema)]
 pub struct CostDay {
     /// UTC.
     #[diesel(sql_type = Date)]
@@ -179,8 +184,68 @@ struct PermitRow {
     retry_ms: Option<i64>,
 }
 
+#[derive(diesel::QueryableByName)]
+struct Changed {
+    #[diesel(sql_type = diesel::sql_types::Bool)]
+    changed: bool,
+}
+
+impl VendorChange {
+    /// New limits: columns and their values, null for no limit.
+    #[must_use]
+    pub fn limits(
+        vendor: Vendor,
+        account: String,
+        limits: Value,
+        by: String,
+        reason: String,
+    ) -> Self {
+        Self {
+            vendor,
+            account,
+            change: limits,
+            action: "vendor_limited",
+            if_version: None,
+            by,
+            reason,
+        }
+    }
+
+    /// A pause for so long, or until resumed.
+    #[must_use]
+    pub fn pause(
+        vendor: Vendor,
+        account: String,
+        duration: Option<Duration>,
+        by: String,
+        reason: String,
+    ) -> Self {
+        let ms = duration.map(millis);
+        Self {
+            change: json!({ "hold_ms": ms, "held_reason": reason, "held_by": by }),
+            action: "vendor_paused",
+            ..Self::limits(vendor, account, Value::Null, by, reason)
+        }
+    }
+
+    /// The end of every pause, also of those that the vendor's answers made; limits stay.
+    #[must_use]
+    pub fn resume(vendor: Vendor, account: String, by: String, reason: String) -> Self {
+        Self {
+            change: json!({
+                "held_until": null, "held_reason": null, "held_by": null,
+                "paused_until": null, "pause_kind": null, "pause_reason": null, "slots": null, "slots_until": null,
+                "failures": 0, "reject_reason": null, "reject_job": null, "rejects": 0, "open_kind": null, "open_reason": null,
+                "opened_at": null, "open_until": null, "openings": 0, "probe_token": null, "probe_until": null,
+            }),
+            action: "vendor_resumed",
+            ..Self::limits(vendor, account, Value::Null, by, reason)
+        }
+    }
+}
+
 const STATUS: &str = "\
-SELECT v.vendor, v.account, vendor_in_flight(v) AS in_flight, vendor_cap(v) AS in_flight_cap, v.max_in_flight, \
+SELECT v.vendor, v.account, v.version, vendor_in_flight(v) AS in_flight, vendor_cap(v) AS in_flight_cap, v.max_in_flight, \
     v.max_per_minute::float8, v.burst, v.daily_budget::float8, vendor_spent_today(v)::float8 AS spent_today, \
     v.balance_floor::float8, v.balance::float8, v.balance_at, coalesce(stop.why, fresh.why) AS refusal, \
     CASE stop.why WHEN 'manual' THEN format('%s (%s)', v.held_reason, v.held_by) WHEN 'circuit' THEN v.open_reason \
@@ -266,22 +331,25 @@ impl Db {
         Ok(())
     }
 
-    /// Changes limits or pauses of an account at once for the whole fleet, and writes who and why into the trail.
+    /// Changes limits or pauses of an account at once for the whole fleet, and writes who and why into the trail. False: somebody
+    /// has changed it since the version that the change is for, and nothing was done.
     ///
     /// # Errors
     /// When the database is away, or a value is out of its range.
-    pub async fn change_vendor(&self, change: &VendorChange) -> DbResult<()> {
+    pub async fn change_vendor(&self, change: &VendorChange) -> DbResult<bool> {
         let mut connection = self.connection().await?;
-        diesel::sql_query("SELECT change_vendor($1, $2, $3, $4, $5, $6)")
-            .bind::<Text, _>(change.vendor.as_str())
-            .bind::<Text, _>(&change.account)
-            .bind::<Jsonb, _>(&change.change)
-            .bind::<Text, _>(&change.by)
-            .bind::<Text, _>(&change.reason)
-            .bind::<Text, _>(change.action)
-            .execute(&mut connection)
-            .await?;
-        Ok(())
+        let row: Changed =
+            diesel::sql_query("SELECT change_vendor($1, $2, $3, $4, $5, $6, $7) AS changed")
+                .bind::<Text, _>(change.vendor.as_str())
+                .bind::<Text, _>(&change.account)
+                .bind::<Jsonb, _>(&change.change)
+                .bind::<Text, _>(&change.by)
+                .bind::<Text, _>(&change.reason)
+                .bind::<Text, _>(change.action)
+                .bind::<Nullable<BigInt>, _>(change.if_version)
+                .get_result(&mut connection)
+                .await?;
+        Ok(row.changed)
     }
 
     /// Every account as it stands.

@@ -6,13 +6,13 @@ use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use shared::config::DatabaseConfig;
-use shared::db::{CallbackSeen, Db, UnknownFilter, UnknownRow};
+use shared::db::{Db, UnknownFilter, UnknownRow};
 use shared::domain::Vendor;
-use shared::domain::search::Marker;
 use uuid::Uuid;
 
 use crate::cli::output::{OutputArgs, table};
-use crate::web::{EventDocument, redacted_json};
+use crate::evidence::{SubmissionEvidence, presentable};
+use crate::web::EventDocument;
 
 /// Lines of the job's trail that are looked through for those about the submission.
 const TRAIL: i64 = 1000;
@@ -27,7 +27,7 @@ pub(super) async fn list(
     let filter = UnknownFilter {
         vendor,
         older_than,
-        token: None,
+        ..UnknownFilter::default()
     };
     let rows = Db::new(database)?.unknowns(filter).await?;
     let rows: Vec<_> = rows.into_iter().map(presentable).collect();
@@ -57,9 +57,7 @@ pub(super) async fn list(
 #[derive(Serialize)]
 struct Evidence {
     #[serde(flatten)]
-    submission: UnknownRow,
-    marker: String,
-    callbacks: Vec<CallbackSeen>,
+    known: SubmissionEvidence,
     trail: Vec<EventDocument>,
 }
 
@@ -70,39 +68,23 @@ pub(super) async fn show(
     database: &DatabaseConfig,
 ) -> anyhow::Result<()> {
     let db = Db::new(database)?;
-    let submission = find(&db, token).await?;
-    let marker = Marker {
-        job: submission.job_id,
-        attempt: submission.attempt,
-        token,
-    };
-    let mut trail = db.job_events(submission.job_id, TRAIL).await?;
+    let known = SubmissionEvidence::find(&db, token).await?;
+    let known = known.with_context(|| {
+        format!(
+            "there is no submission {token}; `producer unknowns list` shows those that are unknown"
+        )
+    })?;
+    let mut trail = db.job_events(known.submission.job_id, TRAIL).await?;
     trail.retain(|event| event.token == Some(token));
     let evidence = Evidence {
-        marker: marker.to_string(),
-        callbacks: db.callbacks_seen(token).await?,
         trail: trail.into_iter().map(Into::into).collect(),
-        submission: presentable(submission),
+        known,
     };
     output.print(&evidence, human)
 }
 
-/// The submission with this token.
-pub(super) async fn find(db: &Db, token: Uuid) -> anyhow::Result<UnknownRow> {
-    let filter = UnknownFilter {
-        token: Some(token),
-        ..UnknownFilter::default()
-    };
-    let found = db.unknowns(filter).await?.pop();
-    found.with_context(|| {
-        format!(
-            "there is no submission {token}; `producer unknowns list` shows those that are unknown"
-        )
-    })
-}
-
 fn human(evidence: &Evidence) -> String {
-    let row = &evidence.submission;
+    let row = &evidence.known.submission;
     let time = |at: DateTime<Utc>| at.format("%Y-%m-%d %H:%M:%S UTC").to_string();
     let maybe = |at: Option<DateTime<Utc>>, none: &str| at.map_or_else(|| none.to_owned(), time);
     let answer = |key: &str| row.answer[key].as_str().unwrap_or_default().to_owned();
@@ -158,24 +140,24 @@ fn human(evidence: &Evidence) -> String {
     }
     lines.push([
         "callbacks".to_owned(),
-        format!("{} came", evidence.callbacks.len()),
+        format!("{} came", evidence.known.callbacks.len()),
     ]);
     lines.push([
         "look for".to_owned(),
-        format!("the name {}", evidence.marker),
+        format!("the name {}", evidence.known.marker),
     ]);
     if let Some(key) = &row.source_key {
         lines.push(["or for".to_owned(), format!("a source URL with {key}")]);
     }
     let mut text = table(["WHAT", "EVIDENCE"], lines);
-    let callbacks = evidence.callbacks.iter().map(|callback| {
+    let callbacks = evidence.known.callbacks.iter().map(|callback| {
         let outcome = callback.outcome.clone();
         [
             time(callback.received_at),
             outcome.unwrap_or_else(|| "not processed".to_owned()),
         ]
     });
-    if !evidence.callbacks.is_empty() {
+    if !evidence.known.callbacks.is_empty() {
         text += &format!("\n\n{}", table(["CALLBACK", "OUTCOME"], callbacks));
     }
     let trail = evidence.trail.iter().map(|event| {
@@ -188,14 +170,6 @@ fn human(evidence: &Evidence) -> String {
     });
     text += &format!("\n\n{}", table(["TIME", "EVENT", "WHO", "DETAIL"], trail));
     text
-}
-
-/// The answer may quote the vendor, signed URLs included.
-fn presentable(row: UnknownRow) -> UnknownRow {
-    UnknownRow {
-        answer: redacted_json(row.answer),
-        ..row
-    }
 }
 
 /// Where the job stands.

@@ -11,10 +11,13 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::post;
-use axum::{Json, Router};
-use chrono::SecondsFormat;
-use serde_json::{Value, json};
+use axum::Json;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use shared::domain::access::Role;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::credential::{self, Credential};
 use super::{Access, Caller, origin};
@@ -23,25 +26,38 @@ use crate::web::body::Body;
 use crate::web::jobs::{database, internal};
 use crate::web::operations::detached;
 use crate::web::problem::{Kind, Problem};
+use crate::web::requests::SignIn;
 
 /// Name of the cookie.
-pub(super) const COOKIE: &str = "ghostfleet_session";
+pub(in crate::web) const COOKIE: &str = "ghostfleet_session";
 /// What makes a browser forget it.
 pub(super) const FORGET: &str = "ghostfleet_session=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0";
 /// A working day.
 const LIFE: Duration = Duration::from_secs(12 * 3600);
 
 /// The routes.
-pub(in crate::web) fn routes(access: Access) -> Router {
-    Router::new()
-        .route("/session", post(sign_in).get(show).delete(sign_out))
+pub(in crate::web) fn routes(access: Access) -> OpenApiRouter {
+    OpenApiRouter::new()
+        .routes(routes!(sign_in, show, sign_out))
         .with_state(access)
 }
 
-fn document(caller: &Caller) -> Json<Value> {
-    let expires_at = caller.expires_at;
-    let expires_at = expires_at.map(|at| at.to_rfc3339_opts(SecondsFormat::Micros, true));
-    Json(json!({ "name": caller.name, "role": caller.role, "expires_at": expires_at }))
+/// Who sent a request.
+#[derive(Serialize, ToSchema)]
+struct Identity {
+    /// The token's name; null for this machine while there are no tokens.
+    name: Option<String>,
+    role: Role,
+    /// Until when the token or the session is good; null for ever.
+    expires_at: Option<DateTime<Utc>>,
+}
+
+fn document(caller: &Caller) -> Json<Identity> {
+    Json(Identity {
+        name: caller.name.clone(),
+        role: caller.role,
+        expires_at: caller.expires_at,
+    })
 }
 
 fn foreign() -> Problem {
@@ -49,6 +65,12 @@ fn foreign() -> Problem {
     Problem::new(Kind::CrossSite, detail)
 }
 
+/// Sign in with a token: the answer sets the cookie of a session
+#[utoipa::path(post, path = "/session", tag = "access", operation_id = "sign_in", request_body = SignIn,
+    responses((status = 200, description = "Signed in; `Set-Cookie` has the session", body = Identity),
+        (status = 401, description = "The token is wrong, revoked or expired"),
+        (status = 403, description = "Another site's page asked"),
+        (status = 429, description = "Too many wrong tokens came from this address")))]
 async fn sign_in(
     State(access): State<Access>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -93,10 +115,16 @@ async fn sign_in(
     Ok((lines, document(&caller)).into_response())
 }
 
+/// Who sends this
+#[utoipa::path(get, path = "/session", tag = "access", operation_id = "whoami",
+    responses((status = 200, description = "The token's name and role", body = Identity)))]
 async fn show(caller: Caller) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], document(&caller)).into_response()
 }
 
+/// End the session
+#[utoipa::path(delete, path = "/session", tag = "access", operation_id = "sign_out",
+    responses((status = 204, description = "Signed out"), (status = 403, description = "Another site's page asked")))]
 async fn sign_out(State(access): State<Access>, headers: HeaderMap) -> Result<Response, Problem> {
     if origin::is_foreign(&headers) {
         return Err(foreign());

@@ -25,7 +25,9 @@ async fn change(db: &Db, change: Value) -> anyhow::Result<()> {
         vendor: Vendor::Ghostcut,
         account: ACCOUNT.to_owned(),
         change,
+        if_version: None,
         action: "vendor_limited",
+        if_version: None,
         by: "test".to_owned(),
         reason: "test".to_owned(),
     })

@@ -1,0 +1,268 @@
+//! A person's decision about an unknown outcome, for the command line and for the HTTP API. Everything that can be checked is
+//! checked first; what is then written is written by `settle`, which takes it only while the outcome still is unknown.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::json;
+use shared::config::ProtocolConfig;
+use shared::db::{Db, DbError, LedgerVerdict, MoveVerdict, UnknownFilter, UnknownRow, Verdict};
+use shared::domain::search::{AROUND, Marker, is_of};
+use shared::domain::{LedgerState, Vendor};
+use shared::storage::{Storage, StorageError};
+use shared::vendor::VendorError;
+use uuid::Uuid;
+
+use crate::booking::{About, found, not_there};
+use crate::vendors::Vendors;
+
+/// What deciding needs. Cheap to clone.
+#[derive(Clone)]
+pub struct Decider {
+    /// Database.
+    pub db: Db,
+    /// The accounts that are asked first.
+    pub vendors: Vendors,
+    /// Where a submission's own source is deleted.
+    pub storage: Storage,
+    /// Times of the protocol.
+    pub protocol: ProtocolConfig,
+}
+
+/// A decision.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// About this submission.
+    pub token: Uuid,
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Go without what is otherwise waited for or asked first.
+    pub force: bool,
+}
+
+/// Why a decision was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum DecisionError {
+    /// There is no such submission.
+    #[error("there is no submission {0}; `producer unknowns list` shows those that are unknown")]
+    Gone(Uuid),
+    /// It cannot be decided so, or not yet; says what to do.
+    #[error("{0}")]
+    Refused(String),
+    /// The vendor does not answer.
+    #[error("the vendor has to be asked first; --force goes without where nothing else is known")]
+    Vendor(#[from] VendorError),
+    /// The submission's source cannot be deleted.
+    #[error("the submission's source cannot be deleted")]
+    Storage(#[from] StorageError),
+    /// The database does not answer.
+    #[error("the database failed")]
+    Database(#[from] DbError),
+}
+
+type Decided = Result<String, DecisionError>;
+
+fn refused<T>(why: impl Into<String>) -> Result<T, DecisionError> {
+    Err(DecisionError::Refused(why.into()))
+}
+
+impl Decider {
+    /// The vendor has the work: books it under its id. Says in words what the job does now.
+    ///
+    /// # Errors
+    /// Why nothing was written.
+    pub async fn adopt(&self, decision: &Decision, task_id: &str) -> Decided {
+        let (row, vendor) = self.find(decision.token).await?;
+        let state = state(&row)?;
+        if !matches!(state, LedgerState::Unknown | LedgerState::Absent) {
+            return refused(format!(
+                "the submission is {state}, not unknown: nothing is to be decided"
+            ));
+        }
+        let works = self.vendors.status(vendor, &[task_id.to_owned()]).await?;
+        let Some(work) = works.first() else {
+            return refused(format!(
+                "{vendor} does not know a work {task_id}; is that its id?"
+            ));
+        };
+        if !is_of(work, row.token) {
+            // Another customer's result, perhaps: no force helps.
+            if let Some(marker) = Marker::of(work) {
+                return refused(format!(
+                    "the work {} belongs to another submission: {} of job {}",
+                    work.task_id, marker.token, marker.job
+                ));
+            }
+            if !decision.force {
+                return refused(format!(
+                    "the vendor shows neither our name nor our URL with the work {}; --force adopts it nevertheless",
+                    work.task_id
+                ));
+            }
+        }
+        let detail = json!({ "action": "adopt", "task_id": work.task_id, "forced": decision.force, "reason": decision.reason });
+        let settlement = found(about(vendor, &row), work, &decision.by, "operator", detail);
+        // Model: step Adopt.
+        let verdict = self.db.settle(&settlement).await?;
+        let done = format!("{vendor}'s work {} is booked", work.task_id);
+        told(verdict, &done, "is polled next")
+    }
+
+    /// The vendor never got the request: lets the job pay for a new attempt. Says in words what the job does now.
+    ///
+    /// # Errors
+    /// Why nothing was written.
+    pub async fn confirm_not_accepted(&self, decision: &Decision) -> Decided {
+        let (row, vendor) = self.find(decision.token).await?;
+        let state = state(&row)?;
+        if state != LedgerState::Unknown {
+            return refused(format!(
+                "the submission is {state}, not unknown: nothing is to be decided"
+            ));
+        }
+        let why = "until then the request may still be sent";
+        until(row.send_deadline, row.now, why)?;
+        match self.listed(vendor, &row).await {
+            Ok(None) => {}
+            Ok(Some(work)) => {
+                return refused(format!(
+                    "{vendor} lists the work {work} for this submission: adopt it with `producer unknowns adopt {} --task-id {work}`",
+                    row.token
+                ));
+            }
+            Err(error) if decision.force => tracing::warn!("{vendor} was not asked: {error:#}"),
+            Err(error) => return Err(error.into()),
+        }
+        let (at, why) = match vendor {
+            Vendor::Sync => self.sync_wait(&row),
+            Vendor::Ghostcut => self.ghostcut_wait(&row).await?,
+        };
+        if !decision.force {
+            until(
+                at,
+                self.db.now().await?,
+                &format!("{why}; --force does not wait"),
+            )?;
+        }
+        let detail = json!({ "action": "confirm_not_accepted", "forced": decision.force, "reason": decision.reason });
+        let settlement = not_there(about(vendor, &row), &decision.by, "operator", detail);
+        // Model: step ConfirmNotAccepted.
+        let verdict = self.db.settle(&settlement).await?;
+        let done = "the submission counts as not accepted";
+        told(verdict, done, "pays for a new attempt")
+    }
+
+    async fn find(&self, token: Uuid) -> Result<(UnknownRow, Vendor), DecisionError> {
+        let filter = UnknownFilter {
+            token: Some(token),
+            ..UnknownFilter::default()
+        };
+        let row = self.db.unknowns(filter).await?.pop();
+        let row = row.ok_or(DecisionError::Gone(token))?;
+        let vendor: Vendor = row.vendor.parse().map_err(DbError::from)?;
+        let ours = self.vendors.account(vendor);
+        if row.account != ours {
+            return refused(format!(
+                "the submission was for the account `{}`, these settings are for `{ours}`: set {}_ACCOUNT and its keys",
+                row.account,
+                row.vendor.to_uppercase()
+            ));
+        }
+        Ok((row, vendor))
+    }
+
+    /// A work of the vendor's list that is this submission's.
+    async fn listed(
+        &self,
+        vendor: Vendor,
+        row: &UnknownRow,
+    ) -> Result<Option<String>, VendorError> {
+        let (from, to) = (row.claimed_at - AROUND, row.now + AROUND);
+        let works = self.vendors.list(vendor, from, to).await?;
+        let work = works.into_iter().find(|work| is_of(work, row.token));
+        Ok(work.map(|work| work.task_id))
+    }
+
+    /// While Sync.so may be asked again under the key, that clears it up better than a person can; the last of these requests may
+    /// be under way when the window ends.
+    fn sync_wait(&self, row: &UnknownRow) -> (DateTime<Utc>, &'static str) {
+        let window = self.protocol.sync_replay_window + self.protocol.send_deadline;
+        (
+            row.claimed_at + delta(window),
+            "until then the worker repeats the request under its key, which clears it up",
+        )
+    }
+
+    /// A request that comes late must fail: its source is deleted, and one that was being downloaded has the settle time to show
+    /// up.
+    async fn ghostcut_wait(
+        &self,
+        row: &UnknownRow,
+    ) -> Result<(DateTime<Utc>, &'static str), DecisionError> {
+        let mut deleted = row.source_deleted_at;
+        if deleted.is_none() {
+            if let Some(key) = &row.source_key {
+                self.storage.delete(key).await?;
+            }
+            // Killed here: the object is deleted again and the settle time counts from then.
+            deleted = self.db.record_source_deleted(row.token).await?;
+        }
+        let settle = delta(self.protocol.ghostcut_settle_time);
+        Ok((
+            deleted.unwrap_or(row.send_deadline) + settle,
+            "the source is deleted, and until then a request that came before may still show up",
+        ))
+    }
+}
+
+/// Settings are far below what a time can be moved by.
+fn delta(duration: std::time::Duration) -> TimeDelta {
+    TimeDelta::from_std(duration).unwrap_or(TimeDelta::days(365))
+}
+
+fn until(at: DateTime<Utc>, now: DateTime<Utc>, why: &str) -> Result<(), DecisionError> {
+    if now >= at {
+        return Ok(());
+    }
+    let at = at.format("%Y-%m-%d %H:%M:%S UTC");
+    refused(format!("too early: run this again at {at} ({why})"))
+}
+
+fn about(vendor: Vendor, row: &UnknownRow) -> About {
+    About {
+        vendor,
+        job: row.job_id,
+        token: row.token,
+    }
+}
+
+fn state(row: &UnknownRow) -> Result<LedgerState, DecisionError> {
+    Ok(row.state.parse().map_err(DbError::from)?)
+}
+
+/// What `settle` made of it.
+fn told(verdict: Verdict, done: &str, next: &str) -> Decided {
+    match verdict.ledger {
+        LedgerVerdict::Written | LedgerVerdict::Same => {}
+        LedgerVerdict::Kept => {
+            return refused(
+                "meanwhile the outcome became known: look again with `producer unknowns show`",
+            );
+        }
+        LedgerVerdict::Second => {
+            return refused("the submission has another work already: this one was paid for too");
+        }
+        LedgerVerdict::Taken => {
+            return refused(
+                "that work belongs to another submission; the trail of the job says so now",
+            );
+        }
+        LedgerVerdict::None => return refused("nothing was written"),
+    }
+    Ok(match verdict.r#move {
+        MoveVerdict::Moved => format!("{done}; the job {next}"),
+        MoveVerdict::Lost | MoveVerdict::Held | MoveVerdict::None => {
+            format!("{done}; the job does not wait for it and stays where it is")
+        }
+    })
+}

@@ -1,0 +1,212 @@
+//! `/v1/vendors`: the accounts, their limits and pauses. A change may say which version it is for.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse as _, Response};
+use serde::Serialize;
+use shared::db::{Db, VendorChange, VendorStatus};
+use shared::domain::Vendor;
+use utoipa::ToSchema;
+
+use super::access::Caller;
+use super::body::{Body, Who};
+use super::jobs::database;
+use super::operations::{Operator, RawBody, detached};
+use super::problem::{Kind, Problem};
+use super::requests::{LimitsRequest, PauseRequest, ReasonRequest};
+
+/// Most of an amount or a rate; far beyond any plan.
+const MAX_AMOUNT: f64 = 1e9;
+
+/// Every account as it stands.
+#[derive(Serialize, ToSchema)]
+pub(super) struct VendorList {
+    vendors: Vec<VendorStatus>,
+}
+
+type Account = Result<Path<(String, String)>, PathRejection>;
+
+/// Show the accounts: limits, works in flight, spent today, and why nothing is sent
+#[utoipa::path(get, path = "/v1/vendors", tag = "vendors", operation_id = "list_vendors",
+    responses((status = 200, description = "The accounts", body = VendorList)))]
+pub(super) async fn list(
+    State(Operator { db, .. }): State<Operator>,
+) -> Result<Json<VendorList>, Problem> {
+    let vendors = db.vendor_status().await.map_err(|error| database(&error))?;
+    Ok(Json(VendorList { vendors }))
+}
+
+/// Show an account
+#[utoipa::path(get, path = "/v1/vendors/{vendor}/{account}", tag = "vendors", operation_id = "show_vendor",
+    params(("vendor" = Vendor, Path, description = "The vendor"), ("account" = String, Path, description = "The account's name")),
+    responses((status = 200, description = "The account", body = VendorStatus,
+            headers(("ETag" = String, description = "Its version, for `If-Match`"))),
+        (status = 404, description = "There is no such account")))]
+pub(super) async fn show(
+    State(Operator { db, .. }): State<Operator>,
+    account: Account,
+) -> Result<Response, Problem> {
+    Ok(shown(find(&db, account).await?))
+}
+
+/// Set limits at once for the whole fleet
+#[utoipa::path(patch, path = "/v1/vendors/{vendor}/{account}", tag = "vendors", operation_id = "limit_vendor",
+    request_body = LimitsRequest,
+    params(("vendor" = Vendor, Path, description = "The vendor"), ("account" = String, Path, description = "The account's name"),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` that the change is for")),
+    responses((status = 200, description = "The account, changed", body = VendorStatus,
+            headers(("ETag" = String, description = "Its version, for `If-Match`"))),
+        (status = 404, description = "There is no such account"), (status = 412, description = "Somebody has changed it meanwhile")))]
+pub(super) async fn limit(
+    State(Operator { db, .. }): State<Operator>,
+    account: Account,
+    caller: Caller,
+    headers: HeaderMap,
+    body: RawBody,
+) -> Result<Response, Problem> {
+    let mut body = Body::read(&headers, body)?;
+    let Who { by, reason } = body.who(&caller);
+    let is_count =
+        |number: f64| number >= 1.0 && number <= f64::from(i32::MAX) && number.fract() == 0.0;
+    let is_amount = |number: f64| (0.0..=MAX_AMOUNT).contains(&number);
+    let is_rate = |number: f64| number >= 0.001 && number <= MAX_AMOUNT;
+    let limits = body.limits(&[
+        ("max_in_flight", &is_count, "a whole number from 1"),
+        (
+            "max_per_minute",
+            &is_rate,
+            "a number from 0.001 to 1000000000",
+        ),
+        ("burst", &is_count, "a whole number from 1"),
+        ("daily_budget", &is_amount, "a number from 0 to 1000000000"),
+        ("balance_floor", &is_amount, "a number from 0 to 1000000000"),
+    ]);
+    body.finish()?;
+    let found = find(&db, account).await?;
+    let change = VendorChange::limits(vendor(&found)?, found.account, limits, by, reason);
+    changed(&db, &headers, change).await
+}
+
+/// Stop paid sends to an account, replays and redos included; polling and storing go on
+#[utoipa::path(post, path = "/v1/vendors/{vendor}/{account}/pause", tag = "vendors", operation_id = "pause_vendor",
+    request_body = PauseRequest,
+    params(("vendor" = Vendor, Path, description = "The vendor"), ("account" = String, Path, description = "The account's name"),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` that the change is for")),
+    responses((status = 200, description = "The account, changed", body = VendorStatus,
+            headers(("ETag" = String, description = "Its version, for `If-Match`"))),
+        (status = 404, description = "There is no such account"), (status = 412, description = "Somebody has changed it meanwhile")))]
+pub(super) async fn pause(
+    State(Operator { db, .. }): State<Operator>,
+    account: Account,
+    caller: Caller,
+    headers: HeaderMap,
+    body: RawBody,
+) -> Result<Response, Problem> {
+    let mut body = Body::read(&headers, body)?;
+    let Who { by, reason } = body.who(&caller);
+    let seconds = body.count("seconds");
+    body.finish()?;
+    let duration = seconds.map(|seconds| Duration::from_secs(seconds.into()));
+    let found = find(&db, account).await?;
+    let change = VendorChange::pause(vendor(&found)?, found.account, duration, by, reason);
+    changed(&db, &headers, change).await
+}
+
+/// End every pause of an account, also those that the vendor's answers made; limits stay
+#[utoipa::path(post, path = "/v1/vendors/{vendor}/{account}/resume", tag = "vendors", operation_id = "resume_vendor",
+    request_body = ReasonRequest,
+    params(("vendor" = Vendor, Path, description = "The vendor"), ("account" = String, Path, description = "The account's name"),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` that the change is for")),
+    responses((status = 200, description = "The account, changed", body = VendorStatus,
+            headers(("ETag" = String, description = "Its version, for `If-Match`"))),
+        (status = 404, description = "There is no such account"), (status = 412, description = "Somebody has changed it meanwhile")))]
+pub(super) async fn resume(
+    State(Operator { db, .. }): State<Operator>,
+    account: Account,
+    caller: Caller,
+    headers: HeaderMap,
+    body: RawBody,
+) -> Result<Response, Problem> {
+    let mut body = Body::read(&headers, body)?;
+    let Who { by, reason } = body.who(&caller);
+    body.finish()?;
+    let found = find(&db, account).await?;
+    let change = VendorChange::resume(vendor(&found)?, found.account, by, reason);
+    changed(&db, &headers, change).await
+}
+
+async fn find(db: &Db, account: Account) -> Result<VendorStatus, Problem> {
+    let no_account = || {
+        let detail = "`GET /v1/vendors` lists the accounts";
+        Problem::new(Kind::AccountNotFound, detail)
+    };
+    let Path((vendor, account)) = account.map_err(|_| no_account())?;
+    let accounts = db.vendor_status().await.map_err(|error| database(&error))?;
+    let mut accounts = accounts.into_iter();
+    accounts
+        .find(|status| status.vendor == vendor && status.account == account)
+        .ok_or_else(no_account)
+}
+
+fn vendor(account: &VendorStatus) -> Result<Vendor, Problem> {
+    let vendor = account.vendor.parse::<Vendor>();
+    vendor.map_err(|error| super::jobs::internal(&error))
+}
+
+async fn changed(db: &Db, headers: &HeaderMap, change: VendorChange) -> Result<Response, Problem> {
+    let outdated = || {
+        let detail = "read the account again; `If-Match` takes its `ETag`";
+        Problem::new(Kind::VersionOutdated, detail)
+    };
+    let if_version = match headers.get(header::IF_MATCH) {
+        None => None,
+        Some(tag) if tag == "*" => None,
+        Some(tag) => Some(version(tag.as_bytes()).ok_or_else(outdated)?),
+    };
+    let change = VendorChange {
+        if_version,
+        ..change
+    };
+    let (vendor, account) = (change.vendor.as_str().to_owned(), change.account.clone());
+    let writer = db.clone();
+    if !detached(async move { writer.change_vendor(&change).await }).await? {
+        return Err(outdated());
+    }
+    Ok(shown(find(db, Ok(Path((vendor, account)))).await?))
+}
+
+/// The version in a tag; a list of tags or a weak one matches nothing here.
+fn version(tag: &[u8]) -> Option<i64> {
+    let tag = std::str::from_utf8(tag).ok()?.trim();
+    tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok()
+}
+
+fn shown(account: VendorStatus) -> Response {
+    let tag = [(header::ETAG, format!("\"{}\"", account.version))];
+    (tag, Json(account)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_a_version_in_quotes() {
+        assert_eq!(version(b"\"7\""), Some(7));
+        for tag in [
+            &b"7"[..],
+            b"W/\"7\"",
+            b"\"7\", \"8\"",
+            b"\"\"",
+            b"\"",
+            b"\xff",
+            b"\"x\"",
+        ] {
+            assert_eq!(version(tag), None, "{tag:?}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! `GET /v1/events` and `GET /v1/jobs/{id}/events`: the trail as server-sent events
+//! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderName};
+use axum::response::{IntoResponse as _, Response, Sse, sse};
+use futures::stream;
+use shared::db::Db;
+use shared::domain::fields::{FieldCode, FieldError};
+use uuid::Uuid;
+
+use super::jobs::{database, no_job, read_id};
+use super::problem::{Kind, Problem};
+use crate::feed::{Feed, NotFollowed};
+
+/// A comment is sent after so long without an event, so that both ends notice a dead connection.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// What following needs.
+#[derive(Clone)]
+pub(super) struct Followed {
+    pub(super) db: Db,
+    pub(super) feed: Feed,
+}
+
+/// Follow what happens to all jobs
+///
+/// Server-sent events: `id` is the number of the trail's line, `data` the line as JSON with `job_id`. Begins with what happens from
+/// now on, or after `Last-Event-ID`. Complete and in order; after a reconnection lines may repeat. Does not end by itself.
+#[utoipa::path(get, path = "/v1/events", tag = "events", operation_id = "follow_all",
+    params(("Last-Event-ID" = Option<i64>, Header, description = "The last event that was seen")),
+    responses((status = 200, description = "The events", body = String, content_type = "text/event-stream")))]
+pub(super) async fn all(
+    State(Followed { feed, .. }): State<Followed>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    follow(&feed, None, last_event(&headers)?)
+}
+
+/// Follow what happens to one job
+///
+/// The same, from the beginning of the job's trail.
+#[utoipa::path(get, path = "/v1/jobs/{id}/events", tag = "events", operation_id = "follow_job",
+    params(("id" = Uuid, Path, description = "The job"),
+        ("Last-Event-ID" = Option<i64>, Header, description = "The last event that was seen")),
+    responses((status = 200, description = "The events", body = String, content_type = "text/event-stream"),
+        (status = 404, description = "There is no such job")))]
+pub(super) async fn of_job(
+    State(Followed { db, feed }): State<Followed>,
+    id: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let id = read_id(id)?;
+    let after = last_event(&headers)?;
+    if db
+        .job(id)
+        .await
+        .map_err(|error| database(&error))?
+        .is_none()
+    {
+        return Err(no_job(id));
+    }
+    follow(&feed, Some(id), after)
+}
+
+fn last_event(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
+    let Some(value) = headers.get(LAST_EVENT_ID) else {
+        return Ok(None);
+    };
+    let id = value.to_str().ok().and_then(|text| text.parse().ok());
+    let id = id.filter(|id| *id >= 0);
+    id.map(Some).ok_or_else(|| {
+        let fault = FieldError {
+            path: "Last-Event-ID".to_owned(),
+            code: FieldCode::Malformed,
+            message: "must be the `id` of an event".to_owned(),
+        };
+        Problem::faults(Kind::InvalidParameters, vec![fault])
+    })
+}
+
+fn follow(feed: &Feed, job: Option<Uuid>, after: Option<i64>) -> Result<Response, Problem> {
+    let follower = feed.follow(job, after).map_err(|why| match why {
+        NotFollowed::TooMany => {
+            Problem::new(Kind::TooManyStreams, "come again, or ask another producer")
+        }
+        NotFollowed::Away => Problem::new(Kind::Unavailable, "the database is away"),
+    })?;
+    let events = stream::unfold(follower, async |mut follower| {
+        let line = follower.next().await?;
+        let event = sse::Event::default()
+            .id(line.id.to_string())
+            .data(&line.data);
+        Some((Ok::<_, Infallible>(event), follower))
+    });
+    let heartbeat = sse::KeepAlive::new().interval(HEARTBEAT).text("heartbeat");
+    Ok(Sse::new(events).keep_alive(heartbeat).into_response())
+}

@@ -1,0 +1,308 @@
+//! What requests look like, for the API's description. They are read elsewhere, as JSON, so that every fault is told.
+
+#![expect(dead_code, reason = "describes what is read as JSON")]
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use shared::domain::effects::EffectKind;
+use shared::domain::intake::Priority;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// A job: segments, effects or both.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JobRequest {
+    /// Its owner.
+    user_id: Uuid,
+    /// `https://`, `http://`, or `s3://` in the fleet's own bucket.
+    #[schema(min_length = 10, example = "https://media.example.com/talk.mp4")]
+    video_url: String,
+    /// Audio files by the names that segments use.
+    #[schema(nullable)]
+    audio: Option<BTreeMap<String, String>>,
+    /// What is lip-synced, in order and without overlap.
+    #[schema(nullable, max_items = 10)]
+    segments: Option<Vec<SegmentRequest>>,
+    /// What is removed from the picture.
+    #[schema(nullable, max_items = 50)]
+    effects: Option<Vec<EffectRequest>>,
+    /// How soon; `normal` by default.
+    #[schema(nullable)]
+    priority: Option<Priority>,
+    /// For people.
+    #[schema(nullable, min_length = 1, max_length = 500)]
+    display_name: Option<String>,
+    /// For people; the end of the video's URL by default.
+    #[schema(nullable, min_length = 1, max_length = 500)]
+    original_filename: Option<String>,
+}
+
+/// A stretch of the video and the audio that is spoken in it, at least half a second.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SegmentRequest {
+    /// Seconds.
+    #[schema(minimum = 0)]
+    start_time: f64,
+    /// Seconds.
+    #[schema(minimum = 0.5)]
+    end_time: f64,
+    audio_input: AudioRequest,
+    /// For people.
+    #[schema(nullable, min_length = 1, max_length = 200)]
+    label: Option<String>,
+}
+
+/// A file of `audio`, or a stretch of it.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AudioRequest {
+    /// Its name.
+    #[schema(min_length = 1, max_length = 128)]
+    ref_id: String,
+    /// Seconds within the audio; together with `endTime`.
+    #[schema(nullable, minimum = 0)]
+    start_time: Option<f64>,
+    /// Seconds within the audio.
+    #[schema(nullable, minimum = 0)]
+    end_time: Option<f64>,
+}
+
+/// A box in the picture and what is done there.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EffectRequest {
+    #[serde(rename = "type")]
+    kind: EffectKind,
+    /// Seconds; the beginning by default.
+    #[schema(nullable, minimum = 0)]
+    start_time: Option<f64>,
+    /// Seconds; the end by default.
+    #[schema(nullable, minimum = 0)]
+    end_time: Option<f64>,
+    region: RegionRequest,
+}
+
+/// Fractions of the picture; the origin is top left.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RegionRequest {
+    #[schema(minimum = 0, maximum = 1)]
+    x: f64,
+    #[schema(minimum = 0, maximum = 1)]
+    y: f64,
+    #[schema(minimum = 0, maximum = 1)]
+    width: f64,
+    #[schema(minimum = 0, maximum = 1)]
+    height: f64,
+}
+
+/// Jobs to put in at once.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BatchRequest {
+    #[schema(min_items = 1, max_items = 100)]
+    jobs: Vec<BatchItem>,
+}
+
+/// One of them.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BatchItem {
+    request: JobRequest,
+    /// Makes repeating harmless, like the header `Idempotency-Key` of a single one.
+    #[schema(
+        nullable = false,
+        min_length = 1,
+        max_length = 255,
+        pattern = "^[!-~]+$"
+    )]
+    idempotency_key: Option<String>,
+}
+
+/// Who and why.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReasonRequest {
+    /// Why, for the others; kept in the trail.
+    #[schema(min_length = 1, max_length = 250)]
+    reason: String,
+    /// Who; `api` by default.
+    #[schema(nullable = false, min_length = 1, max_length = 250)]
+    by: Option<String>,
+}
+
+/// How to put a job back.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RetryRequest {
+    /// Why, for the others; kept in the trail.
+    #[schema(min_length = 1, max_length = 250)]
+    reason: String,
+    /// Who; `api` by default.
+    #[schema(nullable = false, min_length = 1, max_length = 250)]
+    by: Option<String>,
+    /// Only say what would happen.
+    #[schema(nullable = false)]
+    preview: Option<bool>,
+    /// Allow one paid attempt beyond the bound.
+    #[schema(nullable = false)]
+    another_attempt: Option<bool>,
+}
+
+/// Which dead letters; all that is given has to fit.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LetterSelection {
+    #[schema(nullable = false, min_items = 1, max_items = 1000)]
+    ids: Option<Vec<i64>>,
+    /// A stage, or `unknown` for messages that came from elsewhere.
+    #[schema(nullable = false)]
+    stage: Option<String>,
+    #[schema(nullable = false, min_length = 1, max_length = 250)]
+    reason: Option<String>,
+    /// The normalised error.
+    #[schema(nullable = false, min_length = 1, max_length = 250)]
+    class: Option<String>,
+    /// Received then or later.
+    #[schema(nullable = false)]
+    since: Option<DateTime<Utc>>,
+    #[schema(nullable = false)]
+    job: Option<Uuid>,
+    #[schema(nullable = false)]
+    user: Option<Uuid>,
+}
+
+/// Which dead letters to close, and why.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DiscardRequest {
+    /// Why, for the others; kept in the trail.
+    #[schema(min_length = 1, max_length = 250)]
+    reason: String,
+    /// Who; `api` by default.
+    #[schema(nullable = false, min_length = 1, max_length = 250)]
+    by: Option<String>,
+    /// Which; has to name something unless `all` is true.
+    #[schema(nullable = false)]
+    filter: Option<LetterSelection>,
+    /// Everything that is open.
+    #[schema(nullable = false)]
+    all: Option<bool>,
+}
+
+/// Which dead letters to put back, and how.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReplayRequest {
+    /// Why, for the others; kept in the trail.
+    #[schema(min_length = 1, max_length = 250)]
+    reason: String,
+    /// Who; `api` by default.
+    #[schema(nullable = false, min_length = 1, max_length = 250)]
+    by: Option<String>,
+    /// Which; has to name something unless `all` is true.
+    #[schema(nullable = false)]
+    filter: Option<LetterSelection>,
+    /// Everything that is open.
+    #[schema(nullable = false)]
+    all: Option<bool>,
+    /// Only say what would happen.
+    #[schema(nullable = false)]
+    preview: Option<bool>,
+    /// Allow one paid attempt beyond the bound.
+    #[schema(nullable = false)]
+    another_attempt: Option<bool>,
+    /// How many become due a minute.
+    #[schema(nullable = false, minimum = 1)]
+    per_minute: Option<u32>,
+}
+
+/// New limits of an account. Those that are not named stay; null is no limit.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LimitsRequest {
+    /// Why, for the others; kept in the trail.
+    #[schema(min_length = 1, max_length = 250)]
+    reason: String,
+    /// Who; `api` by default.
+    #[schema(nullable = false, min_length = 1, max_length = 250)]
+    by: Option<String>,
+    /// Submissions from claim to final state, unknown outcomes included.
+    #[schema(nullable, minimum = 1, maximum = 2147483647)]
+    max_in_flight: Option<i32>,
+    /// Paid sends a minute, replays and redos included.
+    #[schema(nullable, minimum = 0.001, maximum = 1000000000)]
+    max_per_minute: Option<f64>,
+    /// How many of them may be sent at once; null: two seconds' worth.
+    #[schema(nullable, minimum = 1, maximum = 2147483647)]
+    burst: Option<i32>,
+    /// The most to spend from midnight to midnight UTC, in the vendor's unit (US dollars, points).
+    #[schema(nullable, minimum = 0, maximum = 1000000000)]
+    daily_budget: Option<f64>,
+    /// Nothing new is paid for while the balance is below this.
+    #[schema(nullable, minimum = 0, maximum = 1000000000)]
+    balance_floor: Option<f64>,
+}
+
+/// How long to pause.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PauseRequest {
+    /// Why, for the others; kept in the trail.
+    #[schema(min_length = 1, max_length = 250)]
+    reason: String,
+    /// Who; `api` by default.
+    #[schema(nullable = false, min_length = 1, max_length = 250)]
+    by: Option<String>,
+    /// For how long; until resumed by default.
+    #[schema(nullable = false, minimum = 1)]
+    seconds: Option<u32>,
+}
+
+/// Why, and whether to insist.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ForceRequest {
+    /// Why, for the others; kept in the trail.
+    #[schema(min_length = 1, max_length = 250)]
+    reason: String,
+    /// Who; `api` by default.
+    #[schema(nullable = false, min_length = 1, max_length = 250)]
+    by: Option<String>,
+    /// Go without what is otherwise waited for or asked first.
+    #[schema(nullable = false)]
+    force: Option<bool>,
+}
+
+/// Which work a submission came to.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AdoptRequest {
+    /// Why, for the others; kept in the trail.
+    #[schema(min_length = 1, max_length = 250)]
+    reason: String,
+    /// Who; `api` by default.
+    #[schema(nullable = false, min_length = 1, max_length = 250)]
+    by: Option<String>,
+    /// The vendor's id of the work: GhostCut's work id, Sync.so's generation id.
+    #[schema(min_length = 1, max_length = 200)]
+    task_id: String,
+    /// Although the vendor does not show that it is this submission's.
+    #[schema(nullable = false)]
+    force: Option<bool>,
+}
+
+/// Who wants to sign in.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SignIn {
+    /// As `producer tokens create` showed it.
+    token: String,
+}
