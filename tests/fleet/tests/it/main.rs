@@ -8,6 +8,7 @@
 mod admission;
 mod admission_fleet;
 mod adoption;
+mod anew;
 mod api;
 mod api_create;
 mod api_read;
