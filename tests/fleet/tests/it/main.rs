@@ -27,6 +27,7 @@ mod ledger;
 mod migrations;
 mod operations;
 mod outages;
+mod plans;
 mod poison;
 mod preflight;
 mod protocol;
