@@ -33,6 +33,7 @@ mod preflight;
 mod protocol;
 mod reference;
 mod regressions;
+mod rejections;
 mod sql;
 mod stale_facts;
 mod submit;
