@@ -5,7 +5,7 @@ use anyhow::{Context as _, bail, ensure};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use shared::db::{Db, LedgerVerdict, MoveVerdict, UnknownRow, Verdict};
-use shared::domain::search::{AROUND, Marker, is_of};
+use shared::domain::search::{AROUND, Marker, is_of, weigh};
 use shared::domain::{LedgerState, Vendor};
 use shared::storage::Storage;
 
@@ -77,28 +77,27 @@ pub(super) async fn confirm_not_accepted(args: &ConfirmArgs) -> anyhow::Result<(
         row.now,
         "until then the request may still be sent",
     )?;
-    match listed(&vendors, vendor, &row).await {
+    if !args.force {
+        let (at, why) = earliest(args, vendor, &row)?;
+        until(at, row.now, why)?;
+    }
+    match absence(&db, &vendors, vendor, &row).await {
         Ok(None) => {}
         Ok(Some(work)) => bail!(
             "{vendor} lists the work {work} for this submission: adopt it with `producer unknowns adopt {} --task-id {work}`",
             row.token
         ),
-        Err(error) if args.force => tracing::warn!("{vendor} was not asked: {error:#}"),
+        Err(error) if args.force => {
+            tracing::warn!("nothing proves that it is not there: {error:#}")
+        }
         Err(error) => {
-            return Err(error.context("the vendor has to be asked first; --force goes without"));
+            return Err(
+                error.context("the vendor's list has to prove it first; --force goes without")
+            );
         }
     }
-    let wait = match vendor {
-        Vendor::Sync => sync_wait(args, &row)?,
-        Vendor::Ghostcut => ghostcut_wait(args, &db, &row).await?,
-    };
-    if !args.force {
-        let (at, why) = wait;
-        until(
-            at,
-            db.now().await?,
-            &format!("{why}; --force does not wait"),
-        )?;
+    if vendor == Vendor::Ghostcut {
+        delete_source(args, &db, &row).await?;
     }
     let operator = &args.operator;
     let detail = json!({ "action": "confirm_not_accepted", "forced": args.force, "reason": operator.reason });
@@ -112,39 +111,58 @@ pub(super) async fn confirm_not_accepted(args: &ConfirmArgs) -> anyhow::Result<(
     )
 }
 
-/// A work of the vendor's list that is this submission's.
-async fn listed(
+/// The work of the vendor's list that is this submission's, if there is one. An error: that none is listed proves nothing.
+async fn absence(
+    db: &Db,
     vendors: &Vendors,
     vendor: Vendor,
     row: &UnknownRow,
 ) -> anyhow::Result<Option<String>> {
-    let works = vendors
-        .list(vendor, row.claimed_at - AROUND, row.now + AROUND)
+    let from = row.claimed_at - AROUND;
+    let works = vendors.list(vendor, from, row.now + AROUND).await?;
+    if let Some(work) = works.iter().find(|work| is_of(work, row.token)) {
+        return Ok(Some(work.task_id.clone()));
+    }
+    let known = db
+        .known_works(vendor, &row.account, from, row.now, row.token)
         .await?;
-    let work = works.into_iter().find(|work| is_of(work, row.token));
-    Ok(work.map(|work| work.task_id))
+    let evidence = weigh(&works, &known, row.send_deadline);
+    ensure!(
+        evidence.controls > 0,
+        "{vendor} lists {} works of that time and none of them is known to be ours, so the list is not proved to show ours",
+        works.len()
+    );
+    ensure!(
+        evidence.undecidable == 0,
+        "{vendor} lists {} works that may be anybody's, this submission's too",
+        evidence.undecidable
+    );
+    Ok(None)
 }
 
-/// While Sync.so may be asked again under the key, that clears it up better than a person can; the last of these requests may be
-/// under way when the window ends.
-fn sync_wait(
+/// From when on a person can decide better than the fleet, and why not before. The last repetition to Sync.so may be under way when
+/// the window ends. A work at GhostCut that shows up late needs its source, which is deleted next.
+fn earliest(
     args: &ConfirmArgs,
+    vendor: Vendor,
     row: &UnknownRow,
 ) -> anyhow::Result<(DateTime<Utc>, &'static str)> {
-    let window = args.protocol.sync_replay_window + args.protocol.send_deadline;
-    let until = row.claimed_at + TimeDelta::from_std(window)?;
-    Ok((
-        until,
-        "until then the worker repeats the request under its key, which clears it up",
-    ))
+    let protocol = &args.protocol;
+    Ok(match vendor {
+        Vendor::Sync => (
+            row.claimed_at
+                + TimeDelta::from_std(protocol.sync_replay_window + protocol.send_deadline)?,
+            "until then the worker repeats the request under its key, which clears it up; --force does not wait",
+        ),
+        Vendor::Ghostcut => (
+            row.send_deadline + TimeDelta::from_std(protocol.ghostcut_settle_time)?,
+            "until then the work may still show up, and nothing is deleted; --force does not wait",
+        ),
+    })
 }
 
 /// A request that comes late must fail: its source is deleted, and one that was being downloaded has the settle time to show up.
-async fn ghostcut_wait(
-    args: &ConfirmArgs,
-    db: &Db,
-    row: &UnknownRow,
-) -> anyhow::Result<(DateTime<Utc>, &'static str)> {
+async fn delete_source(args: &ConfirmArgs, db: &Db, row: &UnknownRow) -> anyhow::Result<()> {
     let mut deleted = row.source_deleted_at;
     if deleted.is_none() {
         if let Some(key) = &row.source_key {
@@ -157,12 +175,18 @@ async fn ghostcut_wait(
         // Killed here: the object is deleted again and the settle time counts from then.
         deleted = db.record_source_deleted(row.token).await?;
     }
+    if args.force {
+        return Ok(());
+    }
     let settle = TimeDelta::from_std(args.protocol.ghostcut_settle_time)?;
-    let until = deleted.unwrap_or(row.send_deadline) + settle;
-    Ok((
-        until,
-        "the source is deleted, and until then a request that came before may still show up",
-    ))
+    let at = deleted.unwrap_or(row.send_deadline) + settle;
+    ensure!(
+        db.now().await? >= at,
+        "the source is deleted, so that a late request can only fail; run this again at {}: a request that came before may still \
+         show up (--force does not wait)",
+        at.format("%Y-%m-%d %H:%M:%S UTC")
+    );
+    Ok(())
 }
 
 fn until(at: DateTime<Utc>, now: DateTime<Utc>, why: &str) -> anyhow::Result<()> {
