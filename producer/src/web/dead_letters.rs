@@ -9,7 +9,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
-use shared::db::{Discarded, LetterFilter, LetterGroup, Pace, RestartOrder};
+use shared::db::{Db, Discarded, LetterFilter, LetterGroup, Pace, RestartOrder};
 use shared::domain::fields::{FieldCode, FieldError};
 
 use super::body::{self, Body, Who};
@@ -175,6 +175,19 @@ pub(super) async fn show(
     }
 }
 
+/// Refuses a request that names letters which do not exist or are closed; nothing is done then.
+async fn are_open(db: &Db, filter: &LetterFilter) -> Result<(), Problem> {
+    let not_open = operations::not_open(db, filter).await;
+    let not_open = not_open.map_err(|error| database(&error))?;
+    let Some(first) = not_open.iter().find(|letter| letter.closed.is_none()) else {
+        return match not_open.first() {
+            Some(first) => Err(Problem::new(Kind::LetterClosed, first.to_string())),
+            None => Ok(()),
+        };
+    };
+    Err(Problem::new(Kind::LetterNotFound, first.to_string()))
+}
+
 pub(super) async fn replay(
     State(operator): State<Operator>,
     headers: HeaderMap,
@@ -193,6 +206,7 @@ pub(super) async fn replay(
     };
     body.finish()?;
     let db = operator.db;
+    are_open(&db, &filter).await?;
     let step = per_minute.map_or(Duration::ZERO, |n| Duration::from_secs(60) / n);
     let (tally, complete) = detached(async move {
         if preview {
@@ -242,6 +256,7 @@ pub(super) async fn discard(
     let filter = body.filter();
     let Who { by, reason } = body.who();
     body.finish()?;
+    are_open(&db, &filter).await?;
     let (discarded, complete) = detached(async move {
         operations::note(&db, &by, &reason, "dead_letters_discarded", &filter).await?;
         let filter = LetterFilter {

@@ -28,6 +28,7 @@ pub(super) enum Kind {
     JobFinished,
     JobNotRestarted,
     LetterNotFound,
+    LetterClosed,
     RouteNotFound,
     MethodNotAllowed,
     Unavailable,
@@ -87,6 +88,11 @@ impl Kind {
                 S::NOT_FOUND,
                 "dead-letter-not-found",
                 "There is no such dead letter",
+            ),
+            Self::LetterClosed => (
+                S::CONFLICT,
+                "dead-letter-closed",
+                "The dead letter is closed already",
             ),
             Self::RouteNotFound => (S::NOT_FOUND, "not-found", "There is nothing here"),
             Self::MethodNotAllowed => (

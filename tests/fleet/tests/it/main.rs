@@ -34,6 +34,7 @@ mod protocol;
 mod reference;
 mod regressions;
 mod rejections;
+mod shown;
 mod sql;
 mod stale_facts;
 mod submit;
