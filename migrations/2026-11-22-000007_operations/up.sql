@@ -20,6 +20,8 @@ ALTER TABLE dead_letters
 CREATE INDEX dead_letters_groups ON dead_letters (coalesce(stage, 'unknown'), error_class, reason, id) INCLUDE (received_at)
     WHERE resolved_at IS NULL;
 CREATE INDEX dead_letters_by_id ON dead_letters (id) WHERE resolved_at IS NULL;
+-- The same undecidable message again is the same letter.
+CREATE INDEX dead_letters_bodies ON dead_letters (sha256(body)) WHERE job_id IS NULL AND resolved_at IS NULL;
 
 -- An operator decided that this failed attempt does not count against the bound on paid attempts.
 ALTER TABLE submissions ADD COLUMN forgiven boolean NOT NULL DEFAULT false;

@@ -5,9 +5,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use shared::config::ProtocolConfig;
 use shared::db::{Db, DbError, LedgerVerdict, MoveVerdict, UnknownFilter, UnknownRow, Verdict};
-use shared::domain::search::{AROUND, Marker, is_of};
+use shared::domain::search::{AROUND, Marker, is_of, weigh};
 use shared::domain::{LedgerState, Vendor};
 use shared::storage::{Storage, StorageError};
+use shared::telemetry::chain;
 use shared::vendor::VendorError;
 use uuid::Uuid;
 
@@ -49,6 +50,9 @@ pub enum DecisionError {
     /// It cannot be decided so, or not yet; says what to do.
     #[error("{0}")]
     Refused(String),
+    /// That the vendor's list does not show the work proves nothing.
+    #[error("the vendor's list has to prove it first; --force goes without: {0}")]
+    Unproved(String),
     /// The vendor does not answer.
     #[error("the vendor has to be asked first; --force goes without where nothing else is known")]
     Vendor(#[from] VendorError),
@@ -122,7 +126,11 @@ impl Decider {
         }
         let why = "until then the request may still be sent";
         until(row.send_deadline, row.now, why)?;
-        match self.listed(vendor, &row).await {
+        if !decision.force {
+            let (at, why) = self.earliest(vendor, &row);
+            until(at, row.now, why)?;
+        }
+        match self.absence(vendor, &row).await {
             Ok(None) => {}
             Ok(Some(work)) => {
                 return refused(format!(
@@ -130,19 +138,18 @@ impl Decider {
                     row.token
                 ));
             }
-            Err(error) if decision.force => tracing::warn!("{vendor} was not asked: {error:#}"),
-            Err(error) => return Err(error.into()),
+            Err(error @ (DecisionError::Unproved(_) | DecisionError::Vendor(_)))
+                if decision.force =>
+            {
+                tracing::warn!(
+                    error = chain(&error),
+                    "nothing proves that the work is not there"
+                );
+            }
+            Err(error) => return Err(error),
         }
-        let (at, why) = match vendor {
-            Vendor::Sync => self.sync_wait(&row),
-            Vendor::Ghostcut => self.ghostcut_wait(&row).await?,
-        };
-        if !decision.force {
-            until(
-                at,
-                self.db.now().await?,
-                &format!("{why}; --force does not wait"),
-            )?;
+        if vendor == Vendor::Ghostcut {
+            self.delete_source(&row, decision.force).await?;
         }
         let detail = json!({ "action": "confirm_not_accepted", "forced": decision.force, "reason": decision.reason });
         let settlement = not_there(about(vendor, &row), &decision.by, "operator", detail);
@@ -171,34 +178,56 @@ impl Decider {
         Ok((row, vendor))
     }
 
-    /// A work of the vendor's list that is this submission's.
-    async fn listed(
+    /// The work of the vendor's list that is this submission's, if there is one. An error: that none is listed proves nothing.
+    async fn absence(
         &self,
         vendor: Vendor,
         row: &UnknownRow,
-    ) -> Result<Option<String>, VendorError> {
-        let (from, to) = (row.claimed_at - AROUND, row.now + AROUND);
-        let works = self.vendors.list(vendor, from, to).await?;
-        let work = works.into_iter().find(|work| is_of(work, row.token));
-        Ok(work.map(|work| work.task_id))
+    ) -> Result<Option<String>, DecisionError> {
+        let from = row.claimed_at - AROUND;
+        let works = self.vendors.list(vendor, from, row.now + AROUND).await?;
+        if let Some(work) = works.iter().find(|work| is_of(work, row.token)) {
+            return Ok(Some(work.task_id.clone()));
+        }
+        let known = self
+            .db
+            .known_works(vendor, &row.account, from, row.now, row.token)
+            .await?;
+        let evidence = weigh(&works, &known, row.send_deadline);
+        if evidence.controls == 0 {
+            return Err(DecisionError::Unproved(format!(
+                "{vendor} lists {} works of that time and none of them is known to be ours, so the list is not proved to show ours",
+                works.len()
+            )));
+        }
+        if evidence.undecidable > 0 {
+            return Err(DecisionError::Unproved(format!(
+                "{vendor} lists {} works that may be anybody's, this submission's too",
+                evidence.undecidable
+            )));
+        }
+        Ok(None)
     }
 
-    /// While Sync.so may be asked again under the key, that clears it up better than a person can; the last of these requests may
-    /// be under way when the window ends.
-    fn sync_wait(&self, row: &UnknownRow) -> (DateTime<Utc>, &'static str) {
-        let window = self.protocol.sync_replay_window + self.protocol.send_deadline;
-        (
-            row.claimed_at + delta(window),
-            "until then the worker repeats the request under its key, which clears it up",
-        )
+    /// From when on a person can decide better than the fleet, and why not before. The last repetition to Sync.so may be under way
+    /// when the window ends. A work at GhostCut that shows up late needs its source, which is deleted next.
+    fn earliest(&self, vendor: Vendor, row: &UnknownRow) -> (DateTime<Utc>, &'static str) {
+        let protocol = &self.protocol;
+        match vendor {
+            Vendor::Sync => (
+                row.claimed_at + delta(protocol.sync_replay_window + protocol.send_deadline),
+                "until then the worker repeats the request under its key, which clears it up; --force does not wait",
+            ),
+            Vendor::Ghostcut => (
+                row.send_deadline + delta(protocol.ghostcut_settle_time),
+                "until then the work may still show up, and nothing is deleted; --force does not wait",
+            ),
+        }
     }
 
     /// A request that comes late must fail: its source is deleted, and one that was being downloaded has the settle time to show
     /// up.
-    async fn ghostcut_wait(
-        &self,
-        row: &UnknownRow,
-    ) -> Result<(DateTime<Utc>, &'static str), DecisionError> {
+    async fn delete_source(&self, row: &UnknownRow, force: bool) -> Result<(), DecisionError> {
         let mut deleted = row.source_deleted_at;
         if deleted.is_none() {
             if let Some(key) = &row.source_key {
@@ -207,11 +236,18 @@ impl Decider {
             // Killed here: the object is deleted again and the settle time counts from then.
             deleted = self.db.record_source_deleted(row.token).await?;
         }
-        let settle = delta(self.protocol.ghostcut_settle_time);
-        Ok((
-            deleted.unwrap_or(row.send_deadline) + settle,
-            "the source is deleted, and until then a request that came before may still show up",
-        ))
+        if force {
+            return Ok(());
+        }
+        let at = deleted.unwrap_or(row.send_deadline) + delta(self.protocol.ghostcut_settle_time);
+        if self.db.now().await? < at {
+            let at = at.format("%Y-%m-%d %H:%M:%S UTC");
+            return refused(format!(
+                "the source is deleted, so that a late request can only fail; run this again at {at}: a request that came before may \
+                 still show up (--force does not wait)"
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@
 //! done again. Decides nothing about a job: that is `domain::resume`, under the job's lock.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Serialize;
 use serde_json::json;
@@ -121,6 +122,53 @@ pub const fn in_words(how: How) -> &'static str {
         How::Poll => "resume polling what is paid for",
         How::Store => "store a result that is there",
     }
+}
+
+/// A letter that was named by its number and that nothing can be done about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotOpen {
+    /// Its number.
+    pub id: i64,
+    /// How it was closed; none when there is no such letter.
+    pub closed: Option<String>,
+}
+
+impl fmt::Display for NotOpen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.closed {
+            Some(how) => write!(f, "dead letter {} was {how} already", self.id),
+            None => write!(f, "there is no dead letter {}", self.id),
+        }
+    }
+}
+
+/// Those of the letters that a filter names by their numbers that are not open: whoever names one means it, and is to be told before
+/// anything is done.
+///
+/// # Errors
+/// When the database is away.
+pub async fn not_open(db: &Db, filter: &LetterFilter) -> DbResult<Vec<NotOpen>> {
+    let mut ids = filter.ids.clone();
+    ids.sort_unstable();
+    ids.dedup();
+    let mut not_open = Vec::new();
+    for ids in ids.chunks(PIECE as usize) {
+        let named = LetterFilter {
+            ids: ids.to_vec(),
+            closed: true,
+            ..LetterFilter::default()
+        };
+        let letters = db.letters_after(&named, i64::MIN, PIECE).await?;
+        for id in ids {
+            let closed = match letters.iter().find(|letter| letter.id == *id) {
+                Some(letter) if letter.resolved_at.is_none() => continue,
+                Some(letter) => Some(letter.resolution.clone().unwrap_or_default()),
+                None => None,
+            };
+            not_open.push(NotOpen { id: *id, closed });
+        }
+    }
+    Ok(not_open)
 }
 
 /// What would become of a selection.

@@ -11,6 +11,7 @@ use serde_json::json;
 use shared::crash::{self, Point};
 use shared::db::{AliveSubmission, Db, DbError, Fact, NewEvent, Settlement};
 use shared::domain::answer::{Work, WorkState};
+use shared::domain::classify::ErrorClass;
 use shared::domain::{LedgerState, Stage, StageState, Vendor};
 use shared::telemetry::chain;
 use shared::vendor::{VendorError, ghostcut, sync};
@@ -97,10 +98,7 @@ impl LedgerSweep {
                 .map(|submission| submission.task_id.clone())
                 .collect();
             // Model: step SweepLook.
-            let works = match vendor {
-                Vendor::Sync => self.sync.status(&ids).await?,
-                Vendor::Ghostcut => self.ghostcut.status(&ids).await?,
-            };
+            let works = self.look(vendor, &ids).await?;
             crash::point(Point::SweepAnswered);
             for submission in &page {
                 if let Some(work) = works.iter().find(|work| work.task_id == submission.task_id) {
@@ -111,6 +109,34 @@ impl LedgerSweep {
             if page.len() < usize::try_from(PAGE).unwrap_or(usize::MAX) {
                 return Ok(());
             }
+        }
+    }
+
+    /// The works with these ids. One id that the vendor does not take must not keep the others from being followed: then each is
+    /// asked for alone.
+    async fn look(&self, vendor: Vendor, ids: &[String]) -> Result<Vec<Work>, VendorError> {
+        let refused = |error: &VendorError| error.class() == ErrorClass::Protocol;
+        match self.status(vendor, ids).await {
+            Err(error) if refused(&error) && ids.len() > 1 => {}
+            answer => return answer,
+        }
+        let mut works = Vec::new();
+        for id in ids {
+            match self.status(vendor, std::slice::from_ref(id)).await {
+                Ok(found) => works.extend(found),
+                Err(error) if refused(&error) => {
+                    tracing::warn!(%vendor, task_id = id, error = chain(&error), "a work cannot be followed");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(works)
+    }
+
+    async fn status(&self, vendor: Vendor, ids: &[String]) -> Result<Vec<Work>, VendorError> {
+        match vendor {
+            Vendor::Sync => self.sync.status(ids).await,
+            Vendor::Ghostcut => self.ghostcut.status(ids).await,
         }
     }
 

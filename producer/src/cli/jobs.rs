@@ -1,6 +1,7 @@
 //! `producer jobs`: looking at jobs, and what an operator may do to one or many.
 
 mod cancel;
+mod held;
 mod list;
 mod resume;
 mod retry;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use shared::config::{DatabaseConfig, ProtocolConfig};
-use shared::db::{Db, PaidResumed};
+use shared::db::{Db, PaidResumed, PaidStop};
 
 use super::operator::OperatorArgs;
 
@@ -56,8 +56,18 @@ pub struct ResumeArgs {
 /// When the database is away.
 pub async fn stop(args: StopArgs) -> anyhow::Result<ExitCode> {
     let OperatorArgs { reason, by } = &args.operator;
-    Db::new(&args.database)?.stop_paid(reason, by).await?;
-    tracing::info!("paid sends are stopped; `producer resume-paid` allows them again");
+    let db = Db::new(&args.database)?;
+    let stopped = db.stop_paid(reason, by).await?;
+    // Somebody may resume between the two.
+    match db.paid_stop().await? {
+        Some(stop) if !stopped => tracing::info!(
+            "paid sends were stopped already, {}; that reason stays",
+            in_words(&stop)
+        ),
+        _ => {
+            tracing::info!("paid sends are stopped; `producer resume-paid` allows them again");
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -93,4 +103,19 @@ pub async fn resume(args: ResumeArgs) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Since when, by whom and why.
+pub(super) fn in_words(stop: &PaidStop) -> String {
+    let audit = if stop.audit_first {
+        "; an audit comes first"
+    } else {
+        ""
+    };
+    format!(
+        "since {} by {}: {}{audit}",
+        stop.at.format("%Y-%m-%d %H:%M:%S UTC"),
+        stop.by,
+        stop.reason
+    )
 }

@@ -7,6 +7,7 @@ use shared::config::DatabaseConfig;
 use shared::db::{AuditRecord, Db, PaidStop};
 
 use super::output::{OutputArgs, table};
+use super::{paid, vendors};
 use crate::status::Status;
 
 const EXAMPLE: &str = "Example:
@@ -39,15 +40,10 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn human(status: &Status) -> String {
-    let mut lines = vec![[
-        "paid sends".to_owned(),
-        stopped(status.paid_sends_stopped.as_ref()),
-    ]];
+    let mut lines = vec![["paid sends".to_owned(), stopped(status)]];
     for account in &status.accounts_stopped {
         let name = format!("{}/{}", account.vendor, account.account);
-        let why = [&account.refusal, &account.refusal_reason];
-        let why: Vec<_> = why.into_iter().flatten().map(String::as_str).collect();
-        lines.push([name, format!("stopped: {}", why.join(", "))]);
+        lines.push([name, format!("stopped: {}", vendors::stopped(account))]);
     }
     for row in &status.unknown {
         let mut text = format!(
@@ -75,21 +71,12 @@ fn human(status: &Status) -> String {
     table(["WHAT", "STATE"], lines)
 }
 
-fn stopped(stop: Option<&PaidStop>) -> String {
-    let Some(stop) = stop else {
-        return "allowed".to_owned();
-    };
-    let audit = if stop.audit_first {
-        "; an audit comes first"
-    } else {
-        ""
-    };
-    format!(
-        "STOPPED since {} by {}: {}{audit}",
-        at(stop.at),
-        stop.by,
-        stop.reason
-    )
+fn stopped(status: &Status) -> String {
+    match &status.paid_sends_stopped {
+        Some(stop) => format!("STOPPED {}", paid::in_words(stop)),
+        None if status.accounts_stopped.is_empty() => "allowed".to_owned(),
+        None => "allowed, but not to these accounts".to_owned(),
+    }
 }
 
 fn audited(audit: Option<&AuditRecord>) -> String {

@@ -108,7 +108,7 @@ pub struct AdoptArgs {
 pub struct ConfirmArgs {
     /// The submission
     pub token: Uuid,
-    /// Do not wait for the replay window (Sync.so), the settle time (GhostCut) or a vendor that does not list its works
+    /// Do not wait for the replay window (Sync.so) or the settle time (GhostCut), and go without a list that proves it
     #[arg(long)]
     pub force: bool,
     /// Who and why.

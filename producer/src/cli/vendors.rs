@@ -27,6 +27,9 @@ Examples:
 Why nothing is sent (column STOPPED): manual, misconfigured, out_of_credit, throttled, circuit stop all paid sends;
 floor, budget, full stop only new ones. Polling, storing and searching always go on.";
 
+/// The account of a fleet whose settings name none.
+const DEFAULT_ACCOUNT: &str = "default";
+
 /// Show the accounts at the vendors; limit, pause and resume them
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -90,7 +93,7 @@ pub struct AccountArgs {
     #[arg(value_name = "VENDOR")]
     pub vendor: Vendor,
     /// Name of the account in the ledger
-    #[arg(long, default_value = "default")]
+    #[arg(long, default_value = DEFAULT_ACCOUNT)]
     pub account: String,
 }
 
@@ -148,10 +151,12 @@ fn amount(text: &str) -> Result<Knob, String> {
 /// Shows or changes the accounts.
 ///
 /// # Errors
-/// When the database is away.
+/// When the database is away, or a change names an account or a limit that there is not.
 pub async fn run(args: VendorsArgs) -> anyhow::Result<ExitCode> {
     let db = Db::new(&args.database)?;
-    if let Some(change) = args.command.map(change) {
+    if let Some(command) = args.command {
+        let change = change(command)?;
+        is_known(&db.vendor_status().await?, change.vendor, &change.account)?;
         db.change_vendor(&change)
             .await
             .with_context(|| format!("cannot change {}/{}", change.vendor, change.account))?;
@@ -162,19 +167,43 @@ pub async fn run(args: VendorsArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn change(command: VendorsCommand) -> VendorChange {
-    match command {
+/// A misspelt account would be limited or paused for nobody. Before a producer first runs there is only the default.
+fn is_known(accounts: &[VendorStatus], vendor: Vendor, account: &str) -> anyhow::Result<()> {
+    let of_vendor = accounts.iter().filter(|row| row.vendor == vendor.as_str());
+    let mut known: Vec<&str> = of_vendor.map(|row| row.account.as_str()).collect();
+    if known.is_empty() {
+        known.push(DEFAULT_ACCOUNT);
+    }
+    anyhow::ensure!(
+        known.contains(&account),
+        "--account: there is no account `{account}` of {vendor}; known: {}",
+        known.join(", ")
+    );
+    Ok(())
+}
+
+fn change(command: VendorsCommand) -> anyhow::Result<VendorChange> {
+    Ok(match command {
         VendorsCommand::Set {
             account,
             limits,
             operator,
-        } => VendorChange::limits(
-            account.vendor,
-            account.account,
-            limits.into_change(),
-            operator.by,
-            operator.reason,
-        ),
+        } => {
+            // A floor that is never compared with anything would look like a safeguard.
+            let floor = limits.balance_floor.as_ref();
+            anyhow::ensure!(
+                account.vendor == Vendor::Ghostcut || floor.is_none_or(|floor| floor.0.is_null()),
+                "--balance-floor: {} does not tell its balance; --daily-budget limits what is spent there",
+                account.vendor
+            );
+            VendorChange::limits(
+                account.vendor,
+                account.account,
+                limits.into_change(),
+                operator.by,
+                operator.reason,
+            )
+        }
         VendorsCommand::Pause {
             account,
             duration,
@@ -192,7 +221,7 @@ fn change(command: VendorsCommand) -> VendorChange {
             operator.by,
             operator.reason,
         ),
-    }
+    })
 }
 
 impl LimitArgs {
@@ -251,7 +280,8 @@ fn human(accounts: &[VendorStatus], now: DateTime<Utc>) -> String {
     )
 }
 
-fn stopped(account: &VendorStatus) -> String {
+/// Why an account sends nothing, or nothing new, and until when; `no` when it does.
+pub(super) fn stopped(account: &VendorStatus) -> String {
     let Some(refusal) = &account.refusal else {
         return "no".to_owned();
     };
@@ -290,7 +320,8 @@ mod tests {
 
     fn parse(args: &[&str]) -> Result<VendorChange, String> {
         let cli = Cli::try_parse_from(["vendors"].iter().chain(args));
-        Ok(change(cli.map_err(|error| error.to_string())?.command))
+        let change = change(cli.map_err(|error| error.to_string())?.command);
+        change.map_err(|error| error.to_string())
     }
 
     #[test]
@@ -325,6 +356,11 @@ mod tests {
         assert!(wrong(&["set", "sync", "--max-in-flight", "0"]).contains("1 or more, or `none`"));
         assert!(wrong(&["set", "sync", "--max-per-minute", "NaN"]).contains("above 0"));
         assert!(wrong(&["pause", "elsewhere"]).contains("elsewhere"));
+        assert!(wrong(&["set", "sync", "--balance-floor", "1"]).contains("--daily-budget"));
+        assert!(
+            parse(&["set", "sync", "--balance-floor", "none", "--reason", "r"]).is_ok(),
+            "there is none"
+        );
         assert!(
             parse(&["pause", "sync"]).unwrap_err().contains("--reason"),
             "who pauses says why"

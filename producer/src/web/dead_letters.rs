@@ -10,7 +10,7 @@ use axum::http::HeaderMap;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::json;
-use shared::db::{Discarded, LetterFilter, LetterGroup, Pace, RestartOrder};
+use shared::db::{Db, Discarded, LetterFilter, LetterGroup, Pace, RestartOrder};
 use shared::domain::fields::{FieldCode, FieldError};
 use utoipa::ToSchema;
 
@@ -219,11 +219,26 @@ pub(super) async fn show(
     }
 }
 
+/// Refuses a request that names letters which do not exist or are closed; nothing is done then.
+async fn are_open(db: &Db, filter: &LetterFilter) -> Result<(), Problem> {
+    let not_open = operations::not_open(db, filter).await;
+    let not_open = not_open.map_err(|error| database(&error))?;
+    let Some(first) = not_open.iter().find(|letter| letter.closed.is_none()) else {
+        return match not_open.first() {
+            Some(first) => Err(Problem::new(Kind::LetterClosed, first.to_string())),
+            None => Ok(()),
+        };
+    };
+    Err(Problem::new(Kind::LetterNotFound, first.to_string()))
+}
+
 /// Put the jobs of dead letters back on their way
 ///
 /// Sends no paid request by itself. Works through at most 1000 letters; `complete` says whether there are more.
 #[utoipa::path(post, path = "/v1/dead-letters/replays", tag = "dead letters", operation_id = "replay_dead_letters",
-    request_body = ReplayRequest, responses((status = 200, description = "What it came to", body = ReplayDocument)))]
+    request_body = ReplayRequest, responses((status = 200, description = "What it came to", body = ReplayDocument),
+        (status = 404, description = "A letter named by its number does not exist; nothing was done"),
+        (status = 409, description = "A letter named by its number is closed; nothing was done")))]
 pub(super) async fn replay(
     State(operator): State<Operator>,
     caller: Caller,
@@ -243,6 +258,7 @@ pub(super) async fn replay(
     };
     body.finish()?;
     let db = operator.db;
+    are_open(&db, &filter).await?;
     let step = per_minute.map_or(Duration::ZERO, |n| Duration::from_secs(60) / n);
     let (tally, complete) = detached(async move {
         if preview {
@@ -289,7 +305,9 @@ pub(super) async fn replay(
 
 /// Close dead letters; their jobs stay failed
 #[utoipa::path(post, path = "/v1/dead-letters/discards", tag = "dead letters", operation_id = "discard_dead_letters",
-    request_body = DiscardRequest, responses((status = 200, description = "What it came to", body = DiscardDocument)))]
+    request_body = DiscardRequest, responses((status = 200, description = "What it came to", body = DiscardDocument),
+        (status = 404, description = "A letter named by its number does not exist; nothing was done"),
+        (status = 409, description = "A letter named by its number is closed; nothing was done")))]
 pub(super) async fn discard(
     State(Operator { db, .. }): State<Operator>,
     caller: Caller,
@@ -300,6 +318,7 @@ pub(super) async fn discard(
     let filter = body.filter();
     let Who { by, reason } = body.who(&caller);
     body.finish()?;
+    are_open(&db, &filter).await?;
     let (discarded, complete) = detached(async move {
         operations::note(&db, &by, &reason, "dead_letters_discarded", &filter).await?;
         let filter = LetterFilter {

@@ -42,6 +42,7 @@ pub(super) enum Kind {
     OutcomeNotDecided,
     PaidStillStopped,
     TooManyStreams,
+    LetterClosed,
     RouteNotFound,
     MethodNotAllowed,
     Unavailable,
@@ -152,6 +153,10 @@ impl Kind {
                 S::SERVICE_UNAVAILABLE,
                 "too-many-streams",
                 "Too many clients follow events",
+            Self::LetterClosed => (
+                S::CONFLICT,
+                "dead-letter-closed",
+                "The dead letter is closed already",
             ),
             Self::RouteNotFound => (S::NOT_FOUND, "not-found", "There is nothing here"),
             Self::MethodNotAllowed => (

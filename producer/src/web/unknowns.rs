@@ -177,7 +177,9 @@ async fn decided(
     match decided.map_err(|error| internal(&error))? {
         Ok(outcome) => Ok(Json(DecisionDocument { token, outcome })),
         Err(DecisionError::Gone(token)) => Err(gone(token)),
-        Err(DecisionError::Refused(why)) => Err(Problem::new(Kind::OutcomeNotDecided, why)),
+        Err(error @ (DecisionError::Refused(_) | DecisionError::Unproved(_))) => {
+            Err(Problem::new(Kind::OutcomeNotDecided, error.to_string()))
+        }
         Err(DecisionError::Database(error)) => Err(database(&error)),
         Err(error @ (DecisionError::Vendor(_) | DecisionError::Storage(_))) => {
             tracing::warn!(submission.token = %token, error = chain(&error), "an outcome was not decided");

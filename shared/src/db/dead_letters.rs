@@ -59,7 +59,8 @@ impl Db {
                 diesel::sql_query(
                     "INSERT INTO dead_letters (stage, reason, error, body, headers) \
                      SELECT $1, 'undecidable', $2, $3, $4 WHERE NOT EXISTS ( \
-                         SELECT FROM dead_letters WHERE job_id IS NULL AND resolved_at IS NULL AND body = $3 AND headers = $4)",
+                         SELECT FROM dead_letters WHERE job_id IS NULL AND resolved_at IS NULL \
+                         AND sha256(body) = sha256($3) AND body = $3 AND headers = $4)",
                 )
                 .bind::<Nullable<Text>, _>(stage.map(Stage::as_str))
                 .bind::<Text, _>(error)

@@ -29,6 +29,9 @@ struct Renewed {
     renewed: bool,
 }
 
+/// Due jobs of a class among which the one that tries an open circuit is chosen.
+const PROBE_CHOICE: i64 = 100;
+
 pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
@@ -37,7 +40,8 @@ impl Db {
     /// Marks up to `limit` due rows of a stage as dispatched until `lease` is over, most urgent class first, while at most
     /// `depth` rows of the stage are out. With `paid_by`, no more jobs that have yet to pay than the account has room for: the
     /// others would only come back. Those whose outcome is not known are picked whatever the account may send, because clearing
-    /// up makes room.
+    /// up makes room. The one job that tries an account after its circuit opened is one that the vendor has rejected least: what the
+    /// vendor rejects may be that job's own body.
     ///
     /// # Errors
     /// When the outcome is not known, what was picked is due again after its lease.
@@ -58,7 +62,9 @@ impl Db {
                  FROM job_stages s WHERE stage = $1 AND state = 'dispatched' AND due_at > now()), \
              room AS ( \
                  SELECT greatest(least($2, $3 - n), 0) AS n, greatest(least($2, $3 - n, \
-                     CASE WHEN $5::text IS NOT NULL THEN vendor_room($5, $6) - to_pay END), 0) AS to_pay FROM dispatched), \
+                     CASE WHEN $5::text IS NOT NULL THEN vendor_room($5, $6) - to_pay END), 0) AS to_pay, \
+                     EXISTS (SELECT FROM vendors v WHERE v.vendor = $5 AND v.account = $6 AND v.open_until IS NOT NULL) AS probes \
+                 FROM dispatched), \
              unclear AS ( \
                  SELECT due.job_id, due.due_at, due.priority FROM room, \
                  LATERAL (SELECT s.job_id, s.due_at, s.priority FROM submissions b JOIN job_stages s ON s.job_id = b.job_id \
@@ -71,8 +77,11 @@ impl Db {
                  LATERAL (SELECT job_id, due_at FROM job_stages s \
                           WHERE s.stage = $1 AND s.priority = class.priority AND s.state IN ('waiting', 'dispatched') \
                           AND s.due_at <= now() AND s.job_id NOT IN (SELECT job_id FROM unclear) \
-                          ORDER BY s.due_at LIMIT room.to_pay FOR UPDATE SKIP LOCKED) due \
-                 ORDER BY class.priority, due.due_at LIMIT (SELECT to_pay FROM room)), \
+                          ORDER BY s.due_at LIMIT CASE WHEN room.probes THEN room.to_pay * $7 ELSE room.to_pay END \
+                          FOR UPDATE SKIP LOCKED) due \
+                 ORDER BY CASE WHEN room.probes THEN (SELECT count(*) FROM submissions b WHERE b.job_id = due.job_id \
+                              AND b.vendor = $5 AND b.state = 'rejected') END, \
+                     class.priority, due.due_at LIMIT (SELECT to_pay FROM room)), \
              picked AS ( \
                  SELECT * FROM unclear UNION SELECT * FROM fresh \
                  ORDER BY priority, due_at LIMIT (SELECT n FROM room)) \
@@ -87,6 +96,7 @@ impl Db {
         .bind::<BigInt, _>(millis(lease))
         .bind::<Nullable<Text>, _>(paid_by.map(|(vendor, _)| vendor.as_str()))
         .bind::<Nullable<Text>, _>(paid_by.map(|(_, account)| account))
+        .bind::<BigInt, _>(PROBE_CHOICE)
         .load(&mut connection)
         .await?;
         Ok(picked)
@@ -101,9 +111,11 @@ impl Db {
         let (jobs, epochs): (Vec<_>, Vec<_>) = picked.iter().map(|p| (p.job_id, p.epoch)).unzip();
         // Model: step PutBack.
         diesel::sql_query(
-            "UPDATE job_stages s SET state = 'waiting', due_at = clock_timestamp() + make_interval(secs => $4 / 1000.0) \
-             FROM unnest($2, $3) AS r(job_id, epoch) \
-             WHERE s.job_id = r.job_id AND s.epoch = r.epoch AND s.stage = $1 AND s.state = 'dispatched'",
+            // Locked in one order: restarts lock many rows as well.
+            "WITH locked AS (SELECT s.job_id FROM job_stages s JOIN unnest($2, $3) AS r(job_id, epoch) USING (job_id) \
+                 WHERE s.epoch = r.epoch AND s.stage = $1 AND s.state = 'dispatched' ORDER BY s.job_id FOR UPDATE OF s) \
+             UPDATE job_stages s SET state = 'waiting', due_at = clock_timestamp() + make_interval(secs => $4 / 1000.0) \
+             FROM locked WHERE s.job_id = locked.job_id",
         )
         .bind::<Text, _>(stage.as_str())
         .bind::<Array<SqlUuid>, _>(jobs)

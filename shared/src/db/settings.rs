@@ -65,13 +65,13 @@ struct Open {
 }
 
 impl Db {
-    /// Stops every paid send of the fleet until [`Db::resume_paid`]; polling and storing go on. The first reason stays.
+    /// Stops every paid send of the fleet until [`Db::resume_paid`]; polling and storing go on. False: they were stopped already,
+    /// and that reason stays.
     ///
     /// # Errors
     /// When the database is away nothing is stopped.
-    pub async fn stop_paid(&self, reason: &str, by: &str) -> DbResult<()> {
-        self.stop(reason, by, None).await?;
-        Ok(())
+    pub async fn stop_paid(&self, reason: &str, by: &str) -> DbResult<bool> {
+        self.stop(reason, by, None).await
     }
 
     /// The same because the database forgot commits, whatever the reason before: an audit has to run first, from before what is

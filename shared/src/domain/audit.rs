@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::answer::Work;
-use super::search::{Marker, is_of};
+use super::search::{Marker, tokens};
 use super::words::vocabulary;
 use super::{LedgerState, Vendor};
 
@@ -155,7 +155,7 @@ pub fn compare(vendor: Vendor, ledger: &[Booked], works: &[Work], window: Window
         let booked = match marker {
             Some(marker) => by_token.get(&marker.token).copied(),
             // A list that cuts or hides the name may still show the token, in a URL.
-            None => ledger.iter().find(|booked| is_of(work, booked.token)),
+            None => (tokens(work).iter()).find_map(|token| by_token.get(token).copied()),
         };
         match (booked, marker) {
             (Some(booked), _) => {

@@ -83,6 +83,23 @@ pub fn is_of(work: &Work, token: Uuid) -> bool {
         .any(|text| carries(text.as_deref(), token))
 }
 
+/// Every token that the vendor may show with the work: whatever in its texts is written as one.
+#[must_use]
+pub fn tokens(work: &Work) -> Vec<Uuid> {
+    const LENGTH: usize = 36;
+    let mut tokens = Vec::new();
+    for text in [&work.name, &work.source_url, &work.callback_url]
+        .into_iter()
+        .flatten()
+    {
+        let text = percent_decode_str(text).decode_utf8_lossy();
+        let starts = text.char_indices().map(|(at, _)| at);
+        let written = starts.filter_map(|at| text.get(at..at + LENGTH));
+        tokens.extend(written.filter_map(|written| Uuid::try_parse(written).ok()));
+    }
+    tokens
+}
+
 /// The order in which several works of one submission are preferred: success before pending before failed.
 #[must_use]
 pub const fn worth(state: &WorkState) -> u8 {
@@ -254,6 +271,23 @@ mod tests {
             ),
             "a URL without its query"
         );
+    }
+
+    #[test]
+    fn all_tokens_of_a_work_are_read_whatever_stands_around_them() {
+        let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(u128::MAX));
+        let url = format!("https://s3/é{one}a/{two}.mp4?x={}", "0".repeat(40));
+        let encoded = url.replace('-', "%2D");
+        for shown in [
+            work("1", Some(&url), None),
+            work("1", None, Some(&url)),
+            work("1", Some(&encoded), None),
+        ] {
+            assert_eq!(tokens(&shown), [one, two], "{shown:?}");
+            assert!([one, two].iter().all(|token| is_of(&shown, *token)));
+        }
+        assert!(tokens(&work("1", Some("short"), None)).is_empty());
+        assert!(tokens(&work("1", None, None)).is_empty());
     }
 
     #[test]

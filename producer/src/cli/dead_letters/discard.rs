@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use shared::config::DatabaseConfig;
 use shared::db::{Db, Discarded, LetterFilter};
 
-use super::selection::SelectionArgs;
+use super::selection::{SelectionArgs, are_open};
 use crate::cli::operator::OperatorArgs;
 use crate::cli::output::OutputArgs;
 use crate::operations;
@@ -36,6 +36,7 @@ pub struct Args {
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let filter = args.selection.filter()?;
     let db = Db::new(&args.database)?;
+    are_open(&db, &filter).await?;
     let filter = LetterFilter {
         upto: Some(db.newest_letter().await?),
         ..filter

@@ -11,7 +11,7 @@ use shared::config::DatabaseConfig;
 use shared::db::{Db, LetterFilter, Pace, RestartOrder};
 
 use super::canary::{self, Verdict};
-use super::selection::SelectionArgs;
+use super::selection::{SelectionArgs, are_open};
 use crate::cli::attempts::AttemptArgs;
 use crate::cli::operator::OperatorArgs;
 use crate::cli::output::OutputArgs;
@@ -86,6 +86,7 @@ struct Replay<'a> {
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let filter = args.selection.filter()?;
     let db = Db::new(&args.database)?;
+    are_open(&db, &filter).await?;
     // What dies again meanwhile is not replayed again.
     let filter = LetterFilter {
         upto: Some(db.newest_letter().await?),

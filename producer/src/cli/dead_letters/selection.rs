@@ -2,11 +2,12 @@
 
 use chrono::{DateTime, Utc};
 use clap::builder::PossibleValuesParser;
-use shared::db::LetterFilter;
+use shared::db::{Db, LetterFilter};
 use shared::domain::Stage;
 use uuid::Uuid;
 
 use crate::cli::since::since;
+use crate::operations;
 
 /// Filters; all that are given must fit.
 #[derive(Clone, Debug, clap::Args)]
@@ -78,4 +79,12 @@ impl SelectionArgs {
         );
         Ok(filter)
     }
+}
+
+/// Refuses numbers of letters that do not exist or are closed.
+pub(super) async fn are_open(db: &Db, filter: &LetterFilter) -> anyhow::Result<()> {
+    let not_open = operations::not_open(db, filter).await?;
+    let told: Vec<_> = not_open.iter().map(ToString::to_string).collect();
+    anyhow::ensure!(told.is_empty(), "nothing is done: {}", told.join(", "));
+    Ok(())
 }

@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
+use serde::Serialize;
 use serde_json::json;
 use shared::config::DatabaseConfig;
 use shared::db::{Db, JobFilter};
 
+use super::held::Holds;
 use super::selection::FilterArgs;
 use crate::cli::output::{OutputArgs, table};
 use crate::web::JobDocument;
@@ -32,6 +34,14 @@ pub struct Args {
     pub database: DatabaseConfig,
 }
 
+#[derive(Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    job: JobDocument,
+    /// Why it stays although it is due.
+    held: Option<String>,
+}
+
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let db = Db::new(&args.database)?;
     let filter = JobFilter {
@@ -39,9 +49,15 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         ..args.filter.filter()
     };
     let rows = db.list_jobs(&filter).await?;
+    let holds = Holds::read(&db).await?;
+    let held: Vec<_> = rows
+        .iter()
+        .map(|(_, stage)| holds.why(stage.as_ref()))
+        .collect();
     let lines: Vec<[String; 6]> = rows
         .iter()
-        .map(|(job, stage)| {
+        .zip(&held)
+        .map(|((job, stage), held)| {
             let of_stage = |field: fn(&shared::db::StageRow) -> String| {
                 stage.as_ref().map_or_else(|| "-".to_owned(), field)
             };
@@ -52,13 +68,18 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
                 job.status.clone(),
                 of_stage(|stage| stage.stage.clone()),
                 of_stage(|stage| stage.state.clone()),
-                of_stage(|stage| stage.reason.clone().unwrap_or_default()),
+                held.clone()
+                    .unwrap_or_else(|| of_stage(|stage| stage.reason.clone().unwrap_or_default())),
             ]
         })
         .collect();
     let documents = rows
         .into_iter()
-        .map(|(job, stage)| JobDocument::new(job, stage));
+        .zip(held)
+        .map(|((job, stage), held)| Listed {
+            job: JobDocument::new(job, stage),
+            held,
+        });
     let document = json!({ "jobs": documents.collect::<Vec<_>>() });
     args.output.print(&document, |_| {
         if lines.is_empty() {

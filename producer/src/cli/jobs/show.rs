@@ -9,6 +9,7 @@ use shared::db::{Candidate, Db, RestartOrder};
 use shared::domain::resume::Refusal;
 use uuid::Uuid;
 
+use super::held::Holds;
 use crate::cli::attempts::AttemptArgs;
 use crate::cli::output::{OutputArgs, table};
 use crate::operations::in_words;
@@ -55,9 +56,13 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Err(Refusal::GoesOn | Refusal::Completed) => None,
         Err(refusal) => Some(refusal.explain().to_owned()),
     });
+    let stage = db.job_stage(args.id).await?;
+    let held = Holds::read(&db).await?.why(stage.as_ref());
     let mut value = serde_json::to_value(&document)?;
-    if let (Some(retry), Some(keys)) = (retry, value.as_object_mut()) {
-        keys.insert("retry".to_owned(), Value::String(retry));
+    if let Some(keys) = value.as_object_mut() {
+        for (key, text) in [("retry", retry), ("held", held)] {
+            keys.extend(text.map(|text| (key.to_owned(), Value::String(text))));
+        }
     }
     args.output.print(&value, human)?;
     Ok(ExitCode::SUCCESS)
@@ -94,6 +99,9 @@ fn human(job: &Value) -> String {
             text(&stage["due_at"]),
             stage["tries"]
         ));
+    }
+    if let Some(held) = job["held"].as_str() {
+        lines.push(held.to_owned());
     }
     if job["error"].is_object() {
         let (code, message) = (text(&job["error"]["code"]), text(&job["error"]["message"]));

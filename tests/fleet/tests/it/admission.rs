@@ -20,7 +20,7 @@ const MAX_REJECTS: u32 = 3;
 /// Longer than a test: it ends when a test moves the clock.
 const OPEN_MS: u64 = 3_600_000;
 
-async fn change(db: &Db, change: Value) -> anyhow::Result<()> {
+pub(crate) async fn change(db: &Db, change: Value) -> anyhow::Result<()> {
     db.change_vendor(&VendorChange {
         vendor: Vendor::Ghostcut,
         account: ACCOUNT.to_owned(),
@@ -36,7 +36,11 @@ async fn change(db: &Db, change: Value) -> anyhow::Result<()> {
 }
 
 /// Claims for fresh jobs, all at once; those that were let through, and why the others were not.
-async fn claims(url: &str, db: &Db, n: usize) -> anyhow::Result<(Vec<Claim>, Vec<Refusal>)> {
+pub(crate) async fn claims(
+    url: &str,
+    db: &Db,
+    n: usize,
+) -> anyhow::Result<(Vec<Claim>, Vec<Refusal>)> {
     let mut claims = Vec::new();
     for _ in 0..n {
         claims.push(claim_of(job(url, &json!({})).await?));
@@ -54,7 +58,7 @@ async fn claims(url: &str, db: &Db, n: usize) -> anyhow::Result<(Vec<Claim>, Vec
     Ok((through, refused))
 }
 
-async fn one(url: &str, db: &Db) -> anyhow::Result<Result<Claim, Refusal>> {
+pub(crate) async fn one(url: &str, db: &Db) -> anyhow::Result<Result<Claim, Refusal>> {
     let (mut through, refused) = claims(url, db, 1).await?;
     Ok(through.pop().ok_or_else(|| refused[0]))
 }
@@ -99,7 +103,7 @@ async fn answer(
 }
 
 /// A rejection that would fail the job.
-async fn reject(db: &Db, claim: &Claim, reason: &str) -> anyhow::Result<MoveVerdict> {
+pub(crate) async fn reject(db: &Db, claim: &Claim, reason: &str) -> anyhow::Result<MoveVerdict> {
     let fact = Fact::new(claim.token, LedgerState::Rejected);
     let mut settlement = answered(claim, fact, SignalKind::Rejects, reason);
     if let Some(mv) = &mut settlement.r#move {

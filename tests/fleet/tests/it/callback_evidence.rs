@@ -21,21 +21,21 @@ use crate::callbacks::{called, called_only, came_to, outcomes, services, stop};
 use crate::sql::value;
 
 /// A submission made by hand: claimed, and sent to GhostCut for real, with a callback asked for.
-struct ByHand {
-    job: Uuid,
+pub(crate) struct ByHand {
+    pub(crate) job: Uuid,
     epoch: i64,
-    token: Uuid,
-    task_id: String,
+    pub(crate) token: Uuid,
+    pub(crate) task_id: String,
 }
 
-struct Hand<'a> {
+pub(crate) struct Hand<'a> {
     fleet: &'a Fleet,
     callbacks: CallbackConfig,
     client: ghostcut::Client,
 }
 
 impl<'a> Hand<'a> {
-    fn new(fleet: &'a Fleet, environment: &Environment) -> anyhow::Result<Self> {
+    pub(crate) fn new(fleet: &'a Fleet, environment: &Environment) -> anyhow::Result<Self> {
         let api: GhostcutApi = environment.parse()?;
         let timeouts: VendorTimeouts = environment.parse()?;
         let metrics = Metrics::register(&prometheus::Registry::new())?;
@@ -46,7 +46,11 @@ impl<'a> Hand<'a> {
         })
     }
 
-    async fn claim(&self, job: Uuid, attempt: i32) -> anyhow::Result<(i64, Uuid, Claimed)> {
+    pub(crate) async fn claim(
+        &self,
+        job: Uuid,
+        attempt: i32,
+    ) -> anyhow::Result<(i64, Uuid, Claimed)> {
         let lease = Duration::from_secs(600);
         let picked = self
             .fleet
@@ -74,38 +78,49 @@ impl<'a> Hand<'a> {
         Ok((epoch, token, claimed))
     }
 
-    async fn submit(&self, job: Uuid, attempt: i32) -> anyhow::Result<ByHand> {
+    pub(crate) async fn submit(&self, job: Uuid, attempt: i32) -> anyhow::Result<ByHand> {
         let (epoch, token, claimed) = self.claim(job, attempt).await?;
         anyhow::ensure!(matches!(claimed, Claimed::Claimed { .. }), "{claimed:?}");
+        let callback = self.callbacks.url(Vendor::Ghostcut, token);
+        let marker = Marker {
+            job,
+            attempt,
+            token,
+        };
+        let task_id = self.send(marker, callback.as_deref()).await?;
+        Ok(ByHand {
+            job,
+            epoch,
+            token,
+            task_id,
+        })
+    }
+
+    /// A work that the ledger knows nothing of.
+    pub(crate) async fn send(
+        &self,
+        marker: Marker,
+        callback: Option<&str>,
+    ) -> anyhow::Result<String> {
         let life = Duration::from_secs(3600);
         let source = self.fleet.storage.presign("samples/talk.mp4", life).await?;
         let body = SubmitRequest {
             source_url: &source,
-            marker: &Marker {
-                job,
-                attempt,
-                token,
-            }
-            .to_string(),
-            callback: self.callbacks.url(Vendor::Ghostcut, token).as_deref(),
+            marker: &marker.to_string(),
+            callback,
             uid: None,
             mode: 1,
             masks_json: None,
         }
         .to_bytes();
         match self.client.submit(&body, Duration::from_secs(2)).await {
-            SubmitAnswer::Accepted { task_id, .. } => Ok(ByHand {
-                job,
-                epoch,
-                token,
-                task_id,
-            }),
+            SubmitAnswer::Accepted { task_id, .. } => Ok(task_id),
             other => anyhow::bail!("{other:?}"),
         }
     }
 
     /// Settles a fact, and puts the job where `mv` says.
-    async fn settle(
+    pub(crate) async fn settle(
         &self,
         sent: &ByHand,
         state: LedgerState,
@@ -367,6 +382,44 @@ async fn a_callback_is_evidence_and_no_truth() -> anyhow::Result<()> {
             value(&fleet.database.url, &state).await?.as_deref(),
             Some("absent")
         );
+        producer.stop().await
+    })
+    .await
+}
+
+/// A work that shows the token was paid for, and the ledger does not know it: more may be forgotten. The signature does not cover
+/// the path, so that a token alone is anybody's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_for_a_forgotten_submission_stops_paid_sends_if_the_work_shows_its_token()
+-> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let environment = called(fleet)?;
+        let hand = Hand::new(fleet, &environment)?;
+        let token = Uuid::new_v4();
+        let marker = Marker {
+            job: Uuid::new_v4(),
+            attempt: 1,
+            token,
+        };
+        let work = hand.send(marker, None).await?;
+        let producer = Service::producer(&environment)?;
+        let poster = Poster::new(&environment)?;
+        listening(&poster).await?;
+        let body = |points| {
+            format!(
+                r#"{{"id":{work},"processStatus":1,"videoUrl":"https://x/y","paidPoint":{points}}}"#
+            )
+        };
+        poster.signed(Uuid::new_v4(), &body(1)).await?;
+        came_to(fleet, &["ghostcut unknown_token"]).await?;
+        let stop = fleet.db.paid_stop().await?;
+        assert!(stop.is_none(), "the work shows another token: {stop:?}");
+
+        poster.signed(token, &body(2)).await?;
+        came_to(fleet, &["ghostcut unknown_token"; 2]).await?;
+        let stop = fleet.db.paid_stop().await?.context("not stopped")?;
+        assert!(stop.audit_first && stop.by == "callback", "{stop:?}");
+        assert!(stop.reason.contains(&token.to_string()), "{stop:?}");
         producer.stop().await
     })
     .await

@@ -6,9 +6,10 @@ use std::time::Duration;
 use fleet::{DEADLINE, Expectation, Kind, eventually};
 use sandbox::{SandboxConfig, Vendor as Payee};
 use serde_json::json;
-use shared::db::{Claimed, Forgotten, NewAudit, NewEvent, PaidResumed};
+use shared::db::{Claimed, Forgotten, NewAudit, NewEvent, PaidResumed, Seen};
 use shared::domain::Vendor;
 use shared::domain::audit::{Comparison, Finding, FindingKind};
+use shared::domain::search::AROUND;
 use uuid::Uuid;
 
 use crate::command::producer;
@@ -265,6 +266,58 @@ async fn of_several_producers_one_audits() -> anyhow::Result<()> {
             "due again"
         );
         assert!(db.last_audit().await?.is_none(), "none is finished");
+        Ok(())
+    })
+    .await
+}
+
+/// A sign that knows since when commits are gone takes the place of one that does not, and the audit has to look back so far.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_has_to_look_back_to_what_is_gone() -> anyhow::Result<()> {
+    with_database(true, async |_, db| {
+        let sign = |from| Forgotten {
+            reason: "test".to_owned(),
+            from,
+            seen: Seen::Now,
+        };
+        let by = async || anyhow::Ok(db.paid_stop().await?.map(|stop| stop.by));
+        let from = db.now().await? - chrono::TimeDelta::days(9);
+        assert!(db.stop_paid_until_audit(&sign(None), "vague").await?);
+        assert!(!db.stop_paid_until_audit(&sign(None), "vague again").await?);
+        assert!(
+            db.stop_paid_until_audit(&sign(Some(from)), "exact").await?,
+            "nobody knew since when"
+        );
+        assert!(
+            !db.stop_paid_until_audit(&sign(Some(from)), "exact again")
+                .await?
+        );
+        assert!(
+            !db.stop_paid_until_audit(&sign(None), "vague at last")
+                .await?
+        );
+        assert_eq!(by().await?.as_deref(), Some("exact"));
+
+        let audited = async |since| {
+            let audit = NewAudit {
+                since,
+                by: "test",
+                reason: "test",
+                repair: false,
+            };
+            let id = db.begin_audit(&audit, None).await?.unwrap();
+            anyhow::Ok(db.finish_audit(id, &[]).await?)
+        };
+        // A day, which is enough where nothing is known, is not enough here; nor is the very time, because clocks differ.
+        for since in [from + chrono::TimeDelta::days(7), from] {
+            audited(since).await?;
+            let PaidResumed::AuditFirst { since, .. } = resume(db).await? else {
+                panic!("the audit did not look back far enough");
+            };
+            assert_eq!(since, from - AROUND);
+        }
+        audited(from - AROUND).await?;
+        assert_eq!(resume(db).await?, PaidResumed::Yes);
         Ok(())
     })
     .await

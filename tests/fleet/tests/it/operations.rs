@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::db::{
     Canceled, Candidate, Claim, Claimed, Db, Discarded, Fact, LedgerVerdict, LetterFilter,
     MetadataVerdict, Move, MoveState, MoveVerdict, Pace, Plan, RestartOrder, Resumed, Settlement,
@@ -20,13 +20,20 @@ use crate::sql::{execute, value, values, with_database};
 
 /// A job of inpainting alone, dispatched in `inpaint.submit` under epoch 5 for a minute.
 async fn job(url: &str, db: &Db) -> anyhow::Result<Uuid> {
-    let request = json!({
+    create(url, db, &request()).await
+}
+
+fn request() -> Value {
+    json!({
         "user_id": Uuid::from_u128(7),
         "video_url": "s3://ours/talk.mp4",
         "effects": [{ "type": "text", "startTime": 0, "endTime": 2,
             "region": { "x": 0.1, "y": 0.8, "width": 0.8, "height": 0.15 } }],
-    });
-    let job = NewJob::from_request(&request, 10, |_| true).map_err(|f| anyhow::anyhow!("{f:?}"))?;
+    })
+}
+
+async fn create(url: &str, db: &Db, request: &Value) -> anyhow::Result<Uuid> {
+    let job = NewJob::from_request(request, 10, |_| true).map_err(|f| anyhow::anyhow!("{f:?}"))?;
     let id = Uuid::new_v4();
     db.create_job(id, &job, None, "test").await?;
     execute(
@@ -665,6 +672,40 @@ async fn dead_letters_are_grouped_filtered_and_paged() -> anyhow::Result<()> {
         assert_eq!(db.discard_letters(&[1, 25, 99], "ann", "test").await?.len(), 3);
         assert_eq!(db.letter(1).await?.map(|letter| (letter.resolution, letter.body)),
             Some((Some("discarded".to_owned()), Some(vec![0xff]))));
+        Ok(())
+    })
+    .await
+}
+
+/// The row that had the class may be gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retried_job_is_as_urgent_as_before() -> anyhow::Result<()> {
+    with_database(true, async |url, db| {
+        for class in [0, 2] {
+            let priority = if class == 0 { "high" } else { "low" };
+            let mut request = request();
+            request["priority"] = json!(priority);
+            let job = create(url, db, &request).await?;
+            let is = async |expected: i32| {
+                let query = format!(
+                    "SELECT priority::text AS value FROM job_stages WHERE job_id = '{job}'"
+                );
+                assert_eq!(value(url, &query).await?, Some(expected.to_string()));
+                anyhow::Ok(())
+            };
+            is(class).await?;
+            assert_eq!(cancel(db, job).await?, Canceled::Now);
+            assert_eq!(stage_of(url, job).await?, None, "the row is gone");
+            assert!(restart(db, retry_of(job)).await?.to.is_ok());
+            is(class).await?;
+
+            // It is there, and somebody has changed it since.
+            let dispatched = "UPDATE job_stages SET state = 'dispatched', epoch = 5, stage = 'inpaint.submit', priority = 1";
+            execute(url, &format!("{dispatched} WHERE job_id = '{job}'")).await?;
+            give_up(db, job, "e").await?;
+            assert!(restart(db, replay_of(job)).await?.to.is_ok());
+            is(1).await?;
+        }
         Ok(())
     })
     .await

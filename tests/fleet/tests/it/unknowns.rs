@@ -6,10 +6,12 @@ use fleet::{DEADLINE, Expectation, Fleet, Kind, eventually};
 use sandbox::{Fault, FaultRule, Operation, SandboxConfig, Vendor as Payee};
 use shared::db::{Claimed, Fact, Move, MoveState, Settlement};
 use shared::domain::outcome::Reason;
+use shared::domain::search::Marker;
 use shared::domain::{LedgerState, Stage, Vendor};
 use shared::storage::{Container, Key};
 use uuid::Uuid;
 
+use crate::callback_evidence::Hand;
 use crate::command::producer;
 use crate::ledger::{claim_of, stage_of, state_of};
 use crate::sql::{execute, value};
@@ -129,6 +131,43 @@ async fn parked(
     Ok((job, claim.token))
 }
 
+/// Another customer's result, perhaps, and the ledger cannot know: it has no such submission.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_force_adopts_a_work_that_is_marked_as_anothers() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let (url, environment) = (&fleet.database.url, &fleet.environment);
+        let (_, token) = parked(fleet, Kind::Inpaint, None).await?;
+        let marker = Marker {
+            job: Uuid::new_v4(),
+            attempt: 1,
+            token: Uuid::new_v4(),
+        };
+        let work = Hand::new(fleet, environment)?.send(marker, None).await?;
+        let text = token.to_string();
+        let args = [
+            "unknowns",
+            "adopt",
+            &text,
+            "--task-id",
+            &work,
+            "--reason",
+            "a test",
+            "--force",
+        ];
+        let refused = producer(environment, &args).await?;
+        refused.said(
+            1,
+            &format!(
+                "belongs to another submission: {} of job {}",
+                marker.token, marker.job
+            ),
+        );
+        assert_eq!(state_of(url, token).await?.as_deref(), Some("unknown"));
+        Ok(())
+    })
+    .await
+}
+
 /// Vendors quote signed URLs in what they answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_signature_is_shown() -> anyhow::Result<()> {
@@ -178,11 +217,23 @@ async fn a_person_confirms_that_nothing_was_accepted() -> anyhow::Result<()> {
         let past = "UPDATE submissions SET claimed_at = claimed_at - interval '2 hours', send_deadline = now() - interval '1 minute'";
         execute(url, past).await?;
 
+        // An empty list proves nothing: it may lag, or show only half.
+        confirm(ghostcut, &[]).await?.said(1, "not proved to show ours");
+        let control = fleet.submit_kind(Kind::Inpaint, 2).await?;
+        let hand = Hand::new(fleet, environment)?;
+        let sent = hand.submit(control.job, 1).await?;
+        confirm(ghostcut, &[]).await?.said(1, "none of them is known to be ours");
+        hand.settle(&sent, LedgerState::Accepted, Some((Stage::InpaintPoll, 0))).await?;
+
+        let there = async || anyhow::Ok(fleet.storage.head(&key).await?.is_some());
         let slow = environment.clone().with("GHOSTCUT_SETTLE_TIME", "1h");
         let token = ghostcut.to_string();
         let args = ["unknowns", "confirm-not-accepted", &token, "--reason", "a test"];
-        producer(&slow, &args).await?.said(1, "may still show up");
-        assert!(fleet.storage.head(&key).await?.is_none(), "a late request can only fail");
+        producer(&slow, &args).await?.said(1, "too early");
+        assert!(there().await?, "a work that is there all the same needs its source");
+        execute(url, &format!("UPDATE submissions SET send_deadline = now() - interval '1 h' WHERE token = '{ghostcut}'")).await?;
+        producer(&slow, &args).await?.said(1, "run this again at");
+        assert!(!there().await?, "a late request can only fail");
         assert_eq!(state_of(url, ghostcut).await?.as_deref(), Some("unknown"));
         let done = eventually(DEADLINE, async || {
             let done = confirm(ghostcut, &[]).await?;
@@ -198,7 +249,7 @@ async fn a_person_confirms_that_nothing_was_accepted() -> anyhow::Result<()> {
         confirm(sync, &["--force"]).await?.said(0, "pays for a new attempt");
 
         let services = [fleet.workers(1)?, vec![fleet.producer()?]];
-        fleet.books(&[inpaint, lipsync]).await?.assert_balanced();
+        fleet.books(&[inpaint, lipsync, control]).await?.assert_balanced();
         for service in services.into_iter().flatten() {
             service.stop().await?;
         }
