@@ -4,6 +4,7 @@
 use anyhow::{Context as _, bail, ensure};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
+use shared::crash::{self, Point};
 use shared::db::{Db, LedgerVerdict, MoveVerdict, UnknownRow, Verdict};
 use shared::domain::search::{AROUND, Marker, is_of};
 use shared::domain::{LedgerState, Vendor};
@@ -56,6 +57,7 @@ pub(super) async fn adopt(args: &AdoptArgs) -> anyhow::Result<()> {
     let settlement = found(about(vendor, &row), work, &operator.by, "operator", detail);
     // Model: step Adopt.
     let verdict = db.settle(&settlement).await?;
+    crash::point(Point::DecisionSettled);
     let done = format!("{vendor}'s work {} is booked", work.task_id);
     tell(verdict, &done, "is polled next")
 }
@@ -105,6 +107,7 @@ pub(super) async fn confirm_not_accepted(args: &ConfirmArgs) -> anyhow::Result<(
     let settlement = not_there(about(vendor, &row), &operator.by, "operator", detail);
     // Model: step ConfirmNotAccepted.
     let verdict = db.settle(&settlement).await?;
+    crash::point(Point::DecisionSettled);
     tell(
         verdict,
         "the submission counts as not accepted",
@@ -154,8 +157,9 @@ async fn ghostcut_wait(
                 .await
                 .context("the submission's source cannot be deleted")?;
         }
-        // Killed here: the object is deleted again and the settle time counts from then.
+        crash::point(Point::OperatorSourceDeleted);
         deleted = db.record_source_deleted(row.token).await?;
+        crash::point(Point::OperatorDeletionRecorded);
     }
     let settle = TimeDelta::from_std(args.protocol.ghostcut_settle_time)?;
     let until = deleted.unwrap_or(row.send_deadline) + settle;
