@@ -111,6 +111,7 @@ impl Errand {
         match self {
             Self::Cancel | Self::Resume => environment.with("GHOSTCUT_POLL_SCHEDULE", "10m"),
             Self::Adopt => environment.with("SYNC_REPLAY_WINDOW", "0s"),
+            Self::Confirm => environment.with("GHOSTCUT_SETTLE_TIME", "0s"),
             _ => environment,
         }
     }
@@ -182,7 +183,6 @@ impl Errand {
             // There are ids of no job among them.
             Self::Cancel | Self::Resume | Self::Retry => ended.code == Some(1),
             Self::Adopt => ended.stderr.contains("not unknown"),
-            // At first the settle time is not over.
             Self::Confirm => ended.code == Some(0) || ended.stderr.contains("not unknown"),
         };
         eventually(DEADLINE, async || {

@@ -154,6 +154,8 @@ impl Story {
                 (Payee::Sync, Operation::List, Fault::DropItems { contains })
             }
             Self::RedoneWithoutSource => (Payee::Ghostcut, Operation::Status, Fault::LoseRequest),
+            // The row is still there when the message comes.
+            Self::FromTheFuture => (Payee::Sync, Operation::Status, Fault::LoseRequest),
             _ => return None,
         };
         Some(FaultRule::new(vendor, operation, fault))
@@ -330,6 +332,7 @@ impl Story {
             Self::FromTheFuture => {
                 let stopped = "SELECT name AS value FROM settings WHERE name = 'stop_paid'";
                 acts::seen(url, stopped, "stop_paid").await?;
+                self.release(fleet);
                 // The message comes again, and stops them again.
                 eventually(DEADLINE, async || {
                     let none = std::time::Duration::ZERO;
@@ -370,7 +373,11 @@ impl Story {
                 acts::seen(url, made, "1").await?;
                 acts::rebuild(fleet, environment).await?;
             }
-            Self::Lost => self.release(fleet),
+            // A parked job does not go on by itself.
+            Self::Lost | Self::Found => {
+                self.release(fleet);
+                fleet.wait_for(jobs).await?;
+            }
             _ => {}
         }
         Ok(())
