@@ -12,7 +12,8 @@ use prometheus::{
     register_int_gauge_vec_with_registry,
 };
 use serde_json::json;
-use shared::db::{Db, Forgotten, LedgerVerdict, NewAudit, Rebuild, Verdict};
+use shared::crash::{self, Point};
+use shared::db::{Db, Forgotten, LedgerVerdict, NewAudit, Rebuild, Seen, Verdict};
 use shared::domain::Vendor;
 use shared::domain::answer::Work;
 use shared::domain::audit::{Comparison, Finding, FindingKind, Window, compare};
@@ -50,6 +51,16 @@ impl Auditor {
         repair: bool,
     ) -> anyhow::Result<Vec<Comparison>> {
         let compared = self.compare_all(since, repair).await;
+        self.finish(id, compared).await
+    }
+
+    /// Stores what an audit came to, and gives it back.
+    async fn finish(
+        &self,
+        id: i64,
+        compared: anyhow::Result<Vec<Comparison>>,
+    ) -> anyhow::Result<Vec<Comparison>> {
+        crash::point(Point::AuditCompared);
         match &compared {
             Ok(comparisons) => self.db.finish_audit(id, comparisons).await?,
             Err(error) => self.db.fail_audit(id, &format!("{error:#}")).await?,
@@ -141,6 +152,7 @@ impl Auditor {
         } else {
             self.db.settle(&settlement).await?
         };
+        crash::point(Point::AuditRepaired);
         finding.repaired = matches!(verdict.ledger, LedgerVerdict::Written | LedgerVerdict::Same);
         finding.repair = Some(words(verdict));
         tracing::warn!(%vendor, job.id = %finding.job, submission.token = %finding.token, task = work.task_id, ?verdict,
@@ -273,8 +285,21 @@ impl AuditSweep {
         else {
             return Ok(());
         };
-        let seen = db.last_resume().await?;
-        for comparison in self.auditor.run(id, since, false).await? {
+        crash::point(Point::AuditBegun);
+        // Stopped before the audit counts as made: killed in between, it is made again, and not only after its interval.
+        let compared = async {
+            let seen = db.last_resume().await?;
+            let comparisons = self.auditor.compare_all(since, false).await?;
+            self.tell(&comparisons, seen).await?;
+            Ok(comparisons)
+        };
+        self.auditor.finish(id, compared.await).await?;
+        Ok(())
+    }
+
+    /// Logs what differs, and stops paid sends if the ledger forgot a work.
+    async fn tell(&self, comparisons: &[Comparison], seen: Seen) -> anyhow::Result<()> {
+        for comparison in comparisons {
             for finding in &comparison.findings {
                 tracing::error!(vendor = %comparison.vendor, kind = %finding.kind, job.id = %finding.job,
                     submission.token = %finding.token, task = finding.task_id, detail = finding.detail,
@@ -297,7 +322,7 @@ impl AuditSweep {
                     from: None,
                     seen,
                 };
-                db.stop_forgotten(&forgotten, ACTOR).await;
+                self.auditor.db.stop_forgotten(&forgotten, ACTOR).await?;
             }
         }
         Ok(())

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 use serde_json::json;
+use shared::crash::{self, Point};
 use shared::db::{
     CalledBack, Db, DbError, DueCallback, Forgotten, Hinted, LedgerVerdict, MetadataVerdict,
 };
@@ -194,6 +195,9 @@ impl Processor {
             // Not cut off by the stop: a try may be settling.
             let full = match self.db.pick_callbacks(PAGE, self.lease).await {
                 Ok(picked) => {
+                    if !picked.is_empty() {
+                        crash::point(Point::CallbacksPicked);
+                    }
                     let full = picked.len() as i64 == PAGE;
                     self.process_all(picked).await;
                     full
@@ -230,6 +234,7 @@ impl Processor {
                 tracing::error!(%error, "processing a callback panicked");
             }
         }
+        crash::point(Point::CallbacksFinished);
         if let Err(error) = self.db.notify_due().await {
             tracing::debug!(error = chain(&error), "cannot say that something is due");
         }
@@ -331,7 +336,8 @@ impl Processor {
                     from: None,
                     seen,
                 };
-                self.db.stop_forgotten(&forgotten, ACTOR).await;
+                // Not stopped: the callback is tried again, nobody else may see the sign.
+                self.db.stop_forgotten(&forgotten, ACTOR).await?;
             }
         }
         Ok(Tried::Ended(Outcome::UnknownToken))
@@ -349,7 +355,10 @@ impl Processor {
     async fn hint(&self, vendor: Vendor, submission: &CalledBack) -> Result<Tried, TryError> {
         let hinted = self.db.hint_poll(submission.job, polls(vendor)).await?;
         Ok(match hinted {
-            Hinted::Due => Tried::Ended(Outcome::Hinted),
+            Hinted::Due => {
+                crash::point(Point::CallbackHinted);
+                Tried::Ended(Outcome::Hinted)
+            }
             Hinted::NotPolling => Tried::Ended(Outcome::Late),
             // It asks, or asks again, within a lease: nothing is lost.
             Hinted::Running => Tried::Again {
@@ -369,6 +378,7 @@ impl Processor {
         let (vendor, token) = (callback.vendor, callback.token);
         let ids = [task_id];
         let works = self.vendors.status(vendor, &ids).await?;
+        crash::point(Point::CallbackLooked);
         let Some(work) = works.iter().find(|work| work.task_id == ids[0]) else {
             return Ok(Tried::Again {
                 why: "the vendor does not show the work",
@@ -396,7 +406,7 @@ impl Processor {
         let detail = json!({ "task_id": work.task_id });
         let settlement = found(about, work, ACTOR, "called_back", detail);
         let verdict = self.db.settle(&settlement).await?;
-        // Killed here: the next try finds the work known.
+        crash::point(Point::CallbackSettled);
         if verdict.metadata == MetadataVerdict::Other || verdict.ledger == LedgerVerdict::Second {
             let duplicates = self
                 .metrics

@@ -4,6 +4,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use shared::config::ProtocolConfig;
+use shared::crash::{self, Point};
 use shared::db::{Db, DbError, LedgerVerdict, MoveVerdict, UnknownFilter, UnknownRow, Verdict};
 use shared::domain::search::{AROUND, Marker, is_of, weigh};
 use shared::domain::{LedgerState, Vendor};
@@ -108,6 +109,7 @@ impl Decider {
         let settlement = found(about(vendor, &row), work, &decision.by, "operator", detail);
         // Model: step Adopt.
         let verdict = self.db.settle(&settlement).await?;
+        crash::point(Point::DecisionSettled);
         let done = format!("{vendor}'s work {} is booked", work.task_id);
         told(verdict, &done, "is polled next")
     }
@@ -155,6 +157,7 @@ impl Decider {
         let settlement = not_there(about(vendor, &row), &decision.by, "operator", detail);
         // Model: step ConfirmNotAccepted.
         let verdict = self.db.settle(&settlement).await?;
+        crash::point(Point::DecisionSettled);
         let done = "the submission counts as not accepted";
         told(verdict, done, "pays for a new attempt")
     }
@@ -233,8 +236,9 @@ impl Decider {
             if let Some(key) = &row.source_key {
                 self.storage.delete(key).await?;
             }
-            // Killed here: the object is deleted again and the settle time counts from then.
+            crash::point(Point::OperatorSourceDeleted);
             deleted = self.db.record_source_deleted(row.token).await?;
+            crash::point(Point::OperatorDeletionRecorded);
         }
         if force {
             return Ok(());

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use serde_json::json;
+use shared::crash::{self, Point};
 use shared::db::Db;
 use shared::domain::Vendor;
 use shared::domain::search::{AROUND, is_of, worth};
@@ -49,9 +50,11 @@ impl LostSearch {
                 .vendors
                 .list(vendor, unknown.claimed_at - AROUND, to)
                 .await?;
+            crash::point(Point::LostListed);
             let ours = works.iter().filter(|work| is_of(work, unknown.token));
             let Some(work) = ours.min_by_key(|work| worth(&work.state)) else {
                 self.db.record_search(unknown.token).await?;
+                crash::point(Point::LostSearched);
                 continue;
             };
             let about = About {
@@ -62,6 +65,7 @@ impl LostSearch {
             let detail = json!({ "adopted": work.task_id });
             let settlement = found(about, work, "ledger-sweep", "swept", detail);
             let verdict = self.db.settle(&settlement).await?;
+            crash::point(Point::LostBooked);
             tracing::warn!(%vendor, job.id = %unknown.job_id, submission.token = %unknown.token, ?verdict,
                 "a work whose answer was lost was found for a job that does not look for it");
         }

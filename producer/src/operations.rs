@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::Serialize;
 use serde_json::json;
+use shared::crash::{self, Point};
 use shared::db::{
     Candidate, Db, DbResult, Discarded, Letter, LetterFilter, Pace, Plan, RestartOrder,
 };
@@ -208,6 +209,7 @@ pub async fn replay_piece(
         return Ok(Vec::new());
     }
     let plans = db.restart(order, &candidates(&letters), pace).await?;
+    crash::point(Point::LettersReplayed);
     // A hint: dispatch has a timer.
     let _ = db.notify_due().await;
     Ok(paired(letters, plans))
@@ -227,6 +229,7 @@ pub async fn discard_piece(
     let letters = db.letters_after(filter, after, PIECE).await?;
     let ids: Vec<i64> = letters.iter().map(|letter| letter.id).collect();
     let mut done = db.discard_letters(&ids, by, reason).await?;
+    crash::point(Point::LettersDiscarded);
     done.sort_by_key(|(id, _)| *id);
     Ok(done)
 }

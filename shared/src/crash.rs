@@ -37,12 +37,55 @@ points! {
     PublishAnswered,
     /// Dead letters: stored, not acknowledged.
     DeadLetterStored,
+    /// A callback is stored, its vendor has no answer yet: it may call again, which is stored once.
+    CallbackStored,
+    /// Callbacks are picked up, nothing was done about them: they are due again after their lease.
+    CallbacksPicked,
+    /// A callback has made a poll due and is not finished: the next try finds it due, under way or over.
+    CallbackHinted,
+    /// The vendor was asked for the work that a callback names, nothing is recorded: it is asked again.
+    CallbackLooked,
+    /// The work that a callback names is in the ledger, the callback is not finished: the next try finds the work known.
+    CallbackSettled,
+    /// Callbacks are finished, the dispatchers were not told: their timers find what is due.
+    CallbacksFinished,
     /// Ledger sweep: old claims have expired, nothing was asked.
     ClaimsExpired,
     /// Ledger sweep: a vendor has answered, nothing of it is recorded.
     SweepAnswered,
     /// Ledger sweep: the end of one work is recorded, that of others is not.
     SweepSettled,
+    /// Lost search: the vendor's list has come, nothing of it is recorded: it is asked for again.
+    LostListed,
+    /// Lost search: one that found nothing is recorded, others are not made: they are still due.
+    LostSearched,
+    /// Lost search: a work that was found is in the ledger, others are not looked for: they are still due.
+    LostBooked,
+    /// An audit has begun, nothing was asked: it never counts as finished, and another one is due after five minutes.
+    AuditBegun,
+    /// An audit has booked a work, others are not booked: the next one finds them.
+    AuditRepaired,
+    /// An audit has compared everything, and stopped paid sends if it had to; its result is not stored: as if it had not been made.
+    AuditCompared,
+    /// A sign that the database forgot commits was seen, paid sends go on: the message, callback or audit that showed it comes
+    /// again; what a process remembered alone is lost with it, and others remember it too.
+    ForgettingSeen,
+    /// Paid sends are stopped because of such a sign; the message, callback or audit that showed it is not ended and comes again.
+    PaidStopped,
+    /// What an operator does to many is in the trail, nothing of it is done: it is done by the same command again.
+    OperationNoted,
+    /// A piece of the dead letters is replayed, the next is not, the dispatchers were not told: what is replayed is closed.
+    LettersReplayed,
+    /// A piece of the dead letters is discarded, the next is not.
+    LettersDiscarded,
+    /// A piece of the jobs is canceled, resumed or retried, the next is not, the dispatchers were not told.
+    JobsChanged,
+    /// An operator says that a request was not accepted: its source is deleted, which is not recorded: it is deleted again.
+    OperatorSourceDeleted,
+    /// That is recorded, nothing is decided: the settle time counts from then.
+    OperatorDeletionRecorded,
+    /// An operator's decision about an unknown outcome is settled, they were not told: the same command says that it is known.
+    DecisionSettled,
     /// GhostCut's balance is read, not stored.
     BalanceRead,
     /// Told to stop, nothing done about it yet.
@@ -53,8 +96,6 @@ points! {
     DeliveryTaken,
     /// The rows are loaded and the start is counted, nothing has run.
     Loaded,
-    /// Paid sends are stopped because of a message from the future, which is not acknowledged.
-    PaidStopped,
     /// A message that names unknown jobs is kept, its other jobs have not run.
     UnknownKept,
     /// The submission's own source is made, nothing is claimed.
@@ -77,6 +118,8 @@ points! {
     SourceDeleted,
     /// That is recorded, the settle time begins.
     SourceDeletionRecorded,
+    /// The source of a work is copied again for its redo, nothing was asked: it is found there.
+    SourceRestored,
     /// A redo may be asked for, by the account's limits; the ledger does not know.
     RedoPermitted,
     /// A redo is committed, nothing was asked.

@@ -155,7 +155,9 @@ impl StageConsumer {
             }
         };
         crash::point(Point::Loaded);
-        self.note_misfits(&loaded).await;
+        if !self.note_misfits(&loaded).await {
+            return End::Requeue;
+        }
         if !loaded.unknown.is_empty() && !self.keep_unknown(delivery, &loaded.unknown).await {
             return End::Requeue;
         }
@@ -165,8 +167,9 @@ impl StageConsumer {
         self.run_and_settle(loaded.items).await
     }
 
-    /// Counts stale references; one from the future means that the database forgot commits, and stops all paid sends.
-    async fn note_misfits(&self, loaded: &Loaded) {
+    /// Counts stale references; one from the future means that the database forgot commits, and stops all paid sends. False: told
+    /// to give up.
+    async fn note_misfits(&self, loaded: &Loaded) -> bool {
         let stale = loaded.stale as u64;
         self.environment
             .metrics
@@ -176,19 +179,36 @@ impl StageConsumer {
         if stale > 0 {
             tracing::info!(stale, "skipped references that no longer match");
         }
-        if let Some(job) = loaded.from_the_future.first() {
-            let forgotten = Forgotten {
-                reason: format!(
+        match loaded.from_the_future.first() {
+            Some(job) => {
+                self.stop_forgotten(format!(
                     "a message for job {job} is newer than its row: the database forgot commits"
-                ),
-                from: None,
-                seen: Seen::Now,
-            };
-            self.environment
-                .db
-                .stop_forgotten(&forgotten, &self.environment.settings.actor)
-                .await;
-            crash::point(Point::PaidStopped);
+                ))
+                .await
+            }
+            None => true,
+        }
+    }
+
+    /// Stops all paid sends for a sign that nobody will see again. False: told to give up.
+    async fn stop_forgotten(&self, reason: String) -> bool {
+        let forgotten = Forgotten {
+            reason,
+            from: None,
+            seen: Seen::Now,
+        };
+        let (db, actor) = (&self.environment.db, &self.environment.settings.actor);
+        let stop = || db.stop_forgotten(&forgotten, actor);
+        match retry_while_away(&self.stopper.abort, stop).await {
+            None => false,
+            Some(Ok(())) => true,
+            Some(Err(error)) => {
+                tracing::error!(
+                    error = chain(&error),
+                    "the database forgot commits, and paid sends cannot be stopped"
+                );
+                true
+            }
         }
     }
 
@@ -373,18 +393,10 @@ impl StageConsumer {
                 let (job, token) = (group[0].job, group[0].fact.as_ref().map(|fact| fact.token));
                 // What the vendor answered is in the vendor's list too, from where the audit books it.
                 tracing::error!(job.id = %job, submission.token = token.map(tracing::field::display), "the submission is gone from the ledger");
-                let forgotten = Forgotten {
-                    reason: format!(
-                        "a submission of job {job} is gone from the ledger: the database forgot commits"
-                    ),
-                    from: None,
-                    seen: Seen::Now,
-                };
-                self.environment
-                    .db
-                    .stop_forgotten(&forgotten, &self.environment.settings.actor)
-                    .await;
-                true
+                self.stop_forgotten(format!(
+                    "a submission of job {job} is gone from the ledger: the database forgot commits"
+                ))
+                .await
             }
             Some(Err(error)) => {
                 tracing::error!(job.id = %group[0].job, error = chain(&error), "cannot settle; the job is due again after its lease");

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
 use shared::config::DatabaseConfig;
+use shared::crash::{self, Point};
 use shared::db::{Db, NewAudit};
 use shared::domain::audit::{Comparison, Finding};
 
@@ -92,6 +93,7 @@ async fn audit(args: &AuditArgs) -> anyhow::Result<Report> {
     };
     let id = db.begin_audit(&new, None).await?;
     let id = id.ok_or_else(|| anyhow::anyhow!("the audit could not be begun"))?;
+    crash::point(Point::AuditBegun);
     let vendors = Auditor { db, vendors }.run(id, since, args.repair).await?;
     Ok(Report {
         audit: id,

@@ -22,6 +22,7 @@ use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use shared::config::Secret;
+use shared::crash::{self, Point};
 use shared::db::{Db, DbResult};
 use shared::domain::Vendor;
 use shared::telemetry::chain;
@@ -173,6 +174,7 @@ async fn receive(
     }
     match receiver.store(vendor, token, body).await {
         Some(Ok(new)) => {
+            crash::point(Point::CallbackStored);
             if new {
                 receiver.arrived.notify_one();
             } else {

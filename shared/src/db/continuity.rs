@@ -15,6 +15,7 @@ use diesel_async::RunQueryDsl as _;
 use tokio_util::sync::CancellationToken;
 
 use super::{Db, DbResult};
+use crate::crash::{self, Point};
 use crate::telemetry::chain;
 
 /// Between two looks. What was paid twice in between would be: the claims themselves look too, so only a process that has just
@@ -202,7 +203,7 @@ impl Db {
     pub async fn check_continuity(&self, by: &str) {
         match self.forgot_commits().await {
             Ok(None) => {}
-            Ok(Some(forgotten)) => self.stop_forgotten(&forgotten, by).await,
+            Ok(Some(forgotten)) => self.stop_seen(&forgotten, by).await,
             Err(error) => tracing::debug!(
                 error = chain(&error),
                 "cannot look whether the database forgot commits"
@@ -211,19 +212,29 @@ impl Db {
     }
 
     /// Stops all paid sends because the database forgot commits.
-    pub async fn stop_forgotten(&self, forgotten: &Forgotten, by: &str) {
-        let reason = &forgotten.reason;
-        match self.stop_paid_until_audit(forgotten, by).await {
-            Ok(false) => {}
-            Ok(true) => tracing::error!(
-                reason,
+    ///
+    /// # Errors
+    /// When that is not known to be stored: then the sign must not count as dealt with.
+    pub async fn stop_forgotten(&self, forgotten: &Forgotten, by: &str) -> DbResult<()> {
+        crash::point(Point::ForgettingSeen);
+        if self.stop_paid_until_audit(forgotten, by).await? {
+            tracing::error!(
+                reason = forgotten.reason,
                 "the database forgot commits: paid sends are stopped until `producer audit --repair` has run"
-            ),
-            Err(error) => tracing::error!(
-                reason,
+            );
+        }
+        crash::point(Point::PaidStopped);
+        Ok(())
+    }
+
+    /// The same for a sign that the next look sees again.
+    async fn stop_seen(&self, forgotten: &Forgotten, by: &str) {
+        if let Err(error) = self.stop_forgotten(forgotten, by).await {
+            tracing::error!(
+                reason = forgotten.reason,
                 error = chain(&error),
                 "the database forgot commits, and paid sends cannot be stopped"
-            ),
+            );
         }
     }
 }
@@ -237,7 +248,7 @@ pub async fn watch_continuity(db: Db, by: String, cluster: bool, stop: Cancellat
         if ask_cluster {
             match db.cluster_changed().await {
                 Ok(None) => {}
-                Ok(Some(forgotten)) => db.stop_forgotten(&forgotten, &by).await,
+                Ok(Some(forgotten)) => db.stop_seen(&forgotten, &by).await,
                 Err(error) if error.is_transient() => {}
                 Err(error) => {
                     tracing::warn!(

@@ -7,6 +7,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{Db, DbResult};
+use crate::crash::{self, Point};
 
 /// What came of canceling a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,6 +137,7 @@ impl Db {
         .bind::<Jsonb, _>(detail)
         .execute(&mut connection)
         .await?;
+        crash::point(Point::OperationNoted);
         Ok(())
     }
 }

@@ -327,6 +327,7 @@ async fn restore_source(
     {
         let (source, _) = source::inpaint_source(environment, item, &spec);
         environment.storage.copy(&source, key).await?;
+        crash::point(Point::SourceRestored);
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use serde::Serialize;
+use shared::crash::{self, Point};
 use shared::db::{Db, JobFilter};
 use shared::domain::{JobStatus, Stage, StageState};
 use uuid::Uuid;
@@ -106,6 +107,7 @@ impl SelectionArgs {
         if !self.ids.is_empty() {
             for ids in self.ids.chunks(PIECE as usize) {
                 each(ids).await?;
+                crash::point(Point::JobsChanged);
             }
             return Ok(());
         }
@@ -121,6 +123,7 @@ impl SelectionArgs {
             filter.before = Some((last.created_at, last.id));
             let ids: Vec<Uuid> = page.iter().map(|(job, _)| job.id).collect();
             each(&ids).await?;
+            crash::point(Point::JobsChanged);
         }
     }
 }

@@ -1,8 +1,11 @@
 //! Every crash point (`shared::crash`): a process that kills itself there with SIGKILL, and another one that takes its place.
 //! The job ends as if nothing had happened, and the vendors are paid as if nothing had happened.
 
+mod acts;
+mod errand;
 mod story;
 
+use std::fmt::Debug;
 use std::os::unix::process::ExitStatusExt as _;
 
 use anyhow::Context as _;
@@ -59,9 +62,24 @@ const WALKS: &[Walk] = &[
     producer(Point::PublishAnswered, Story::Lipsync),
     producer(Point::PublishAnswered, Story::Unconfirmed),
     producer(Point::DeadLetterStored, Story::GivenUp),
+    producer(Point::CallbackStored, Story::CalledBack),
+    producer(Point::CallbacksPicked, Story::CalledBack),
+    producer(Point::CallbackHinted, Story::CalledBack),
+    producer(Point::CallbacksFinished, Story::CalledBack),
+    producer(Point::CallbackLooked, Story::HealedByCallback),
+    producer(Point::CallbackSettled, Story::HealedByCallback),
+    producer(Point::ForgettingSeen, Story::ForgottenCalledBack),
+    producer(Point::PaidStopped, Story::ForgottenCalledBack),
     producer(Point::ClaimsExpired, Story::Lipsync),
     producer(Point::SweepAnswered, Story::Canceled),
     producer(Point::SweepSettled, Story::Canceled),
+    producer(Point::LostListed, Story::Lost),
+    producer(Point::LostSearched, Story::Lost),
+    producer(Point::LostBooked, Story::Found),
+    producer(Point::AuditBegun, Story::ForgottenAudited),
+    producer(Point::ForgettingSeen, Story::ForgottenAudited),
+    producer(Point::PaidStopped, Story::ForgottenAudited),
+    producer(Point::AuditCompared, Story::ForgottenAudited),
     producer(Point::BalanceRead, Story::Inpaint),
     producer(Point::StopBegun, Story::ToldToStop),
     producer(Point::StopDrained, Story::ToldToStop),
@@ -69,6 +87,7 @@ const WALKS: &[Walk] = &[
     worker(Point::StopDrained, Story::ToldToStop),
     worker(Point::DeliveryTaken, Story::Lipsync),
     worker(Point::Loaded, Story::Inpaint),
+    worker(Point::ForgettingSeen, Story::FromTheFuture),
     worker(Point::PaidStopped, Story::FromTheFuture),
     worker(Point::UnknownKept, Story::NobodyKnows),
     worker(Point::SourceCopied, Story::Inpaint),
@@ -90,6 +109,7 @@ const WALKS: &[Walk] = &[
     worker(Point::SearchRecorded, Story::GhostcutRequestLost),
     worker(Point::SourceDeleted, Story::GhostcutRequestLost),
     worker(Point::SourceDeletionRecorded, Story::GhostcutRequestLost),
+    worker(Point::SourceRestored, Story::RedoneWithoutSource),
     worker(Point::RedoPermitted, Story::Redone),
     worker(Point::RedoClaimed, Story::Redone),
     worker(Point::RedoAnswered, Story::Redone),
@@ -108,15 +128,24 @@ const WALKS: &[Walk] = &[
     worker(Point::Acknowledged, Story::Lipsync),
 ];
 
-/// `CRASH_WALKS=ClaimCommitted,Redo` takes only the walks whose description contains one of these words.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_crash_point_is_survived() -> anyhow::Result<()> {
+    take_all(WALKS, take).await
+}
+
+/// `CRASH_WALKS=ClaimCommitted,Redo` takes only the walks whose description contains one of these words.
+async fn take_all<W: Debug>(
+    walks: &[W],
+    take: impl AsyncFn(&W) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let only = std::env::var("CRASH_WALKS").unwrap_or_default();
-    let chosen = WALKS.iter().filter(|walk| {
+    let chosen = walks.iter().filter(|walk| {
         let text = format!("{walk:?}");
         only.split(',').any(|word| text.contains(word))
     });
-    let ends = futures::stream::iter(chosen.map(take)).buffer_unordered(AT_A_TIME);
+    let take = &take;
+    let ends = chosen.map(async |walk| (walk, take(walk).await));
+    let ends = futures::stream::iter(ends).buffer_unordered(AT_A_TIME);
     let failed: Vec<_> = ends
         .filter_map(|(walk, result)| async move {
             let error = result.err()?;
@@ -130,9 +159,11 @@ async fn every_crash_point_is_survived() -> anyhow::Result<()> {
 
 #[test]
 fn no_crash_point_is_left_out() {
+    let walked = WALKS.iter().map(|Walk(_, point, ..)| point);
+    let walked: Vec<_> = walked.chain(errand::points()).collect();
     let left_out: Vec<_> = Point::ALL
         .iter()
-        .filter(|point| !WALKS.iter().any(|Walk(_, walked, ..)| walked == *point))
+        .filter(|point| !walked.contains(point))
         .collect();
     assert!(left_out.is_empty(), "{left_out:?}");
 }
@@ -162,10 +193,10 @@ fn a_production_build_has_no_crash_points() {
     assert!(features(&["--workspace"]).contains("crash-points"));
 }
 
-async fn take(walk: &Walk) -> (&Walk, anyhow::Result<()>) {
+async fn take(walk: &Walk) -> anyhow::Result<()> {
     let Walk(victim, point, passing, story) = *walk;
-    let result = fleet::run(SandboxConfig::default(), async |fleet| {
-        let environment = story.environment(fleet.environment.clone());
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let environment = story.environment(fleet)?;
         let before = story.prepare(fleet, &environment).await?;
         let mark = fleet.folder().join("mark");
         let armed = story
@@ -178,7 +209,7 @@ async fn take(walk: &Walk) -> (&Walk, anyhow::Result<()>) {
         crashed_at(&mut crashing, point, &mark).await?;
 
         let mut heir = fleet.process("heir", victim.program(), &environment)?;
-        story.end(fleet, &mut heir, &mut jobs).await?;
+        story.end(fleet, &environment, &mut heir, &mut jobs).await?;
         jobs.extend(before);
         let books = fleet.books(&jobs).await?;
         anyhow::ensure!(books.balanced(), "{:#?}", books.differences);
@@ -187,8 +218,7 @@ async fn take(walk: &Walk) -> (&Walk, anyhow::Result<()>) {
         anyhow::ensure!(end.success(), "the heir ended with {end}");
         Ok(())
     })
-    .await;
-    (walk, result)
+    .await
 }
 
 /// Waits for the victim's own SIGKILL at this point and nowhere else.

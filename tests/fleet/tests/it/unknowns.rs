@@ -80,7 +80,7 @@ async fn a_person_adopts_a_work_that_the_list_does_not_show() -> anyhow::Result<
 }
 
 /// A job that is parked because of a submission that was claimed, perhaps sent, and not answered. No worker runs.
-async fn parked(
+pub(crate) async fn parked(
     fleet: &Fleet,
     kind: Kind,
     source_key: Option<String>,

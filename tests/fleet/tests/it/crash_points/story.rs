@@ -5,13 +5,11 @@ use fleet::{Api, DEADLINE, Environment, Expectation, Fleet, Kind, Process, Servi
 use rustix::process::Signal;
 use sandbox::{Fault, FaultRule, Operation, Vendor as Payee, When};
 use serde_json::Value;
-use shared::broker::{BrokerMetrics, Connection, Outgoing, PublishOutcome, Publisher};
-use shared::config::BrokerConfig;
-use shared::domain::Stage;
-use shared::domain::message::{JobRef, Message};
 use uuid::Uuid;
 
+use super::acts;
 use crate::adoption::insert;
+use crate::callbacks::called_only;
 use crate::sql::{execute, value};
 
 /// Two parts and a bit.
@@ -37,8 +35,20 @@ pub(super) enum Story {
     InpaintAfterAnother,
     /// The job comes through the HTTP API, under a key.
     Api,
-    /// Another application has put the job into the table.
+    /// Another application has put two jobs into the table.
     Adopted,
+    /// Nothing but GhostCut's callback makes the poll due.
+    CalledBack,
+    /// GhostCut's answer is lost, and nothing but its callback clears that up.
+    HealedByCallback,
+    /// The database forgets what was accepted before GhostCut calls back.
+    ForgottenCalledBack,
+    /// The database forgets a work of a job that is completed, and the audit on the timer finds it.
+    ForgottenAudited,
+    /// Sync.so has the work and does not list it, so that the job is parked. After the crash it does.
+    Lost,
+    /// The same, but it does as soon as the job is parked.
+    Found,
     /// The broker's confirms are too late for the producer.
     Unconfirmed,
     /// GhostCut cannot read the input: paid, dead.
@@ -53,6 +63,8 @@ pub(super) enum Story {
     NobodyKnows,
     /// The work fails and is redone.
     Redone,
+    /// The same, but its source is gone meanwhile.
+    RedoneWithoutSource,
     SyncAnswerLost,
     /// Sync.so refuses at first for its rate limit, and takes the repetition.
     SyncThrottled,
@@ -75,6 +87,11 @@ impl Story {
             | Self::GivenUp
             | Self::Canceled
             | Self::Redone
+            | Self::RedoneWithoutSource
+            | Self::CalledBack
+            | Self::HealedByCallback
+            | Self::ForgottenCalledBack
+            | Self::ForgottenAudited
             | Self::GhostcutAnswerLost
             | Self::GhostcutRequestLost => Kind::Inpaint,
             _ => Kind::Lipsync,
@@ -91,12 +108,14 @@ impl Story {
         };
         let (vendor, operation, fault) = match self {
             Self::GivenUp => (ghostcut, Operation::Process, ends_in(3)),
-            Self::Redone => (ghostcut, Operation::Process, ends_in(43)),
+            Self::Redone | Self::RedoneWithoutSource => (ghostcut, Operation::Process, ends_in(43)),
             Self::Canceled => {
                 let ms = SLOW_WORK_MS;
                 (ghostcut, Operation::Process, Fault::Duration { ms })
             }
-            Self::SyncAnswerLost | Self::SyncTooOld => (sync, Operation::Submit, Fault::LoseAnswer),
+            Self::SyncAnswerLost | Self::SyncTooOld | Self::Lost | Self::Found => {
+                (sync, Operation::Submit, Fault::LoseAnswer)
+            }
             Self::SyncThrottled => {
                 let fault = Fault::Status {
                     status: 429,
@@ -106,7 +125,9 @@ impl Story {
                 };
                 (sync, Operation::Submit, fault)
             }
-            Self::GhostcutAnswerLost => (ghostcut, Operation::Submit, Fault::LoseAnswer),
+            Self::GhostcutAnswerLost | Self::HealedByCallback => {
+                (ghostcut, Operation::Submit, Fault::LoseAnswer)
+            }
             Self::GhostcutRequestLost => (ghostcut, Operation::Submit, Fault::LoseRequest),
             Self::LargeResult => {
                 let bytes = LARGE_BYTES;
@@ -121,15 +142,50 @@ impl Story {
         Some(FaultRule::new(vendor, operation, fault).times(1))
     }
 
-    /// The settings of this fleet: as fast as the others but for answers, which come late where many walks share a processor.
-    pub(super) fn environment(self, fleet: Environment) -> Environment {
-        let fleet = fleet
-            .with("VENDOR_REQUEST_TIMEOUT", "4s")
-            .with("SEND_DEADLINE", "4500ms");
-        match self {
-            Self::SyncTooOld => fleet.with("SYNC_REPLAY_WINDOW", "0s"),
-            _ => fleet,
+    /// What goes wrong until [`Story::release`].
+    fn standing_fault(self) -> Option<FaultRule> {
+        let (vendor, operation, fault) = match self {
+            // Refused, so that it is repeated.
+            Self::ForgottenCalledBack => {
+                (Payee::Ghostcut, Operation::Callback, Fault::BadSignature)
+            }
+            Self::Lost | Self::Found => {
+                let contains = String::new();
+                (Payee::Sync, Operation::List, Fault::DropItems { contains })
+            }
+            Self::RedoneWithoutSource => (Payee::Ghostcut, Operation::Status, Fault::LoseRequest),
+            // The row is still there when the message comes.
+            Self::FromTheFuture => (Payee::Sync, Operation::Status, Fault::LoseRequest),
+            _ => return None,
+        };
+        Some(FaultRule::new(vendor, operation, fault))
+    }
+
+    fn release(self, fleet: &Fleet) {
+        let faults = fleet.sandbox.faults();
+        for standing in faults
+            .rules()
+            .iter()
+            .filter(|active| active.rule.count.is_none())
+        {
+            faults.remove(standing.id);
         }
+    }
+
+    /// The settings of this fleet.
+    pub(super) fn environment(self, fleet: &Fleet) -> anyhow::Result<Environment> {
+        Ok(match self {
+            Self::SyncTooOld | Self::Lost | Self::Found => {
+                patient(fleet.environment.clone()).with("SYNC_REPLAY_WINDOW", "0s")
+            }
+            Self::CalledBack | Self::HealedByCallback | Self::ForgottenCalledBack => {
+                patient(called_only(fleet)?)
+            }
+            Self::ForgottenAudited => {
+                patient(fleet.environment.clone()).with("AUDIT_INTERVAL", "1h")
+            }
+            _ => patient(fleet.environment.clone()),
+        })
     }
 
     /// The settings of the process that crashes.
@@ -147,10 +203,14 @@ impl Story {
         environment: &Environment,
     ) -> anyhow::Result<Vec<Expectation>> {
         let mut before = Vec::new();
-        if matches!(self, Self::InpaintAfterAnother | Self::GhostcutRequestLost) {
+        if matches!(
+            self,
+            Self::InpaintAfterAnother | Self::GhostcutRequestLost | Self::ForgottenAudited
+        ) {
+            let environment = environment.clone().with("AUDIT_INTERVAL", "0s");
             let services = [
-                Service::worker(environment, "before")?,
-                Service::producer(environment)?,
+                Service::worker(&environment, "before")?,
+                Service::producer(&environment)?,
             ];
             before.push(fleet.submit_kind(Kind::Inpaint, 2).await?);
             fleet.wait_for(&before).await?;
@@ -158,9 +218,13 @@ impl Story {
                 service.stop().await?;
             }
         }
-        if let Some(rule) = self.fault() {
+        if self == Self::ForgottenAudited {
+            acts::forget(fleet, &before).await?;
+        }
+        for rule in self.fault().into_iter().chain(self.standing_fault()) {
             fleet.sandbox.faults().add(rule)?;
         }
+        acts::call_again_soon(fleet);
         Ok(before)
     }
 
@@ -182,8 +246,11 @@ impl Story {
             return Ok(Vec::new());
         }
         if self == Self::Adopted {
-            let row = insert(fleet, self.kind(), "status = 'queued'").await?;
-            return Ok(vec![row]);
+            let row = async || insert(fleet, self.kind(), "status = 'queued'").await;
+            return Ok(vec![row().await?, row().await?]);
+        }
+        if self == Self::ForgottenAudited {
+            return Ok(Vec::new());
         }
         let job = fleet.submit(&self.request(fleet)).await?;
         let mut expected = Expectation::completed(job, self.kind());
@@ -218,9 +285,24 @@ impl Story {
                     .job_stage(job)
                     .await?
                     .context("the job has no row")?;
-                publish(fleet, job, row.epoch + FAR_AHEAD).await?;
+                acts::publish(fleet, job, row.epoch + FAR_AHEAD).await?;
             }
-            Self::NobodyKnows => publish(fleet, Uuid::new_v4(), 1).await?,
+            Self::NobodyKnows => acts::publish(fleet, Uuid::new_v4(), 1).await?,
+            Self::ForgottenCalledBack => {
+                acts::polled_later(fleet, job).await?;
+                acts::forget_acceptance(fleet, &expected).await?;
+                self.release(fleet);
+            }
+            Self::Lost => acts::parked(fleet, job).await?,
+            Self::Found => {
+                acts::parked(fleet, job).await?;
+                self.release(fleet);
+            }
+            Self::RedoneWithoutSource => {
+                acts::polled_later(fleet, job).await?;
+                acts::delete_source(fleet, job).await?;
+                self.release(fleet);
+            }
             _ => {}
         }
         Ok(vec![expected])
@@ -236,6 +318,7 @@ impl Story {
     pub(super) async fn end(
         self,
         fleet: &Fleet,
+        environment: &Environment,
         heir: &mut Process,
         jobs: &mut Vec<Expectation>,
     ) -> anyhow::Result<()> {
@@ -248,7 +331,8 @@ impl Story {
             }
             Self::FromTheFuture => {
                 let stopped = "SELECT name AS value FROM settings WHERE name = 'stop_paid'";
-                anyhow::ensure!(value(url, stopped).await?.is_some(), "paid sends go on");
+                acts::seen(url, stopped, "stop_paid").await?;
+                self.release(fleet);
                 // The message comes again, and stops them again.
                 eventually(DEADLINE, async || {
                     let none = std::time::Duration::ZERO;
@@ -267,16 +351,32 @@ impl Story {
             Self::Canceled => {
                 let booked = "SELECT count(*)::text AS value FROM submissions \
                               WHERE state = 'succeeded' AND cost_wasted IS NOT NULL";
-                seen(url, booked, "1").await?;
+                acts::seen(url, booked, "1").await?;
             }
             Self::GivenUp | Self::NobodyKnows => {
                 fleet.wait_for(jobs).await?;
-                seen(url, "SELECT count(*)::text AS value FROM dead_letters", "1").await?;
+                let letters = "SELECT count(*)::text AS value FROM dead_letters";
+                acts::seen(url, letters, "1").await?;
             }
-            Self::Redone => {
+            Self::Redone | Self::RedoneWithoutSource => {
                 fleet.wait_for(jobs).await?;
                 let attempts = "SELECT max(attempt)::text AS value FROM submissions";
-                seen(url, attempts, "1").await?;
+                acts::seen(url, attempts, "1").await?;
+            }
+            Self::CalledBack | Self::HealedByCallback => acts::called_back(fleet).await?,
+            Self::ForgottenCalledBack => acts::rebuild(fleet, environment).await?,
+            Self::ForgottenAudited => {
+                // An audit that was not finished is made again after five minutes, one that was after an hour.
+                let earlier = "UPDATE audits SET started_at = started_at - interval '10 minutes'";
+                execute(url, earlier).await?;
+                let made = "SELECT open::text AS value FROM audits WHERE finished_at IS NOT NULL AND error IS NULL";
+                acts::seen(url, made, "1").await?;
+                acts::rebuild(fleet, environment).await?;
+            }
+            // A parked job does not go on by itself.
+            Self::Lost | Self::Found => {
+                self.release(fleet);
+                fleet.wait_for(jobs).await?;
             }
             _ => {}
         }
@@ -284,31 +384,9 @@ impl Story {
     }
 }
 
-/// Waits until a query has this value.
-async fn seen(url: &str, query: &str, expected: &str) -> anyhow::Result<()> {
-    eventually(DEADLINE, async || {
-        let found = value(url, query).await?;
-        anyhow::ensure!(found.as_deref() == Some(expected), "{query}: {found:?}");
-        Ok(())
-    })
-    .await
-}
-
-/// A message beside those of the producer.
-async fn publish(fleet: &Fleet, job: Uuid, epoch: i64) -> anyhow::Result<()> {
-    let config: BrokerConfig = fleet.environment.parse()?;
-    let metrics = BrokerMetrics::register(&prometheus::Registry::new())?;
-    let connection = Connection::connect(&config, "test", &metrics).await?;
-    let stage = Stage::LipsyncSubmit;
-    let jobs = vec![JobRef { id: job, epoch }];
-    let message = Outgoing {
-        message_id: Uuid::new_v4(),
-        body: Message { stage, jobs }.encode().into(),
-        traceparent: None,
-    };
-    let publisher = Publisher::new(connection.clone(), &config);
-    let outcomes = publisher.publish(stage, &[message]).await;
-    anyhow::ensure!(outcomes == [PublishOutcome::Confirmed], "{outcomes:?}");
-    connection.close().await;
-    Ok(())
+/// As fast as other fleets but for answers, which come late where many walks share a processor.
+fn patient(fleet: Environment) -> Environment {
+    fleet
+        .with("VENDOR_REQUEST_TIMEOUT", "4s")
+        .with("SEND_DEADLINE", "4500ms")
 }
