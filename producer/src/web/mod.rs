@@ -19,6 +19,7 @@ pub use callbacks::Receiver;
 pub(crate) use document::{EventDocument, redacted_json};
 pub use document::{FullDocument, JobDocument, redacted};
 pub use letter_document::LetterDocument;
+pub use metrics::HttpMetrics;
 
 use std::any::Any;
 use std::net::SocketAddr;
@@ -30,7 +31,6 @@ use axum::http::Uri;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use metrics::HttpMetrics;
 use problem::{Kind, Problem};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -55,25 +55,22 @@ pub struct AppState {
 }
 
 impl AppState {
-    /// `max_paid_attempts` is the bound that the workers have. Registers `http_requests_total{route,method,status}` and `http_request_duration_seconds{route}`.
-    ///
-    /// # Errors
-    /// When the registry has metrics of these names already.
-    pub fn new(
+    /// `max_paid_attempts` is the bound that the workers have.
+    #[must_use]
+    pub const fn new(
         intake: Intake,
         callbacks: Receiver,
         max_body: usize,
         max_paid_attempts: i32,
-        registry: &prometheus::Registry,
-    ) -> Result<Self, prometheus::Error> {
-        let metrics = HttpMetrics::new(registry)?;
-        Ok(Self {
+        metrics: HttpMetrics,
+    ) -> Self {
+        Self {
             intake,
             callbacks,
             metrics,
             max_body,
             max_paid_attempts,
-        })
+        }
     }
 }
 

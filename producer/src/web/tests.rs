@@ -18,7 +18,7 @@ const GHOSTCUT_SECRET: &str = "test-app-secret-0001";
 struct Api {
     base: String,
     client: Client,
-    registry: prometheus::Registry,
+    registry: shared::telemetry::Registry,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -73,7 +73,7 @@ impl Api {
             http_max_body: MAX_BODY,
             max_segments: 5,
         };
-        let registry = prometheus::Registry::new();
+        let registry = shared::telemetry::Registry::default();
         let receiver = Receiver::new(
             intake.db.clone(),
             Some(Secret::from(SYNC_SECRET.to_owned())),
@@ -81,7 +81,8 @@ impl Api {
             crate::callbacks::Metrics::register(&registry).unwrap(),
             std::sync::Arc::default(),
         );
-        let state = AppState::new(intake, receiver, config.http_max_body, 2, &registry).unwrap();
+        let metrics = HttpMetrics::register(&registry).unwrap();
+        let state = AppState::new(intake, receiver, config.http_max_body, 2, metrics);
         let stop = CancellationToken::new();
         let (address, task) = serve(&config, state, stop.clone()).await.unwrap();
         let client = Client::builder().no_proxy().build().unwrap();
