@@ -83,14 +83,36 @@ pub(crate) fn labels() -> BTreeMap<&'static str, Vec<&'static str>> {
         words.extend(more);
         words
     };
-    let runs = ["advance", "later", "retry", "park", "fail", "over", "give_up"];
+    let runs = [
+        "advance", "later", "retry", "park", "fail", "over", "give_up",
+    ];
     let requests = [
-        "ok", "transient", "throttled", "misconfigured", "not_found", "protocol", "accepted",
-        "not_sent", "rejected", "out_of_credit", "unknown",
+        "ok",
+        "transient",
+        "throttled",
+        "misconfigured",
+        "not_found",
+        "protocol",
+        "accepted",
+        "not_sent",
+        "rejected",
+        "out_of_credit",
+        "unknown",
     ];
     let callbacks = [
-        "hinted", "late", "adopted", "duplicate", "second", "taken", "kept", "not_ours",
-        "unreadable", "unknown_token", "failed", "repeated", "refused",
+        "hinted",
+        "late",
+        "adopted",
+        "duplicate",
+        "second",
+        "taken",
+        "kept",
+        "not_ours",
+        "unreadable",
+        "unknown_token",
+        "failed",
+        "repeated",
+        "refused",
     ];
     let mut outcomes: Vec<_> = [words(LedgerState::ALL, LedgerState::as_str)]
         .concat()
@@ -118,14 +140,19 @@ pub(crate) fn labels() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("method", vec!["GET", "HEAD", "POST", "other"]),
         (
             "operation",
-            vec!["balance", "create", "get", "list", "redo", "status", "submit"],
+            vec![
+                "balance", "create", "get", "list", "redo", "status", "submit",
+            ],
         ),
         ("outcome", outcomes),
         ("part", vec!["connection", "consumer"]),
         ("reason", reasons),
         ("redelivered", vec!["no", "yes"]),
         ("route", vec![]),
-        ("stage", with(words(Stage::ALL, Stage::as_str), &["unknown"])),
+        (
+            "stage",
+            with(words(Stage::ALL, Stage::as_str), &["unknown"]),
+        ),
         ("state", words(StageState::ALL, StageState::as_str)),
         ("status", vec![]),
         ("vendor", words(Vendor::ALL, Vendor::as_str)),
@@ -135,7 +162,10 @@ pub(crate) fn labels() -> BTreeMap<&'static str, Vec<&'static str>> {
 
 /// What bounds the labels without a list.
 const BOUNDED: [(&str, &str); 3] = [
-    ("route", "the template of a route of the API, or `unmatched`"),
+    (
+        "route",
+        "the template of a route of the API, or `unmatched`",
+    ),
     ("status", "an HTTP status"),
     ("version", "the version of the build"),
 ];
@@ -144,7 +174,11 @@ fn page() -> String {
     let mut page = INTRODUCTION.to_owned();
     page += "| Metric | Type | Labels | Unit | From | Meaning |\n|---|---|---|---|---|---|\n";
     for (name, (metric, binaries)) in metrics() {
-        let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        let labels: Vec<_> = metric
+            .labels
+            .iter()
+            .map(|label| format!("`{label}`"))
+            .collect();
         let from = match binaries.as_slice() {
             [one] => one,
             _ => "both",
@@ -161,7 +195,12 @@ fn page() -> String {
     page += "| Label | Values |\n|---|---|\n";
     for (label, values) in labels() {
         let values = if values.is_empty() {
-            BOUNDED.iter().find(|(bounded, _)| *bounded == label).unwrap().1.to_owned()
+            BOUNDED
+                .iter()
+                .find(|(bounded, _)| *bounded == label)
+                .unwrap()
+                .1
+                .to_owned()
         } else {
             let values: Vec<_> = values.iter().map(|value| format!("`{value}`")).collect();
             values.join(", ")
@@ -178,7 +217,10 @@ fn the_metrics_reference_is_what_the_binaries_export() {
         std::fs::write(&path, &page).unwrap();
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
-    let differs = found.lines().zip(page.lines()).find(|(found, page)| found != page);
+    let differs = found
+        .lines()
+        .zip(page.lines())
+        .find(|(found, page)| found != page);
     assert!(
         found == page,
         "docs/metrics.md is out of date (UPDATE_REFERENCE=1 renews it); first difference: {differs:#?}"
@@ -191,11 +233,17 @@ fn every_metric_has_a_conventional_name_and_bounded_labels() {
     for (name, (metric, _)) in metrics() {
         assert_eq!(name.ends_with("_total"), metric.kind == "counter", "{name}");
         if metric.kind == "histogram" {
-            assert!(name.ends_with("_seconds") || name.ends_with("_size"), "{name}");
+            assert!(
+                name.ends_with("_seconds") || name.ends_with("_size"),
+                "{name}"
+            );
         }
         assert!(metric.help.len() > 10, "{name} has no help");
         for label in &metric.labels {
-            assert!(labels.contains_key(label.as_str()), "{name}: {label} is not in `labels`");
+            assert!(
+                labels.contains_key(label.as_str()),
+                "{name}: {label} is not in `labels`"
+            );
         }
     }
 }
@@ -237,15 +285,24 @@ fn rules_and_dashboard_use_only_what_exists() {
         for name in names(&text, "ghostfleet_") {
             let series = ["_bucket", "_count", "_sum"].iter();
             let base = series.filter_map(|suffix| name.strip_suffix(suffix)).next();
-            let is_histogram = |base: &str| metrics.get(base).is_some_and(|(m, _)| m.kind == "histogram");
+            let is_histogram = |base: &str| {
+                metrics
+                    .get(base)
+                    .is_some_and(|(m, _)| m.kind == "histogram")
+            };
             let exists = match base {
                 Some(base) => is_histogram(base) || metrics.contains_key(name),
-                None => metrics.get(name).is_some_and(|(m, _)| m.kind != "histogram"),
+                None => metrics
+                    .get(name)
+                    .is_some_and(|(m, _)| m.kind != "histogram"),
             };
             assert!(exists, "{path}: {name} does not exist");
         }
         for name in names(&text, "ghostfleet:") {
-            assert!(recorded.contains_key(name), "{path}: {name} is not recorded");
+            assert!(
+                recorded.contains_key(name),
+                "{path}: {name} is not recorded"
+            );
         }
     }
 }
@@ -272,12 +329,18 @@ fn every_alert_has_a_runbook_section_and_a_unit_test() {
             .iter()
             .any(|severity| body.contains(&format!("labels: {{severity: {severity}}}\n")));
         assert!(is_severe, "{alert}: no severity");
-        assert!(format!("{}\n", body.trim_end()).contains(&anchor), "{alert}: no {anchor}");
+        assert!(
+            format!("{}\n", body.trim_end()).contains(&anchor),
+            "{alert}: no {anchor}"
+        );
         for part in ["summary: ", "description: "] {
             assert!(body.contains(part), "{alert}: no {part}");
         }
         for part in ["**Means:**", "**Look at:**", "**Do:**"] {
-            assert!(sections[alert].contains(part), "{alert}: no {part} in the runbook");
+            assert!(
+                sections[alert].contains(part),
+                "{alert}: no {part} in the runbook"
+            );
         }
         let fires = format!("ALERTS{{alertname=\"{alert}\", alertstate=\"firing\"");
         assert!(tests.contains(&fires), "{alert} has no unit test");
