@@ -70,7 +70,7 @@ fn unit(metric: &Description) -> &'static str {
     } else if name.contains("balance") || name.contains("cost") {
         "vendor's unit"
     } else {
-        ""
+        "number"
     }
 }
 

@@ -20,6 +20,9 @@ use crate::sql::execute;
 /// many jobs there are.
 const MOST_SERIES: f64 = 2500.0;
 
+/// Enough to keep both workers busy for some scrapes.
+const JOBS: usize = 60;
+
 /// A Prometheus of its own, killed when dropped.
 struct Prometheus {
     _process: Child,
@@ -131,6 +134,19 @@ impl Prometheus {
 /// The value of a sample.
 fn number(sample: &Value) -> f64 {
     sample["value"][1].as_str().unwrap().parse().unwrap()
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "how long a scrape takes is for people to read: a loaded machine would make any bound fail"
+)]
+fn eprint_samples(expression: &str, samples: &[Value]) {
+    for sample in samples {
+        eprintln!(
+            "{expression}: {} {}",
+            sample["metric"]["job"], sample["value"][1]
+        );
+    }
 }
 
 /// Every rule of the shipped files is evaluated without an error; gives the names of the recorded ones.
@@ -284,7 +300,7 @@ async fn prometheus_watches_a_running_fleet() -> anyhow::Result<()> {
         })
         .await?;
 
-        let kinds = Kind::ALL.iter().cycle().take(24).enumerate();
+        let kinds = Kind::ALL.iter().cycle().take(JOBS).enumerate();
         let jobs = try_join_all(kinds.map(|(n, kind)| fleet.submit_kind(*kind, n))).await?;
         fleet.wait_for(&jobs).await?;
         prometheus.alerts_are(&[]).await?;
@@ -319,6 +335,8 @@ async fn prometheus_watches_a_running_fleet() -> anyhow::Result<()> {
         for sample in prometheus.query("scrape_samples_scraped").await? {
             anyhow::ensure!(number(&sample) < MOST_SERIES, "{sample}");
         }
+        let longest = "max_over_time(scrape_duration_seconds[10m])";
+        eprint_samples(longest, &prometheus.query(longest).await?);
         for address in &addresses[..2] {
             let text = reqwest::get(format!("http://{address}/metrics"))
                 .await?
