@@ -335,8 +335,10 @@ async fn prometheus_watches_a_running_fleet() -> anyhow::Result<()> {
         for sample in prometheus.query("scrape_samples_scraped").await? {
             anyhow::ensure!(number(&sample) < MOST_SERIES, "{sample}");
         }
-        let longest = "max_over_time(scrape_duration_seconds[10m])";
-        eprint_samples(longest, &prometheus.query(longest).await?);
+        for quantile in [0.5, 0.9, 1.0] {
+            let took = format!("quantile_over_time({quantile}, scrape_duration_seconds[10m])");
+            eprint_samples(&took, &prometheus.query(&took).await?);
+        }
         for address in &addresses[..2] {
             let text = reqwest::get(format!("http://{address}/metrics"))
                 .await?
