@@ -41,10 +41,11 @@ chaos: toolchain ## Break everything for MINUTES=10 by the plan of SEED=1; BROKE
 	"$(target_dir)/release/chaos" --minutes $(MINUTES) --seed $(SEED) --brokers $(BROKERS) $(jobs)
 
 # The fleet tests start the real binaries, which a test build alone does not make. nextest runs each test in a
-# process of its own, but no doc tests.
+# process of its own, but no doc tests. A real Prometheus watches a fleet in one of the tests, and checks the rules.
 .PHONY: test
 test: runner = $(if $(shell PATH="$(PATH)" command -v cargo-nextest),nextest run,test --tests)
 test: toolchain ## Run all tests
+	@command -v promtool >/dev/null || $(local) install prometheus || true # the tests that need it say so
 	cargo build --workspace --bins --tests
 	$(local) run --name test -- cargo $(runner) --workspace --no-fail-fast
 	cargo test --workspace --doc --no-fail-fast

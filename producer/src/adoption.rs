@@ -2,13 +2,13 @@
 //! the ledger, so that nothing that was paid for is paid for again. Must not check more than a worker does: a row at fault fails
 //! in its first stage, where its owner sees it.
 
-use prometheus::{IntCounterVec, Opts, Registry, register_int_counter_vec_with_registry};
+use prometheus::{IntCounterVec, Opts, register_int_counter_vec_with_registry};
 use shared::crash::{self, Point};
 use shared::db::{Db, DbError, UnadoptedRow};
 use shared::domain::adoption::{first_stage, works};
 use shared::domain::intake::JobSpec;
 use shared::storage::Storage;
-use shared::telemetry::chain;
+use shared::telemetry::{Registry, chain};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::DispatchConfig;
@@ -22,34 +22,43 @@ pub struct Adoption {
     db: Db,
     storage: Storage,
     accounts: Accounts,
+    metrics: Metrics,
+}
+
+/// `jobs_adopted_total{stage}`.
+pub struct Metrics {
     adopted: IntCounterVec,
 }
 
-impl Adoption {
-    /// Registers `jobs_adopted_total{stage}`.
+impl Metrics {
+    /// Registers it.
     ///
     /// # Errors
     /// When the name is taken.
-    pub fn new(
-        db: Db,
-        storage: Storage,
-        accounts: Accounts,
-        registry: &Registry,
-    ) -> Result<Self, prometheus::Error> {
-        let adopted = register_int_counter_vec_with_registry!(
-            Opts::new(
-                "jobs_adopted_total",
-                "Rows of video_jobs taken in, by their first stage"
-            ),
-            &["stage"],
-            registry
-        )?;
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         Ok(Self {
+            adopted: register_int_counter_vec_with_registry!(
+                Opts::new(
+                    "jobs_adopted_total",
+                    "Rows of video_jobs taken in, by their first stage"
+                ),
+                &["stage"],
+                registry
+            )?,
+        })
+    }
+}
+
+impl Adoption {
+    /// An adoption that has not begun.
+    #[must_use]
+    pub const fn new(db: Db, storage: Storage, accounts: Accounts, metrics: Metrics) -> Self {
+        Self {
             db,
             storage,
             accounts,
-            adopted,
-        })
+            metrics,
+        }
     }
 
     /// Adopts until told to stop.
@@ -107,7 +116,10 @@ impl Adoption {
         let adopted = self.db.adopt(row.id, stage, &named).await?;
         crash::point(Point::RowAdopted);
         if adopted {
-            self.adopted.with_label_values(&[stage.as_str()]).inc();
+            self.metrics
+                .adopted
+                .with_label_values(&[stage.as_str()])
+                .inc();
             tracing::info!(job.id = %row.id, %stage, works = named.len(), "adopted a row");
         }
         Ok(adopted)

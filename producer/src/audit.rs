@@ -8,8 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use chrono::{DateTime, TimeDelta, Utc};
 use prometheus::{
-    Gauge, IntGaugeVec, Opts, Registry, register_gauge_with_registry,
-    register_int_gauge_vec_with_registry,
+    Gauge, IntGaugeVec, Opts, register_gauge_with_registry, register_int_gauge_vec_with_registry,
 };
 use serde_json::json;
 use shared::crash::{self, Point};
@@ -18,6 +17,7 @@ use shared::domain::Vendor;
 use shared::domain::answer::Work;
 use shared::domain::audit::{Comparison, Finding, FindingKind, Window, compare};
 use shared::domain::search::{AROUND, Marker};
+use shared::telemetry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::booking::{About, found};
@@ -178,13 +178,17 @@ fn words(verdict: Verdict) -> String {
 }
 
 /// What the last audit found, as every producer shows it.
-struct Gauges {
+pub struct Gauges {
     findings: IntGaugeVec,
     last_success: Gauge,
 }
 
 impl Gauges {
-    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+    /// Registers them.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         Ok(Self {
             findings: register_int_gauge_vec_with_registry!(
                 Opts::new(
@@ -231,20 +235,14 @@ pub struct AuditSweep {
 }
 
 impl AuditSweep {
-    /// Registers the gauges.
-    ///
-    /// # Errors
-    /// When a name is taken.
-    pub fn new(
-        auditor: Auditor,
-        config: AuditConfig,
-        registry: &Registry,
-    ) -> Result<Self, prometheus::Error> {
-        Ok(Self {
+    /// A sweep that has not begun.
+    #[must_use]
+    pub const fn new(auditor: Auditor, config: AuditConfig, gauges: Gauges) -> Self {
+        Self {
             auditor,
             config,
-            gauges: Gauges::register(registry)?,
-        })
+            gauges,
+        }
     }
 
     /// Looks every `every` whether an audit is due, until told to stop.

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts};
 use serde_json::json;
 use shared::crash::{self, Point};
 use shared::db::{
@@ -18,7 +18,7 @@ use shared::domain::classify;
 use shared::domain::outcome::Schedule;
 use shared::domain::search::is_of;
 use shared::domain::{LedgerState, Vendor};
-use shared::telemetry::chain;
+use shared::telemetry::{Registry, chain};
 use shared::vendor::VendorError;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -60,6 +60,20 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    const ALL: [Self; 11] = [
+        Self::Hinted,
+        Self::Late,
+        Self::Adopted,
+        Self::Duplicate,
+        Self::Second,
+        Self::Taken,
+        Self::Kept,
+        Self::NotOurs,
+        Self::Unreadable,
+        Self::UnknownToken,
+        Self::Failed,
+    ];
+
     /// As in the table and in the metric's label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -132,8 +146,12 @@ impl Metrics {
             ),
             &["vendor"],
         )?;
-        for vendor in Vendor::ALL {
-            duplicates.with_label_values(&[vendor.as_str()]);
+        // An alert on an increase misses the first one of a series that was not there.
+        for vendor in Vendor::ALL.iter().map(|vendor| vendor.as_str()) {
+            duplicates.with_label_values(&[vendor]);
+            for outcome in Outcome::ALL {
+                total.with_label_values(&[vendor, outcome.as_str()]);
+            }
         }
         registry.register(Box::new(duplicates.clone()))?;
         registry.register(Box::new(total.clone()))?;

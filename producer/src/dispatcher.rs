@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, exponential_buckets,
+    Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts,
     register_histogram_vec_with_registry, register_histogram_with_registry,
     register_int_counter_vec_with_registry,
 };
@@ -17,7 +17,7 @@ use shared::crash::{self, Point};
 use shared::db::{self, Db, DbResult, Picked};
 use shared::domain::message::{JobRef, Message};
 use shared::domain::{Stage, Vendor};
-use shared::telemetry::chain;
+use shared::telemetry::{Registry, STAGE_SECONDS, chain};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -33,6 +33,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Between tries to listen.
 const LISTEN_WAIT: Duration = Duration::from_secs(2);
 
+/// Upper bounds in seconds: a batch is a query and its confirms, which may take the confirm timeout.
+const BATCH_SECONDS: [f64; 9] = [0.002, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0];
+
 /// What dispatch measures.
 #[derive(Clone)]
 pub struct Metrics {
@@ -47,7 +50,6 @@ impl Metrics {
     /// # Errors
     /// When a name is taken.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let buckets = || exponential_buckets(0.005, 4.0, 11);
         Ok(Self {
             published: register_int_counter_vec_with_registry!(
                 Opts::new("published_total", "Messages by what the broker said"),
@@ -59,12 +61,12 @@ impl Metrics {
                     "dispatch_batch_seconds",
                     "From picking a batch to its last confirm"
                 )
-                .buckets(buckets()?),
+                .buckets(BATCH_SECONDS.to_vec()),
                 registry
             )?,
             stage_wait: register_histogram_vec_with_registry!(
                 HistogramOpts::new("stage_wait_seconds", "From due to dispatched")
-                    .buckets(buckets()?),
+                    .buckets(STAGE_SECONDS.to_vec()),
                 &["stage"],
                 registry
             )?,

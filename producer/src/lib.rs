@@ -15,6 +15,7 @@ pub mod evidence;
 pub mod feed;
 pub mod intake;
 pub mod lost;
+pub mod metrics;
 pub mod operations;
 pub mod secrets;
 pub mod status;
@@ -26,14 +27,13 @@ pub mod web;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use shared::broker::{BrokerMetrics, Connection, Publisher};
+use shared::broker::{Connection, Publisher};
 use shared::crash::{self, Point};
 use shared::db::{Db, watch_continuity};
 use shared::domain::{Stage, Vendor};
 use shared::service::{Check, Stopper, serve_admin};
 use shared::storage::{Fetcher, Storage};
 use shared::telemetry::{self, chain};
-use shared::vendor;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -48,6 +48,7 @@ use crate::dispatcher::{Accounts, Dispatcher};
 use crate::feed::Feed;
 use crate::intake::Intake;
 use crate::lost::LostSearch;
+use crate::metrics::Metrics;
 use crate::sweeps::{Gauges, LedgerSweep};
 use crate::vendors::Vendors;
 use crate::web::{AppState, Receiver};
@@ -68,16 +69,16 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
         .context("database")?;
 
     let registry = telemetry::registry("producer")?;
-    let db = Db::new(&config.database)?;
+    let metrics = Metrics::register(&registry)?;
+    let db = Db::new(&config.database)?.measured(metrics.db);
     for vendor in Vendor::ALL {
         db.ensure_vendor(*vendor, accounts(&config).of(*vendor))
             .await
             .context("database")?;
     }
     let storage = Storage::new(&config.storage).context("object storage")?;
-    let broker_metrics = BrokerMetrics::register(&registry)?;
     let connect = async |name| {
-        Connection::connect(&config.broker, name, &broker_metrics)
+        Connection::connect(&config.broker, name, &metrics.broker)
             .await
             .context("RabbitMQ")
     };
@@ -87,28 +88,34 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
 
     let stop = stopper.drain.clone();
     let tasks = TaskTracker::new();
-    dispatch(&config, &db, &publishing, &registry, &tasks, &stop)?;
+    dispatch(&config, &db, &publishing, metrics.dispatch, &tasks, &stop);
     let vendors = Vendors::new(
         &config.sync,
         &config.ghostcut,
         config.vendor,
-        vendor::Metrics::register(&registry)?,
+        metrics.vendor,
     )?;
-    sweep(&config, &db, &vendors, &registry, &tasks, &stop)?;
+    let gauges = (metrics.audit, metrics.fleet);
+    sweep(&config, &db, &vendors, gauges, &tasks, &stop);
     let decider = Decider {
         db: db.clone(),
         vendors: vendors.clone(),
         storage: storage.clone(),
         protocol: config.protocol.clone(),
     };
-    let receiver = take_callbacks(&config, &db, vendors, &registry, &tasks, &stop)?;
+    let receiver = take_callbacks(&config, &db, vendors, metrics.callbacks, &tasks, &stop);
     tasks.spawn(dead_letters::ingest(
         db.clone(),
         consuming.clone(),
         stopper.clone(),
     ));
 
-    let adoption = Adoption::new(db.clone(), storage.clone(), accounts(&config), &registry)?;
+    let adoption = Adoption::new(
+        db.clone(),
+        storage.clone(),
+        accounts(&config),
+        metrics.adoption,
+    );
     tasks.spawn(adoption.run(config.dispatch.clone(), stop.clone()));
 
     let intake = Intake {
@@ -123,7 +130,15 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
     let feed = Feed::new(db.clone(), stop.clone());
     tasks.spawn(feed.clone().run());
     let max_body = config.http.http_max_body;
-    let api = AppState::new(intake, receiver, max_body, https, decider, feed, &registry)?;
+    let api = AppState::new(
+        intake,
+        receiver,
+        max_body,
+        https,
+        decider,
+        feed,
+        metrics.http,
+    );
     let (http, serving) = web::serve(&config.http, api, stop.clone())
         .await
         .with_context(|| format!("cannot serve HTTP_ADDR {}", config.http.http_addr))?;
@@ -164,17 +179,17 @@ fn dispatch(
     config: &ServeConfig,
     db: &Db,
     publishing: &Connection,
-    registry: &prometheus::Registry,
+    metrics: dispatcher::Metrics,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) -> anyhow::Result<()> {
+) {
     let dispatcher = Dispatcher {
         db: db.clone(),
         publisher: Arc::new(Publisher::new(publishing.clone(), &config.broker)),
         config: config.dispatch.clone(),
         protocol: config.protocol.clone(),
         accounts: accounts(config),
-        metrics: dispatcher::Metrics::register(registry)?,
+        metrics,
     };
     let (hint, due) = watch::channel(0);
     tasks.spawn(dispatcher::listen(
@@ -185,22 +200,21 @@ fn dispatch(
     for stage in Stage::ALL {
         tasks.spawn(dispatcher.clone().run(*stage, due.clone(), stop.clone()));
     }
-    Ok(())
 }
 
 fn sweep(
     config: &ServeConfig,
     db: &Db,
     vendors: &Vendors,
-    registry: &prometheus::Registry,
+    (audit, fleet): (audit::Gauges, Gauges),
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) -> anyhow::Result<()> {
+) {
     let auditor = Auditor {
         db: db.clone(),
         vendors: vendors.clone(),
     };
-    let audits = AuditSweep::new(auditor, config.audit.clone(), registry)?;
+    let audits = AuditSweep::new(auditor, config.audit.clone(), audit);
     tasks.spawn(audits.run(config.dispatch.gauge_interval, stop.clone()));
     tasks.spawn(watch_continuity(
         db.clone(),
@@ -227,8 +241,7 @@ fn sweep(
     };
     tasks.spawn(balance.run(config.dispatch.balance_interval, stop.clone()));
     tasks.spawn(ledger.run(config.dispatch.sweep_interval, stop.clone()));
-    tasks.spawn(Gauges::register(registry)?.run(db.clone(), config.dispatch.clone(), stop.clone()));
-    Ok(())
+    tasks.spawn(fleet.run(db.clone(), config.dispatch.clone(), stop.clone()));
 }
 
 /// Starts the processing of callbacks and gives what takes them in.
@@ -236,11 +249,10 @@ fn take_callbacks(
     config: &ServeConfig,
     db: &Db,
     vendors: Vendors,
-    registry: &prometheus::Registry,
+    metrics: callbacks::Metrics,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) -> anyhow::Result<Receiver> {
-    let metrics = callbacks::Metrics::register(registry)?;
+) -> Receiver {
     let arrived = Arc::new(Notify::new());
     let processor = Processor {
         db: db.clone(),
@@ -255,13 +267,13 @@ fn take_callbacks(
         Arc::clone(&arrived),
         stop.clone(),
     ));
-    Ok(Receiver::new(
+    Receiver::new(
         db.clone(),
         config.sync.webhook_secret.clone(),
         config.ghostcut.app_secret.clone(),
         metrics,
         arrived,
-    ))
+    )
 }
 
 fn readiness(db: &Db, publishing: &Connection) -> Vec<Check> {

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use prometheus::{
-    GaugeVec, IntGauge, IntGaugeVec, Opts, Registry, register_gauge_vec_with_registry,
-    register_int_gauge_vec_with_registry, register_int_gauge_with_registry,
+    Gauge, GaugeVec, IntGauge, IntGaugeVec, Opts, register_gauge_vec_with_registry,
+    register_gauge_with_registry, register_int_gauge_vec_with_registry,
+    register_int_gauge_with_registry,
 };
 use serde_json::json;
 use shared::crash::{self, Point};
@@ -13,7 +14,7 @@ use shared::db::{AliveSubmission, Db, DbError, Fact, NewEvent, Settlement};
 use shared::domain::answer::{Work, WorkState};
 use shared::domain::classify::ErrorClass;
 use shared::domain::{LedgerState, Stage, StageState, Vendor};
-use shared::telemetry::chain;
+use shared::telemetry::{Registry, chain};
 use shared::vendor::{VendorError, ghostcut, sync};
 use tokio_util::sync::CancellationToken;
 
@@ -207,6 +208,7 @@ pub struct Gauges {
     paid_stopped: IntGauge,
     vendors: VendorGauges,
     dead_letters: IntGaugeVec,
+    last_success: Gauge,
 }
 
 impl Gauges {
@@ -258,6 +260,11 @@ impl Gauges {
                 "1 while the global stop of paid sends is on",
                 registry
             )?,
+            last_success: register_gauge_with_registry!(
+                "gauges_last_success_timestamp_seconds",
+                "When the gauges of the fleet were last counted; 0 before the first time",
+                registry
+            )?,
         })
     }
 
@@ -303,13 +310,17 @@ impl Gauges {
                 .with_label_values(&[vendor])
                 .set(row.map_or(0.0, |row| row.oldest_unknown_seconds));
         }
+        // Read before the old series go: a scrape must not find none, and those of before are better than none.
+        let letters = db.dead_letter_gauges().await?;
         self.dead_letters.reset();
-        for row in db.dead_letter_gauges().await? {
+        for row in letters {
             self.dead_letters
                 .with_label_values(&[&row.stage, &row.reason])
                 .set(row.letters);
         }
         // Last: it reads most, and what people are paged for must not wait for it.
-        self.vendors.count(db).await
+        self.vendors.count(db).await?;
+        self.last_success.set(chrono::Utc::now().timestamp() as f64);
+        Ok(())
     }
 }

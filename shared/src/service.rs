@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::crash::{self, Point};
+use crate::telemetry::Registry;
 
 /// The two phases of a stop, passed down by argument.
 #[derive(Clone, Debug, Default)]
@@ -82,7 +83,7 @@ pub struct Check {
 }
 
 struct Admin {
-    registry: prometheus::Registry,
+    registry: Registry,
     checks: Vec<Check>,
 }
 
@@ -95,7 +96,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 /// When the address cannot be bound.
 pub async fn serve_admin(
     addr: SocketAddr,
-    registry: prometheus::Registry,
+    registry: Registry,
     checks: Vec<Check>,
     stop: CancellationToken,
 ) -> std::io::Result<SocketAddr> {

@@ -2,7 +2,10 @@
 
 use std::io::IsTerminal as _;
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use prometheus::core::Collector;
+use prometheus::proto::{MetricFamily, MetricType};
 use tracing_subscriber::EnvFilter;
 
 /// How log lines look.
@@ -68,12 +71,87 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
+/// The prefix of every metric's name.
+const PREFIX: &str = "ghostfleet";
+
+/// What a metric is, whether or not it has a series yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// Its name, prefix included.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// The names of its labels.
+    pub labels: Vec<String>,
+    /// What it says.
+    pub help: String,
+}
+
+/// The metrics of a process. It also knows those that have no series yet, which the registry of the library does not show.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    metrics: prometheus::Registry,
+    described: Arc<Mutex<Vec<Description>>>,
+}
+
+impl Registry {
+    /// Adds a metric; the macros of `prometheus` call it.
+    ///
+    /// # Errors
+    /// When a metric of its name is there already.
+    pub fn register(&self, metric: Box<dyn Collector>) -> Result<(), prometheus::Error> {
+        let kind = metric.collect().first().map(MetricFamily::get_field_type);
+        let kind = match kind {
+            Some(MetricType::COUNTER) => "counter",
+            Some(MetricType::HISTOGRAM) => "histogram",
+            _ => "gauge",
+        };
+        let described: Vec<_> = metric
+            .desc()
+            .into_iter()
+            .map(|desc| Description {
+                name: format!("{PREFIX}_{}", desc.fq_name),
+                kind,
+                labels: desc.variable_labels.clone(),
+                help: desc.help.clone(),
+            })
+            .collect();
+        self.metrics.register(metric)?;
+        self.described
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(described);
+        Ok(())
+    }
+
+    /// The series there are now.
+    #[must_use]
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        self.metrics.gather()
+    }
+
+    /// Every metric that was registered, by name.
+    #[must_use]
+    pub fn described(&self) -> Vec<Description> {
+        let mut described = self
+            .described
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        described.sort_by(|a, b| a.name.cmp(&b.name));
+        described
+    }
+}
+
 /// An empty registry whose metrics are all called `ghostfleet_…`, with `build_info` in it.
 ///
 /// # Errors
 /// Never with the fixed names used here; the signature is the library's.
-pub fn registry(binary: &'static str) -> Result<prometheus::Registry, prometheus::Error> {
-    let registry = prometheus::Registry::new_custom(Some("ghostfleet".to_owned()), None)?;
+pub fn registry(binary: &'static str) -> Result<Registry, prometheus::Error> {
+    let registry = Registry {
+        metrics: prometheus::Registry::new_custom(Some(PREFIX.to_owned()), None)?,
+        described: Arc::default(),
+    };
     let info = prometheus::IntGaugeVec::new(
         prometheus::Opts::new("build_info", "Always 1; the labels say what runs"),
         &["binary", "version"],
@@ -82,4 +160,45 @@ pub fn registry(binary: &'static str) -> Result<prometheus::Registry, prometheus
         .set(1);
     registry.register(Box::new(info))?;
     Ok(registry)
+}
+
+/// Bounds in seconds for what takes between a few milliseconds and hours: stages and their waits.
+pub const STAGE_SECONDS: [f64; 13] = [
+    0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 10_800.0,
+];
+
+#[cfg(test)]
+mod tests {
+    use prometheus::{IntCounterVec, Opts};
+
+    use super::*;
+
+    #[test]
+    fn a_metric_without_a_series_is_described() {
+        let registry = registry("test").unwrap();
+        let opts = || Opts::new("things_total", "Things that happened");
+        let things = IntCounterVec::new(opts(), &["kind", "colour"]).unwrap();
+        registry.register(Box::new(things)).unwrap();
+        assert!(
+            registry
+                .gather()
+                .iter()
+                .all(|family| family.name() != "ghostfleet_things_total")
+        );
+        let described = registry.described();
+        assert_eq!(described.len(), 2);
+        assert_eq!(
+            described[1],
+            Description {
+                name: "ghostfleet_things_total".to_owned(),
+                kind: "counter",
+                labels: vec!["kind".to_owned(), "colour".to_owned()],
+                help: "Things that happened".to_owned(),
+            }
+        );
+        // What was refused is not described.
+        let again = IntCounterVec::new(opts(), &["kind", "colour"]).unwrap();
+        assert!(registry.register(Box::new(again)).is_err());
+        assert_eq!(registry.described().len(), 2);
+    }
 }

@@ -96,10 +96,7 @@ impl StageConsumer {
         crash::point(Point::DeliveryTaken);
         self.pulse.beat();
         let metrics = &self.environment.metrics;
-        metrics
-            .last_delivery
-            .with_label_values(&[stage.as_str()])
-            .set(chrono::Utc::now().timestamp());
+        metrics.delivered(stage, delivery.redelivered);
         let span = tracing::info_span!("delivery", %stage, message.id = delivery.message_id.map(tracing::field::display));
         let end = self.work(&delivery).instrument(span).await;
         metrics

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use shared::config::{CostConfig, ProtocolConfig};
 use shared::db::Db;
 use shared::storage::{Fetcher, Storage};
+use shared::telemetry::Registry;
 use shared::vendor::{ghostcut, sync};
 
 use crate::config::WorkerConfig;
@@ -55,14 +56,18 @@ impl Environment {
     ///
     /// # Errors
     /// When a setting cannot be used.
-    pub fn new(config: &WorkerConfig, registry: &prometheus::Registry) -> anyhow::Result<Self> {
-        let vendor_metrics = shared::vendor::Metrics::register(registry)?;
+    pub fn new(config: &WorkerConfig, registry: &Registry) -> anyhow::Result<Self> {
+        let metrics = Metrics::register(registry)?;
         Ok(Self {
-            db: Db::new(&config.database)?,
+            db: Db::new(&config.database)?.measured(metrics.db.clone()),
             storage: Storage::new(&config.storage).context("object storage")?,
             fetcher: Fetcher::new(&config.fetch).context("download client")?,
-            sync: sync::Client::new(&config.sync, config.vendor, vendor_metrics.clone())?,
-            ghostcut: ghostcut::Client::new(&config.ghostcut, config.vendor, vendor_metrics)?,
+            sync: sync::Client::new(&config.sync, config.vendor, metrics.vendor.clone())?,
+            ghostcut: ghostcut::Client::new(
+                &config.ghostcut,
+                config.vendor,
+                metrics.vendor.clone(),
+            )?,
             settings: Arc::new(Settings {
                 actor: config.work.worker_name.clone().unwrap_or_else(default_name),
                 protocol: config.protocol.clone(),
@@ -73,7 +78,7 @@ impl Environment {
                 presign_life: config.storage.s3_presign_life,
                 probe: config.probe,
             }),
-            metrics: Metrics::register(registry)?,
+            metrics,
         })
     }
 }

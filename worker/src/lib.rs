@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use shared::broker::{BrokerMetrics, Connection};
+use shared::broker::Connection;
 use shared::crash::{self, Point};
 use shared::db::{Db, watch_continuity};
 use shared::service::{Stopper, serve_admin};
@@ -50,11 +50,13 @@ pub async fn run(config: WorkerConfig, stopper: Stopper) -> anyhow::Result<()> {
         .context("database")?;
     let registry = telemetry::registry("worker")?;
     let environment = Environment::new(&config, &registry)?;
-    let broker_metrics = BrokerMetrics::register(&registry)?;
-    let connection =
-        Connection::connect(&config.broker, &environment.settings.actor, &broker_metrics)
-            .await
-            .context("RabbitMQ")?;
+    let connection = Connection::connect(
+        &config.broker,
+        &environment.settings.actor,
+        &environment.metrics.broker,
+    )
+    .await
+    .context("RabbitMQ")?;
 
     let served = CancellationToken::new();
     let _stop_serving = served.clone().drop_guard();
@@ -64,6 +66,15 @@ pub async fn run(config: WorkerConfig, stopper: Stopper) -> anyhow::Result<()> {
         .iter()
         .map(|stage| Pulse::new(*stage, config.work.permits(*stage)))
         .collect();
+    for stage in &stages {
+        environment.metrics.consumes(*stage);
+    }
+    tokio::spawn(readiness::watch_deaf(
+        connection.clone(),
+        pulses.clone(),
+        environment.metrics.deaf.clone(),
+        watched.clone(),
+    ));
     let checks = readiness::checks(&environment, &connection, &pulses);
     let admin = serve_admin(config.service.admin_addr, registry, checks, served)
         .await

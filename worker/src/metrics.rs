@@ -1,14 +1,32 @@
-//! What a worker measures about its own runs. Fleet-wide gauges are the producer's.
+//! What a worker measures: its own runs here, the rest with its adapters. Fleet-wide gauges are the producer's.
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
-    exponential_buckets, register_histogram_vec_with_registry, register_histogram_with_registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts,
+    register_histogram_vec_with_registry, register_histogram_with_registry,
     register_int_counter_vec_with_registry, register_int_gauge_vec_with_registry,
 };
+use shared::broker::BrokerMetrics;
+use shared::domain::{Stage, Vendor};
+use shared::telemetry::{Registry, STAGE_SECONDS};
+use shared::{db, vendor};
+
+/// Upper bounds in seconds: a job takes minutes at its vendors, hours behind others, days when somebody has to decide.
+const JOB_SECONDS: [f64; 12] = [
+    15.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 10_800.0, 28_800.0, 86_400.0,
+    259_200.0,
+];
+
+/// Upper bounds in settlements: at most a group is settled together.
+const SETTLEMENTS: [f64; 6] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0];
+
+/// The label's values, by whether it was.
+const REDELIVERED: [&str; 2] = ["no", "yes"];
 
 /// The worker's metrics. Cheap to clone.
 #[derive(Clone)]
 pub struct Metrics {
+    /// Messages that were taken, and whether they had been delivered before.
+    deliveries: IntCounterVec,
     /// Runs of a stage by what they came to.
     pub stage_runs: IntCounterVec,
     /// Time from delivery to settled.
@@ -26,7 +44,15 @@ pub struct Metrics {
     /// Second payments that a guard prevented, by guard.
     pub duplicates_prevented: IntCounterVec,
     /// When a stage last got a delivery, in seconds since 1970.
-    pub last_delivery: IntGaugeVec,
+    last_delivery: IntGaugeVec,
+    /// 1 while a stage gets nothing although it could take messages and its queue has some.
+    pub deaf: IntGaugeVec,
+    /// Of the connection to RabbitMQ.
+    pub broker: BrokerMetrics,
+    /// Of the database pool.
+    pub db: db::Metrics,
+    /// Of the requests to the vendors.
+    pub vendor: vendor::Metrics,
 }
 
 impl Metrics {
@@ -35,80 +61,111 @@ impl Metrics {
     /// # Errors
     /// When a name is taken.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let seconds = exponential_buckets(0.005, 4.0, 11)?;
+        let counter = |name, help, labels: &[&str]| {
+            register_int_counter_vec_with_registry!(Opts::new(name, help), labels, registry)
+        };
+        let gauge = |name, help, labels: &[&str]| {
+            register_int_gauge_vec_with_registry!(Opts::new(name, help), labels, registry)
+        };
+        let histogram = |name, help, labels: &[&str], buckets: &[f64]| {
+            register_histogram_vec_with_registry!(
+                HistogramOpts::new(name, help).buckets(buckets.to_vec()),
+                labels,
+                registry
+            )
+        };
         let metrics = Self {
-            stage_runs: register_int_counter_vec_with_registry!(
-                Opts::new("stage_runs_total", "Runs of a stage by outcome"),
+            deliveries: counter(
+                "deliveries_total",
+                "Messages taken from a stage's queue; redelivered when somebody had them before and did not acknowledge",
+                &["stage", "redelivered"],
+            )?,
+            stage_runs: counter(
+                "stage_runs_total",
+                "Runs of a stage by outcome",
                 &["stage", "outcome"],
-                registry
             )?,
-            stage_duration: register_histogram_vec_with_registry!(
-                HistogramOpts::new("stage_duration_seconds", "From delivery to settled")
-                    .buckets(seconds),
+            stage_duration: histogram(
+                "stage_duration_seconds",
+                "From delivery to settled",
                 &["stage"],
-                registry
+                &STAGE_SECONDS,
             )?,
-            job_duration: register_histogram_vec_with_registry!(
-                HistogramOpts::new(
-                    "job_duration_seconds",
-                    "From creation to completed or failed"
-                )
-                .buckets(exponential_buckets(15.0, 2.5, 11)?),
+            job_duration: histogram(
+                "job_duration_seconds",
+                "From creation to completed or failed",
                 &["outcome"],
-                registry
+                &JOB_SECONDS,
             )?,
             settle_batch: register_histogram_with_registry!(
                 HistogramOpts::new("settle_batch_size", "Settlements per transaction")
-                    .buckets(exponential_buckets(1.0, 2.0, 6)?),
+                    .buckets(SETTLEMENTS.to_vec()),
                 registry
             )?,
-            stale_references: register_int_counter_vec_with_registry!(
-                Opts::new(
-                    "stale_references_total",
-                    "References whose stage or epoch no longer matched"
-                ),
+            stale_references: counter(
+                "stale_references_total",
+                "References whose stage or epoch no longer matched",
                 &["stage"],
-                registry
             )?,
-            submissions: register_int_counter_vec_with_registry!(
-                Opts::new(
-                    "submissions_total",
-                    "Submissions by the ledger state they reached"
-                ),
+            submissions: counter(
+                "submissions_total",
+                "Submissions by the ledger state they reached",
                 &["vendor", "outcome"],
-                registry
             )?,
-            duplicate_submissions: register_int_counter_vec_with_registry!(
-                Opts::new(
-                    "duplicate_submissions_total",
-                    "Works paid twice; must stay 0"
-                ),
+            duplicate_submissions: counter(
+                "duplicate_submissions_total",
+                "Works paid for twice; must stay 0",
                 &["vendor"],
-                registry
             )?,
-            duplicates_prevented: register_int_counter_vec_with_registry!(
-                Opts::new(
-                    "duplicates_prevented_total",
-                    "Second payments that a guard prevented"
-                ),
+            duplicates_prevented: counter(
+                "duplicates_prevented_total",
+                "Second payments that a guard prevented",
                 &["vendor", "how"],
-                registry
             )?,
-            last_delivery: register_int_gauge_vec_with_registry!(
-                Opts::new(
-                    "consumer_last_delivery_timestamp_seconds",
-                    "When a stage last got a delivery"
-                ),
+            last_delivery: gauge(
+                "consumer_last_delivery_timestamp_seconds",
+                "When a stage last got a delivery",
                 &["stage"],
-                registry
             )?,
+            deaf: gauge(
+                "consumer_deaf",
+                "1 while a stage gets nothing although it has hands free and messages wait in its queue",
+                &["stage"],
+            )?,
+            broker: BrokerMetrics::register(registry)?,
+            db: db::Metrics::register(registry)?,
+            vendor: vendor::Metrics::register(registry)?,
         };
-        for vendor in shared::domain::Vendor::ALL {
+        // An alert on an increase misses the first one of a series that was not there.
+        for vendor in Vendor::ALL {
             metrics
                 .duplicate_submissions
-                .with_label_values(&[vendor.as_str()])
-                .inc_by(0);
+                .with_label_values(&[vendor.as_str()]);
+            for how in ["adopted", "imported", "occupied", "stale"] {
+                metrics
+                    .duplicates_prevented
+                    .with_label_values(&[vendor.as_str(), how]);
+            }
         }
         Ok(metrics)
+    }
+
+    /// Shows a stage's deliveries from zero on: that nobody takes any is what an alert looks for.
+    pub fn consumes(&self, stage: Stage) {
+        for redelivered in REDELIVERED {
+            self.deliveries
+                .with_label_values(&[stage.as_str(), redelivered]);
+        }
+        self.deaf.with_label_values(&[stage.as_str()]);
+    }
+
+    /// Counts a delivery.
+    pub fn delivered(&self, stage: Stage, redelivered: bool) {
+        self.deliveries
+            .with_label_values(&[stage.as_str(), REDELIVERED[usize::from(redelivered)]])
+            .inc();
+        self.last_delivery
+            .with_label_values(&[stage.as_str()])
+            .set(chrono::Utc::now().timestamp());
     }
 }

@@ -3,11 +3,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use shared::broker::{Connection, Queue};
+use prometheus::IntGaugeVec;
+use shared::broker::{BrokerError, Connection, Queue};
 use shared::domain::Stage;
 use shared::service::Check;
 use shared::telemetry::chain;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::environment::Environment;
 
@@ -84,39 +86,64 @@ pub fn checks(environment: &Environment, connection: &Connection, pulses: &[Puls
             name: "deliveries",
             check: Box::new(move || {
                 let (connection, pulses) = (connection.clone(), pulses.clone());
-                Box::pin(async move { deaf(&connection, &pulses).await })
+                Box::pin(async move {
+                    let deaf = deaf(&connection, &pulses).await;
+                    let deaf = deaf.map_err(|error| chain(&error))?;
+                    if deaf.is_empty() {
+                        return Ok(());
+                    }
+                    let deaf: Vec<_> = deaf.iter().map(|stage| stage.as_str()).collect();
+                    Err(format!(
+                        "no deliveries although messages wait for {}",
+                        deaf.join(", ")
+                    ))
+                })
             }),
         },
     ]
 }
 
-/// Names the stages that wait for messages although their queues hold some.
-async fn deaf(connection: &Connection, pulses: &[Pulse]) -> Result<(), String> {
+/// Between two looks for deaf consumers.
+const DEAF_LOOK: Duration = Duration::from_secs(10);
+
+/// Shows which stages are deaf, until told to stop. While the broker is away nobody can tell, and the gauge stays as it was.
+pub async fn watch_deaf(
+    connection: Connection,
+    pulses: Vec<Pulse>,
+    gauge: IntGaugeVec,
+    stop: CancellationToken,
+) {
+    let watch = async {
+        loop {
+            if let Ok(deaf) = deaf(&connection, &pulses).await {
+                for stage in pulses.iter().map(|pulse| pulse.stage) {
+                    gauge
+                        .with_label_values(&[stage.as_str()])
+                        .set(deaf.contains(&stage).into());
+                }
+            }
+            tokio::time::sleep(DEAF_LOOK).await;
+        }
+    };
+    stop.run_until_cancelled(watch).await;
+}
+
+/// The stages that wait for messages although their queues hold some.
+async fn deaf(connection: &Connection, pulses: &[Pulse]) -> Result<Vec<Stage>, BrokerError> {
     let idle: Vec<_> = pulses
         .iter()
         .filter(|pulse| pulse.idle_for(DEAF_AFTER))
         .map(|pulse| pulse.stage)
         .collect();
     if idle.is_empty() {
-        return Ok(());
+        return Ok(idle);
     }
     let queues: Vec<_> = idle.iter().map(|stage| Queue::Stage(*stage)).collect();
-    let depths = connection
-        .queue_depths(&queues)
-        .await
-        .map_err(|error| chain(&error))?;
-    let deaf: Vec<_> = idle
-        .iter()
+    let depths = connection.queue_depths(&queues).await?;
+    Ok(idle
+        .into_iter()
         .zip(depths)
         .filter(|(_, depth)| *depth > 0)
-        .map(|(stage, _)| stage.as_str())
-        .collect();
-    if deaf.is_empty() {
-        Ok(())
-    } else {
-        Err(format!(
-            "no deliveries although messages wait for {}",
-            deaf.join(", ")
-        ))
-    }
+        .map(|(stage, _)| stage)
+        .collect())
 }

@@ -27,7 +27,7 @@ impl AccountArgs {
     /// When a key or an address cannot be used.
     pub fn vendors(&self) -> anyhow::Result<Vendors> {
         // A command ends before anybody asks for its metrics.
-        let metrics = Metrics::register(&prometheus::Registry::new())?;
+        let metrics = Metrics::register(&shared::telemetry::Registry::default())?;
         Vendors::new(&self.sync, &self.ghostcut, self.vendor, metrics).context("vendors")
     }
 }

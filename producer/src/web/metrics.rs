@@ -3,17 +3,22 @@
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts};
+use shared::telemetry::Registry;
 
 /// Requests and their durations. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct HttpMetrics {
+pub struct HttpMetrics {
     requests: IntCounterVec,
     durations: HistogramVec,
 }
 
 impl HttpMetrics {
-    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    /// Registers `http_requests_total{route,method,status}` and `http_request_duration_seconds{route}`.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let requests = IntCounterVec::new(
             Opts::new("http_requests_total", "Answered requests of the API"),
             &["route", "method", "status"],

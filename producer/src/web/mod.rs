@@ -28,6 +28,7 @@ pub use callbacks::Receiver;
 pub(crate) use document::{EventDocument, redacted_json};
 pub use document::{FullDocument, JobDocument, redacted};
 pub use letter_document::LetterDocument;
+pub use metrics::HttpMetrics;
 
 use std::any::Any;
 use std::net::SocketAddr;
@@ -39,7 +40,6 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::Uri;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use metrics::HttpMetrics;
 use openapi::{Description, Served};
 use problem::{Kind, Problem};
 use tokio::net::TcpListener;
@@ -75,22 +75,18 @@ pub struct AppState {
 }
 
 impl AppState {
-    /// `https`: browsers reach us by https alone. `decider` has the bounds that the workers have. Registers
-    /// `http_requests_total{route,method,status}` and `http_request_duration_seconds{route}`.
-    ///
-    /// # Errors
-    /// When the registry has metrics of these names already.
-    pub fn new(
+    /// `https`: browsers reach us by https alone. `decider` has the bounds that the workers have.
+    #[must_use]
+    pub const fn new(
         intake: Intake,
         callbacks: Receiver,
         max_body: usize,
         https: bool,
         decider: Decider,
         feed: Feed,
-        registry: &prometheus::Registry,
-    ) -> Result<Self, prometheus::Error> {
-        let metrics = HttpMetrics::new(registry)?;
-        Ok(Self {
+        metrics: HttpMetrics,
+    ) -> Self {
+        Self {
             intake,
             callbacks,
             metrics,
@@ -98,7 +94,7 @@ impl AppState {
             https,
             decider,
             feed,
-        })
+        }
     }
 }
 

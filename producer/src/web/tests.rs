@@ -19,7 +19,7 @@ const GHOSTCUT_SECRET: &str = "test-app-secret-0001";
 struct Api {
     base: String,
     client: Client,
-    registry: prometheus::Registry,
+    registry: shared::telemetry::Registry,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -69,7 +69,7 @@ impl Api {
             },
             max_segments: 5,
         };
-        let registry = prometheus::Registry::new();
+        let registry = shared::telemetry::Registry::default();
         let receiver = Receiver::new(
             intake.db.clone(),
             Some(Secret::from(SYNC_SECRET.to_owned())),
@@ -77,7 +77,8 @@ impl Api {
             crate::callbacks::Metrics::register(&registry).unwrap(),
             std::sync::Arc::default(),
         );
-        let state = AppState::new(intake, receiver, MAX_BODY, 2, false, &registry).unwrap();
+        let metrics = HttpMetrics::register(&registry).unwrap();
+        let state = AppState::new(intake, receiver, MAX_BODY, 2, false, metrics);
         let stop = CancellationToken::new();
         let routes = routes(&state).layer(axum::Extension(access::Caller::LOCAL));
         let address = "127.0.0.1:0".parse().unwrap();

@@ -1,6 +1,8 @@
 //! The broker's own metrics. Outcomes of publishing and of stages are counted by those who decide them.
 
-use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, Opts};
+
+use crate::telemetry::Registry;
 
 /// Counters of this module, registered once per process.
 #[derive(Clone, Debug)]

@@ -12,6 +12,7 @@ mod dispatch;
 mod jobs;
 mod letters;
 mod load;
+mod metrics;
 mod migrations;
 mod operations;
 mod protocol;
@@ -34,6 +35,7 @@ pub use dispatch::Picked;
 pub use jobs::{Created, JobEvent, JobFilter, JobRow, RequestKey, StageRow, SubmissionRow};
 pub use letters::{Discarded, Letter, LetterFilter, LetterGroup};
 pub use load::{Loaded, Submission, WorkItem};
+pub use metrics::Metrics;
 pub use migrations::SchemaState;
 pub use operations::{Canceled, Resumed};
 pub use protocol::{
@@ -163,6 +165,7 @@ pub type DbResult<T> = Result<T, DbError>;
 #[derive(Clone)]
 pub struct Db {
     pool: Pool<AsyncPgConnection>,
+    metrics: Option<Metrics>,
     memory: continuity::Memory,
 }
 
@@ -208,11 +211,24 @@ impl Db {
             .build()?;
         Ok(Self {
             pool,
+            metrics: None,
             memory: continuity::Memory::default(),
         })
     }
 
+    /// The same, measured.
+    #[must_use]
+    pub fn measured(mut self, metrics: Metrics) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
     async fn connection(&self) -> DbResult<Object<AsyncPgConnection>> {
+        // Observes when it is dropped, so that a wait in vain counts too.
+        let _wait = self
+            .metrics
+            .as_ref()
+            .map(|metrics| metrics.pool_wait.start_timer());
         Ok(self.pool.get().await?)
     }
 

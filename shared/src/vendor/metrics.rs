@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts};
 
 use crate::domain::Vendor;
 use crate::domain::answer::SubmitAnswer;
 use crate::domain::classify::ErrorClass;
+use crate::telemetry::Registry;
 
 /// Upper bounds in seconds: status calls take tenths, a submit may take the whole request timeout.
 const BUCKETS: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];

@@ -4,13 +4,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
-use prometheus::Registry;
 use shared::broker::{
     BrokerError, BrokerMetrics, Connection, Consumer, Delivery, Outgoing, PublishOutcome,
     Publisher, Queue, Topology,
 };
 use shared::config::{BrokerConfig, Secret};
 use shared::domain::Stage;
+use shared::telemetry::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -59,7 +59,7 @@ pub(crate) struct Fleet {
 
 /// Runs a test with queues of its own and deletes them, also when it fails.
 pub(crate) async fn fleet<F: Future<Output = ()>>(test: impl FnOnce(Fleet) -> F) {
-    let registry = Registry::new();
+    let registry = Registry::default();
     let fleet = Fleet {
         config: BrokerConfig {
             amqp_url: Secret::from(amqp_url().to_string()),

@@ -11,8 +11,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Parser;
-use prometheus::{Registry, TextEncoder};
+use prometheus::TextEncoder;
 use shared::config::vendor::{GhostcutApi, SyncApi, VendorTimeouts};
+use shared::telemetry::Registry;
 use shared::vendor::{Metrics, SetupError, ghostcut as gc, sync as so};
 
 /// Longer than any test needs.
@@ -43,7 +44,7 @@ impl Clients {
 
     fn with(base: &str, more: &[&str]) -> Self {
         let config = config(base, more);
-        let registry = Registry::new();
+        let registry = Registry::default();
         let metrics = Metrics::register(&registry).unwrap();
         Self {
             ghostcut: gc::Client::new(&config.ghostcut, config.timeouts, metrics.clone()).unwrap(),
@@ -80,6 +81,6 @@ fn sync_client(base: &str, more: &[&str]) -> Result<so::Client, SetupError> {
     so::Client::new(
         &config.sync,
         config.timeouts,
-        Metrics::register(&Registry::new()).unwrap(),
+        Metrics::register(&Registry::default()).unwrap(),
     )
 }

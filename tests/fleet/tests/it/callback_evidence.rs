@@ -38,7 +38,7 @@ impl<'a> Hand<'a> {
     pub(crate) fn new(fleet: &'a Fleet, environment: &Environment) -> anyhow::Result<Self> {
         let api: GhostcutApi = environment.parse()?;
         let timeouts: VendorTimeouts = environment.parse()?;
-        let metrics = Metrics::register(&prometheus::Registry::new())?;
+        let metrics = Metrics::register(&shared::telemetry::Registry::default())?;
         Ok(Self {
             fleet,
             callbacks: environment.parse()?,

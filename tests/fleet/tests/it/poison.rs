@@ -14,7 +14,7 @@ use crate::sql::values;
 async fn poison_is_kept_with_its_body_and_jobs_go_on() -> anyhow::Result<()> {
     fleet::run(SandboxConfig::default(), async |fleet| {
         let config: BrokerConfig = fleet.environment.parse()?;
-        let metrics = BrokerMetrics::register(&prometheus::Registry::new())?;
+        let metrics = BrokerMetrics::register(&shared::telemetry::Registry::default())?;
         let connection = Connection::connect(&config, "test", &metrics).await?;
         let publisher = Publisher::new(connection.clone(), &config);
         let elsewhere = Message {

@@ -45,7 +45,7 @@ async fn the_same_submit_message_at_several_workers_pays_once() -> anyhow::Resul
         }
         let workers = fleet.workers(3)?;
         let config: BrokerConfig = fleet.environment.parse()?;
-        let metrics = BrokerMetrics::register(&prometheus::Registry::new())?;
+        let metrics = BrokerMetrics::register(&shared::telemetry::Registry::default())?;
         let connection = Connection::connect(&config, "test", &metrics).await?;
         let publisher = Publisher::new(connection.clone(), &config);
         let lease = Duration::from_secs(10);

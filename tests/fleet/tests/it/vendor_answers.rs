@@ -181,7 +181,7 @@ async fn double_until_completed(
     jobs: &[Expectation],
 ) -> anyhow::Result<BTreeSet<String>> {
     let config: BrokerConfig = fleet.environment.parse()?;
-    let metrics = BrokerMetrics::register(&prometheus::Registry::new())?;
+    let metrics = BrokerMetrics::register(&shared::telemetry::Registry::default())?;
     let connection = Connection::connect(&config, "test", &metrics).await?;
     let publisher = Publisher::new(connection.clone(), &config);
     let out = "SELECT stage || ' ' || job_id || ' ' || epoch AS value FROM job_stages WHERE state = 'dispatched'";
