@@ -138,8 +138,9 @@ mod tests {
 
     #[test]
     fn a_page_is_known_by_what_the_browser_says() {
-        // Lines, ours, foreign.
-        let table: [(&[(&str, &str)], bool, bool); 10] = [
+        // Ours and foreign, by these lines.
+        type Row = (&'static [(&'static str, &'static str)], bool, bool);
+        let table: [Row; 10] = [
             (&[], false, false),
             (&[("sec-fetch-site", "same-origin")], true, false),
             (&[("sec-fetch-site", "none")], false, false),
