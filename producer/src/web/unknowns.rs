@@ -43,7 +43,7 @@ pub(super) struct DecisionDocument {
 /// List submissions whose outcome is unknown, oldest first
 #[utoipa::path(get, path = "/v1/unknowns", tag = "unknown outcomes", operation_id = "list_unknowns",
     params(("vendor" = Option<Vendor>, Query, description = "At this vendor"),
-        ("older_than" = Option<u32>, Query, minimum = 0, description = "Claimed so many seconds ago, or earlier"),
+        ("older_than" = Option<i64>, Query, minimum = 0, maximum = 4294967295, description = "Claimed so many seconds ago, or earlier"),
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Submissions on a page; 50 by default"),
         ("cursor" = Option<String>, Query, pattern = "^000[0-7][0-9a-f]{44}$", description = "`next_cursor` of the page before")),
     responses((status = 200, description = "A page", body = UnknownPage)))]

@@ -10,6 +10,7 @@ mod admission_fleet;
 mod adoption;
 mod api;
 mod api_create;
+mod api_operator;
 mod api_read;
 mod audit;
 mod callback_evidence;
