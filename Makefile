@@ -50,12 +50,17 @@ test: toolchain ## Run all tests
 	$(local) run --name test -- cargo $(runner) --workspace --no-fail-fast
 	cargo test --workspace --doc --no-fail-fast
 
+.PHONY: api-test
+api-test: toolchain ## Hold the API against its OpenAPI description; needs `pip install schemathesis`
+	cargo build --workspace --bins
+	tests/api-test
+
 .PHONY: lint
 lint: toolchain ## Check format, lints and documentation; shell scripts too where shellcheck is installed
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
-	if command -v shellcheck >/dev/null; then shellcheck -x $(local) $(local).d/install-packages .ci/run; fi
+	if command -v shellcheck >/dev/null; then shellcheck -x $(local) $(local).d/install-packages .ci/run tests/api-test; fi
 
 .PHONY: up
 up: ## Start private servers to work with

@@ -15,7 +15,7 @@ use shared::domain::Vendor;
 use shared::domain::answer::Work;
 use shared::domain::classify::ErrorClass;
 use shared::storage::Storage;
-use shared::telemetry::chain;
+use shared::telemetry::{Registry, chain};
 use shared::tls;
 use shared::vendor::VendorError;
 use uuid::Uuid;
@@ -253,7 +253,7 @@ fn judge_database(part: &mut Part, checkup: &Checkup, pool: usize) {
 async fn broker(config: &BrokerConfig) -> Part {
     let mut part = Part::new("broker");
     let checked = async {
-        let metrics = BrokerMetrics::register(&prometheus::Registry::new())?;
+        let metrics = BrokerMetrics::register(&Registry::default())?;
         Ok::<_, anyhow::Error>(check_up(config, &metrics).await?)
     };
     match checked.await {

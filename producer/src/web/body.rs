@@ -12,7 +12,7 @@ use super::jobs::read_body;
 use super::list::{one_of, read_time};
 use super::problem::{Kind, Problem};
 
-/// Longest text of an operator, in bytes.
+/// Longest text of an operator, in characters.
 const MAX_TEXT: usize = 1000;
 /// Most letters named by number.
 const MAX_IDS: usize = 1000;
@@ -70,7 +70,7 @@ impl Body {
     pub(super) fn text(&mut self, name: &str, default: Option<&str>) -> String {
         match (self.fields.remove(name), default) {
             (Some(Value::String(text)), _)
-                if (1..=MAX_TEXT).contains(&text.len()) && !text.contains('\0') =>
+                if (1..=MAX_TEXT).contains(&text.chars().count()) && !text.contains('\0') =>
             {
                 text
             }
@@ -84,7 +84,7 @@ impl Body {
                 String::new()
             }
             (Some(_), _) => {
-                let message = format!("must be a text of 1 to {MAX_TEXT} bytes");
+                let message = format!("must be a text of 1 to {MAX_TEXT} characters");
                 self.fault(name, FieldCode::Malformed, &message);
                 String::new()
             }
@@ -218,10 +218,10 @@ pub(super) fn set(
             .parse::<Uuid>()
             .map_err(|_| malformed("must be a UUID".to_owned()))
     };
-    let word = || match value.len() {
+    let word = || match value.chars().count() {
         1..=MAX_TEXT if !value.contains('\0') => Ok(value.to_owned()),
         _ => Err(malformed(format!(
-            "must be a text of 1 to {MAX_TEXT} bytes"
+            "must be a text of 1 to {MAX_TEXT} characters"
         ))),
     };
     match name {

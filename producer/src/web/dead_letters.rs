@@ -107,8 +107,8 @@ impl Page {
     params(
         ("view" = Option<String>, Query, pattern = "^(groups|flat)$", description = "`groups` (the default) or `flat`"),
         ("stage" = Option<String>, Query, description = "Of this stage; `unknown` for messages that came from elsewhere"),
-        ("reason" = Option<String>, Query, min_length = 1, max_length = 250, description = "With this reason"),
-        ("class" = Option<String>, Query, min_length = 1, max_length = 250, description = "With this normalised error"),
+        ("reason" = Option<String>, Query, min_length = 1, max_length = 1000, description = "With this reason"),
+        ("class" = Option<String>, Query, min_length = 1, max_length = 1000, description = "With this normalised error"),
         ("since" = Option<DateTime<Utc>>, Query, description = "Received then or later"),
         ("job" = Option<Uuid>, Query, description = "Of this job"),
         ("user" = Option<Uuid>, Query, description = "Of this user's jobs"),

@@ -14,7 +14,7 @@ use super::problem::{Kind, Problem};
 pub(super) const DEFAULT_LIMIT: i64 = 50;
 /// Most rows on a page.
 pub(super) const MAX_LIMIT: i64 = 200;
-/// Longest text of a filter, in bytes.
+/// Longest text of a filter, in characters.
 const MAX_TEXT: usize = 200;
 /// 9999-12-31T23:59:59.999999Z, which stands for no time. Adopted rows may have none; they come first.
 const MAX_MICROS: i64 = 253_402_300_799_999_999;
@@ -144,10 +144,10 @@ pub(super) fn read_limit(value: &str) -> Result<i64, Fault> {
 
 /// A text to look for.
 pub(super) fn read_text(value: &str) -> Result<String, Fault> {
-    if (1..=MAX_TEXT).contains(&value.len()) && !value.contains('\0') {
+    if (1..=MAX_TEXT).contains(&value.chars().count()) && !value.contains('\0') {
         return Ok(value.to_owned());
     }
-    let message = format!("must be a text of 1 to {MAX_TEXT} bytes");
+    let message = format!("must be a text of 1 to {MAX_TEXT} characters");
     Err((FieldCode::Malformed, message))
 }
 

@@ -5,17 +5,19 @@ use axum::http::{HeaderValue, header};
 use axum::response::{Html, IntoResponse as _, Response};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use shared::domain::{JobStatus, Stage, StageState, Vendor};
 use utoipa::OpenApi;
 
 use super::access::{COOKIE, Need, ROUTES};
 use super::problem::{Document, Fault};
+use super::requests::JobRequest;
 
 /// Titles and what every route has in common.
 #[derive(OpenApi)]
 #[openapi(
     info(title = "GhostFleet", description = "Runs video jobs through two paid vendors. Every error is a problem document (RFC 9457) \
         that names all faults; 503 says when to come again."),
-    components(schemas(Document<'static>, Fault)),
+    components(schemas(Document<'static>, Fault, JobRequest, JobStatus, Stage, StageState, Vendor)),
     tags((name = "jobs", description = "Put jobs in, read them, end them, put them back."),
         (name = "events", description = "Follow what happens."),
         (name = "dead letters", description = "What was given up."),

@@ -115,7 +115,8 @@ pub(super) struct BatchRequest {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BatchItem {
-    request: JobRequest,
+    /// A `JobRequest`; its faults refuse this job alone.
+    request: serde_json::Value,
     /// Makes repeating harmless, like the header `Idempotency-Key` of a single one.
     #[schema(
         nullable = false,
@@ -131,10 +132,10 @@ pub(super) struct BatchItem {
 #[serde(deny_unknown_fields)]
 pub(super) struct ReasonRequest {
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 250)]
+    #[schema(min_length = 1, max_length = 1000)]
     reason: String,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 250)]
+    #[schema(nullable = false, min_length = 1, max_length = 1000)]
     by: Option<String>,
 }
 
@@ -143,10 +144,10 @@ pub(super) struct ReasonRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct RetryRequest {
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 250)]
+    #[schema(min_length = 1, max_length = 1000)]
     reason: String,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 250)]
+    #[schema(nullable = false, min_length = 1, max_length = 1000)]
     by: Option<String>,
     /// Only say what would happen.
     #[schema(nullable = false)]
@@ -165,10 +166,10 @@ pub(super) struct LetterSelection {
     /// A stage, or `unknown` for messages that came from elsewhere.
     #[schema(nullable = false)]
     stage: Option<String>,
-    #[schema(nullable = false, min_length = 1, max_length = 250)]
+    #[schema(nullable = false, min_length = 1, max_length = 1000)]
     reason: Option<String>,
     /// The normalised error.
-    #[schema(nullable = false, min_length = 1, max_length = 250)]
+    #[schema(nullable = false, min_length = 1, max_length = 1000)]
     class: Option<String>,
     /// Received then or later.
     #[schema(nullable = false)]
@@ -184,10 +185,10 @@ pub(super) struct LetterSelection {
 #[serde(deny_unknown_fields)]
 pub(super) struct DiscardRequest {
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 250)]
+    #[schema(min_length = 1, max_length = 1000)]
     reason: String,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 250)]
+    #[schema(nullable = false, min_length = 1, max_length = 1000)]
     by: Option<String>,
     /// Which; has to name something unless `all` is true.
     #[schema(nullable = false)]
@@ -202,10 +203,10 @@ pub(super) struct DiscardRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct ReplayRequest {
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 250)]
+    #[schema(min_length = 1, max_length = 1000)]
     reason: String,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 250)]
+    #[schema(nullable = false, min_length = 1, max_length = 1000)]
     by: Option<String>,
     /// Which; has to name something unless `all` is true.
     #[schema(nullable = false)]
@@ -229,10 +230,10 @@ pub(super) struct ReplayRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct LimitsRequest {
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 250)]
+    #[schema(min_length = 1, max_length = 1000)]
     reason: String,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 250)]
+    #[schema(nullable = false, min_length = 1, max_length = 1000)]
     by: Option<String>,
     /// Submissions from claim to final state, unknown outcomes included.
     #[schema(nullable, minimum = 1, maximum = 2147483647)]
@@ -256,10 +257,10 @@ pub(super) struct LimitsRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct PauseRequest {
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 250)]
+    #[schema(min_length = 1, max_length = 1000)]
     reason: String,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 250)]
+    #[schema(nullable = false, min_length = 1, max_length = 1000)]
     by: Option<String>,
     /// For how long; until resumed by default.
     #[schema(nullable = false, minimum = 1)]
@@ -271,10 +272,10 @@ pub(super) struct PauseRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct ForceRequest {
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 250)]
+    #[schema(min_length = 1, max_length = 1000)]
     reason: String,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 250)]
+    #[schema(nullable = false, min_length = 1, max_length = 1000)]
     by: Option<String>,
     /// Go without what is otherwise waited for or asked first.
     #[schema(nullable = false)]
@@ -286,10 +287,10 @@ pub(super) struct ForceRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct AdoptRequest {
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 250)]
+    #[schema(min_length = 1, max_length = 1000)]
     reason: String,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 250)]
+    #[schema(nullable = false, min_length = 1, max_length = 1000)]
     by: Option<String>,
     /// The vendor's id of the work: GhostCut's work id, Sync.so's generation id.
     #[schema(min_length = 1, max_length = 200)]

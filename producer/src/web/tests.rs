@@ -6,11 +6,14 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
-use shared::config::{DatabaseConfig, FetchConfig, IntakeProbe, ProbeLevel, Secret, StorageConfig};
+use shared::config::{
+    DatabaseConfig, FetchConfig, IntakeProbe, ProbeLevel, ProtocolConfig, Secret, StorageConfig,
+};
 use shared::db::Db;
 use shared::storage::{Fetcher, Storage};
 
 use super::*;
+use crate::cli::accounts::AccountArgs;
 
 const MAX_BODY: usize = 2000;
 const SYNC_SECRET: &str = "whsec_test_secret_0001";
@@ -27,6 +30,29 @@ struct Api {
 /// Port 1 on this machine: nobody listens there.
 fn nobody() -> String {
     "127.0.0.1:1".to_owned()
+}
+
+/// Of accounts that nobody has.
+fn decider(intake: &Intake) -> Decider {
+    #[derive(clap::Parser)]
+    struct Settings {
+        #[command(flatten)]
+        accounts: AccountArgs,
+        #[command(flatten)]
+        protocol: ProtocolConfig,
+    }
+    let settings: Settings = clap::Parser::parse_from([
+        "test",
+        "--sync-api-key=k",
+        "--ghostcut-api-key=k",
+        "--ghostcut-app-secret=s",
+    ]);
+    Decider {
+        db: intake.db.clone(),
+        vendors: settings.accounts.vendors().unwrap(),
+        storage: intake.storage.clone(),
+        protocol: settings.protocol,
+    }
 }
 
 impl Api {
@@ -77,10 +103,14 @@ impl Api {
             crate::callbacks::Metrics::register(&registry).unwrap(),
             std::sync::Arc::default(),
         );
-        let metrics = HttpMetrics::register(&registry).unwrap();
-        let state = AppState::new(intake, receiver, MAX_BODY, 2, false, metrics);
         let stop = CancellationToken::new();
-        let routes = routes(&state).layer(axum::Extension(access::Caller::LOCAL));
+        let decider = decider(&intake);
+        let feed = Feed::new(intake.db.clone(), stop.clone());
+        let metrics = HttpMetrics::register(&registry).unwrap();
+        let access = Access::new(intake.db.clone(), false);
+        let state = AppState::new(intake, receiver, MAX_BODY, false, decider, feed, metrics);
+        let routes = described(&state, &access).unwrap();
+        let routes = routes.layer(axum::Extension(access::Caller::LOCAL));
         let address = "127.0.0.1:0".parse().unwrap();
         let (address, task) = serve_at(address, served(routes, state), stop.clone())
             .await
@@ -399,4 +429,86 @@ async fn callbacks_are_checked_before_they_are_stored() {
         text.contains(r#"callbacks_total{outcome="refused",vendor="ghostcut"} 12"#),
         "{text}"
     );
+}
+
+/// The operations of the description: method and path, with the parameters filled in.
+async fn operations(api: &Api) -> Vec<(Method, String, Value)> {
+    let answer = api.request(Method::GET, "/openapi.json").send().await;
+    let document: Value = answer.unwrap().json().await.unwrap();
+    assert_eq!(document["openapi"], "3.1.0");
+    let mut operations = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let method = method.to_uppercase().parse().unwrap();
+            let path = path
+                .replace("{vendor}", "sync")
+                .replace("{account}", "default")
+                .replace("{id}", "7")
+                .replace("{token}", "7");
+            operations.push((method, path, operation.clone()));
+        }
+    }
+    operations
+}
+
+#[tokio::test]
+async fn every_operation_of_the_description_is_routed_and_answers_as_described() {
+    let api = Api::start().await;
+    let operations = operations(&api).await;
+    assert!(operations.len() > 30);
+    for (method, path, operation) in operations {
+        let name = format!("{method} {path}");
+        let answer = api.request(method, &path).send().await.unwrap();
+        let status = answer.status();
+        let described = &operation["responses"][status.as_str()];
+        assert!(described.is_object(), "{name}: {status} is not described");
+        let content_type = answer.headers()["content-type"].to_str().unwrap();
+        let essence = content_type.split(';').next().unwrap();
+        assert!(
+            described["content"][essence].is_object(),
+            "{name}: {essence}"
+        );
+        let text = answer.text().await.unwrap();
+        let there = !text.contains("problem:not-found") && status != StatusCode::METHOD_NOT_ALLOWED;
+        assert!(there || path.starts_with("/webhooks/"), "{name}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn every_reference_of_the_description_leads_somewhere() {
+    let api = Api::start().await;
+    let answer = api.request(Method::GET, "/openapi.json").send().await;
+    let document: Value = answer.unwrap().json().await.unwrap();
+    let text = document.to_string();
+    let mut references = text.split("\"$ref\":\"#").skip(1).peekable();
+    assert!(references.peek().is_some());
+    for reference in references {
+        let pointer = reference.split('"').next().unwrap();
+        assert!(document.pointer(pointer).is_some(), "{pointer}");
+    }
+}
+
+/// A route that is made elsewhere would be missing in the description.
+#[test]
+fn everything_is_routed_by_the_list_of_routes() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/web");
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let own = path.ends_with("tests.rs");
+        assert!(own || !text.contains(".route("), "{}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn the_page_loads_nothing_from_elsewhere() {
+    let api = Api::start().await;
+    let answer = api.request(Method::GET, "/docs").send().await.unwrap();
+    let policy = answer.headers()["content-security-policy"]
+        .to_str()
+        .unwrap();
+    assert!(policy.starts_with("default-src 'none'"), "{policy}");
+    let page = answer.text().await.unwrap();
+    assert!(page.contains("fetch(\"openapi.json\")"));
+    assert!(!page.contains("http://") && !page.contains("https://"));
 }

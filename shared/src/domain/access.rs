@@ -19,7 +19,7 @@ vocabulary! {
         Submit = "submit",
         /// See everything, change nothing.
         Read = "read",
-        /// See everything; cancel, retry and resume jobs, replay and discard dead letters.
+        /// See everything; act on jobs, dead letters, unknown outcomes, accounts and the global stop.
         Operate = "operate",
         /// Everything.
         Admin = "admin",
@@ -35,7 +35,7 @@ vocabulary! {
         Look = "look",
         /// See everything.
         Read = "read",
-        /// Change what becomes of jobs.
+        /// Change what becomes of jobs and of paid sends.
         Operate = "operate",
     }
 }

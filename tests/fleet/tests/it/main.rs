@@ -12,6 +12,7 @@ mod adoption;
 mod anew;
 mod api;
 mod api_create;
+mod api_operator;
 mod api_read;
 mod audit;
 mod callback_evidence;

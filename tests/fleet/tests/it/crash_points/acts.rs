@@ -51,7 +51,7 @@ pub(super) async fn parked(fleet: &Fleet, job: Uuid) -> anyhow::Result<()> {
 /// A message beside those of the producer.
 pub(super) async fn publish(fleet: &Fleet, job: Uuid, epoch: i64) -> anyhow::Result<()> {
     let config: BrokerConfig = fleet.environment.parse()?;
-    let metrics = BrokerMetrics::register(&prometheus::Registry::new())?;
+    let metrics = BrokerMetrics::register(&shared::telemetry::Registry::default())?;
     let connection = Connection::connect(&config, "test", &metrics).await?;
     let stage = Stage::LipsyncSubmit;
     let jobs = vec![JobRef { id: job, epoch }];
