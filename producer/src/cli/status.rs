@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use shared::config::DatabaseConfig;
-use shared::db::{AuditRecord, Db, PaidStop};
+use shared::db::{AuditRecord, Db};
 
 use super::output::{OutputArgs, table};
 use super::{paid, vendors};

@@ -57,7 +57,9 @@ pub(super) async fn create(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<BatchDocument>, Problem> {
     let items = read(read_body(&headers, body)?)?;
-    let answers = items.into_iter().map(|item| one(intake.clone(), caller.name.clone(), item));
+    let answers = items
+        .into_iter()
+        .map(|item| one(intake.clone(), caller.name.clone(), item));
     let results = stream::iter(answers).buffered(AT_ONCE).collect().await;
     Ok(Json(BatchDocument { results }))
 }

@@ -108,8 +108,14 @@ fn add_access(method: &str, path: &str, operation: &mut Value) {
     }
     operation["security"] = json!([{ "token": [] }, { "session": [] }]);
     for (status, description) in [
-        ("401", "A token is needed, or this one is wrong, revoked or expired"),
-        ("403", "The token's role does not give the right, or another site's page asks"),
+        (
+            "401",
+            "A token is needed, or this one is wrong, revoked or expired",
+        ),
+        (
+            "403",
+            "The token's role does not give the right, or another site's page asks",
+        ),
         ("429", "Too many wrong tokens came from this address"),
     ] {
         let responses = &mut operation["responses"];

@@ -153,6 +153,7 @@ impl Kind {
                 S::SERVICE_UNAVAILABLE,
                 "too-many-streams",
                 "Too many clients follow events",
+            ),
             Self::LetterClosed => (
                 S::CONFLICT,
                 "dead-letter-closed",

@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use fleet::{DEADLINE, Fleet, Kind, eventually};
 use producer::web::access::{Need, ROUTES};
 use reqwest::header::{
-    ALLOW, AUTHORIZATION, COOKIE, HOST, ORIGIN, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE,
+    ALLOW, AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, ORIGIN, RETRY_AFTER, SET_COOKIE,
+    WWW_AUTHENTICATE,
 };
 use reqwest::{Method, RequestBuilder, StatusCode};
 use sandbox::SandboxConfig;
@@ -55,7 +56,12 @@ async fn sign_in(producer: &Producer, token: &str) -> anyhow::Result<(String, St
 async fn problem(request: RequestBuilder) -> anyhow::Result<(u16, String)> {
     let response = request.send().await?;
     let status = response.status().as_u16();
-    let document: Value = serde_json::from_str(&response.text().await?).unwrap_or_default();
+    let is_problem = response.headers().get(CONTENT_TYPE);
+    // A stream of events does not end.
+    if is_problem.is_none_or(|kind| kind != "application/problem+json") {
+        return Ok((status, String::new()));
+    }
+    let document: Value = response.json().await?;
     let kind = document["type"].as_str().unwrap_or_default();
     Ok((
         status,
@@ -75,12 +81,12 @@ async fn every_route_asks_for_what_its_line_says() -> anyhow::Result<()> {
         }
         let id = Uuid::from_u128(7).to_string();
         for (method, route, need) in ROUTES {
-            let letter = if route.contains("dead-letters") {
-                "7"
-            } else {
-                &id
-            };
-            let path = route.replace("{id}", letter).replace("{token}", &id);
+            let is_numbered = route.contains("dead-letters") || route.contains("audits");
+            let number = if is_numbered { "7" } else { &id };
+            let path = route.replace("{id}", number).replace("{token}", &id);
+            let path = path
+                .replace("{vendor}", "sync")
+                .replace("{account}", "none");
             let send = || producer.request(method.clone(), &path);
             let line = format!("{method} {route}");
             let (status, kind) = problem(send()).await?;
@@ -97,7 +103,9 @@ async fn every_route_asks_for_what_its_line_says() -> anyhow::Result<()> {
                     }
                 }
                 Need::Signature => assert_eq!((status, &*kind), (401, "bad-signature"), "{line}"),
-                Need::Nothing => assert!(matches!(status, 204 | 415), "{line}: {status} {kind}"),
+                Need::Nothing => {
+                    assert!(matches!(status, 200 | 204 | 415), "{line}: {status} {kind}")
+                }
             }
             for (role, token) in &tokens {
                 let (status, kind) = problem(send().bearer_auth(token)).await?;
