@@ -13,12 +13,8 @@ use shared::db::{Db, VendorChange, VendorStatus};
 use shared::domain::Vendor;
 use utoipa::ToSchema;
 
-<<<<<<< HEAD
 use super::access::Caller;
-use super::body::{Body, Who};
-=======
 use super::body::{Body, Limit, Who};
->>>>>>> api
 use super::jobs::database;
 use super::operations::{Operator, RawBody, detached};
 use super::problem::{Kind, Problem};
@@ -76,15 +72,7 @@ pub(super) async fn limit(
     body: RawBody,
 ) -> Result<Response, Problem> {
     let mut body = Body::read(&headers, body)?;
-<<<<<<< HEAD
     let Who { by, reason } = body.who(&caller);
-    let is_count =
-        |number: f64| number >= 1.0 && number <= f64::from(i32::MAX) && number.fract() == 0.0;
-    let is_amount = |number: f64| (0.0..=MAX_AMOUNT).contains(&number);
-    let is_rate = |number: f64| number >= 0.001 && number <= MAX_AMOUNT;
-=======
-    let Who { by, reason } = body.who();
->>>>>>> api
     let limits = body.limits(&[
         limit_of("max_in_flight", true, 1.0..=MAX_COUNT),
         limit_of("max_per_minute", false, 0.001..=MAX_AMOUNT),
