@@ -324,6 +324,10 @@ async fn what_is_not_signed_is_not_stored() -> anyhow::Result<()> {
 async fn a_callback_is_evidence_and_no_truth() -> anyhow::Result<()> {
     fleet::run(SandboxConfig::default(), async |fleet| {
         let environment = called(fleet)?.with("CALLBACK_RETRY_SCHEDULE", "100ms*3");
+        // The vendor's own callback about the other work would come in between.
+        fleet
+            .sandbox
+            .change_settings(|settings| settings.ghostcut.process_ms = (3_600_000, 3_600_000));
         let hand = Hand::new(fleet, &environment)?;
         let other = fleet.submit_kind(Kind::Inpaint, 0).await?;
         let other = hand.submit(other.job, 1).await?;

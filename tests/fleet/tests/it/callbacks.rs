@@ -196,16 +196,22 @@ async fn a_callback_may_come_before_the_answer() -> anyhow::Result<()> {
             let first = Fault::CallbackFirst { timeout_ms: 1500 };
             strike(fleet, vendor, Operation::Submit, first)?;
         }
-        let running = services(&called_only(fleet)?)?;
+        // Polls too: the vendor may call its work pending until it has answered, and the callback comes once.
+        let running = services(&called(fleet)?)?;
         let job = fleet.submit_kind(Kind::Both, 0).await?;
         fleet
             .books(std::slice::from_ref(&job))
             .await?
             .assert_balanced();
-        let seen = outcomes(fleet).await?;
-        // On a slow machine the answer may overtake the processing.
-        let fine = |outcome: &String| outcome.ends_with("adopted") || outcome.ends_with("hinted");
-        assert!(seen.len() == 2 && seen.iter().all(fine), "{seen:?}");
+        // On a slow machine the answer, or a poll, may overtake the processing.
+        let ends = ["adopted", "hinted", "late"];
+        let fine = |outcome: &String| ends.iter().any(|end| outcome.ends_with(end));
+        eventually(DEADLINE, async || {
+            let seen = outcomes(fleet).await?;
+            anyhow::ensure!(seen.len() == 2 && seen.iter().all(fine), "{seen:?}");
+            Ok(())
+        })
+        .await?;
         stop(running).await
     })
     .await
