@@ -1,5 +1,6 @@
 //! `/v1/vendors`: the accounts, their limits and pauses. A change may say which version it is for.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use axum::Json;
@@ -12,7 +13,7 @@ use shared::db::{Db, VendorChange, VendorStatus};
 use shared::domain::Vendor;
 use utoipa::ToSchema;
 
-use super::body::{Body, Who};
+use super::body::{Body, Limit, Who};
 use super::jobs::database;
 use super::operations::{Operator, RawBody, detached};
 use super::problem::{Kind, Problem};
@@ -20,6 +21,8 @@ use super::requests::{LimitsRequest, PauseRequest, ReasonRequest};
 
 /// Most of an amount or a rate; far beyond any plan.
 const MAX_AMOUNT: f64 = 1e9;
+/// Most of a count: the columns are `integer`.
+const MAX_COUNT: f64 = i32::MAX as f64;
 
 /// Every account as it stands.
 #[derive(Serialize, ToSchema)]
@@ -68,20 +71,12 @@ pub(super) async fn limit(
 ) -> Result<Response, Problem> {
     let mut body = Body::read(&headers, body)?;
     let Who { by, reason } = body.who();
-    let is_count =
-        |number: f64| number >= 1.0 && number <= f64::from(i32::MAX) && number.fract() == 0.0;
-    let is_amount = |number: f64| (0.0..=MAX_AMOUNT).contains(&number);
-    let is_rate = |number: f64| number >= 0.001 && number <= MAX_AMOUNT;
     let limits = body.limits(&[
-        ("max_in_flight", &is_count, "a whole number from 1"),
-        (
-            "max_per_minute",
-            &is_rate,
-            "a number from 0.001 to 1000000000",
-        ),
-        ("burst", &is_count, "a whole number from 1"),
-        ("daily_budget", &is_amount, "a number from 0 to 1000000000"),
-        ("balance_floor", &is_amount, "a number from 0 to 1000000000"),
+        limit_of("max_in_flight", true, 1.0..=MAX_COUNT),
+        limit_of("max_per_minute", false, 0.001..=MAX_AMOUNT),
+        limit_of("burst", true, 1.0..=MAX_COUNT),
+        limit_of("daily_budget", false, 0.0..=MAX_AMOUNT),
+        limit_of("balance_floor", false, 0.0..=MAX_AMOUNT),
     ]);
     body.finish()?;
     let found = find(&db, account).await?;
@@ -133,6 +128,10 @@ pub(super) async fn resume(
     let found = find(&db, account).await?;
     let change = VendorChange::resume(vendor(&found)?, found.account, by, reason);
     changed(&db, &headers, change).await
+}
+
+fn limit_of(name: &'static str, whole: bool, range: RangeInclusive<f64>) -> Limit {
+    Limit { name, whole, range }
 }
 
 async fn find(db: &Db, account: Account) -> Result<VendorStatus, Problem> {

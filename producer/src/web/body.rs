@@ -1,5 +1,7 @@
 //! The bodies of operators' requests: small objects whose every fault is named by its JSON pointer. Never repeats a value.
 
+use std::ops::RangeInclusive;
+
 use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 use shared::db::LetterFilter;
@@ -26,6 +28,28 @@ pub(super) struct Body {
 pub(super) struct Who {
     pub(super) by: String,
     pub(super) reason: String,
+}
+
+/// A limit that may be set.
+pub(super) struct Limit {
+    pub(super) name: &'static str,
+    /// Without decimals.
+    pub(super) whole: bool,
+    pub(super) range: RangeInclusive<f64>,
+}
+
+impl Limit {
+    /// JSON does not tell 6 from 6.0, the database does.
+    fn read(&self, value: &Value) -> Option<Value> {
+        let number = value
+            .as_f64()
+            .filter(|number| self.range.contains(number))?;
+        match self.whole {
+            false => Some(number.into()),
+            true if number.fract() == 0.0 => Some((number as i64).into()),
+            true => None,
+        }
+    }
 }
 
 impl Body {
@@ -90,13 +114,13 @@ impl Body {
         }
     }
 
-    /// A number from 1.
+    /// A number from 1, of at most 31 bits.
     pub(super) fn count(&mut self, name: &str) -> Option<u32> {
         let value = self.fields.remove(name)?;
         let count = value
             .as_u64()
             .and_then(|n| u32::try_from(n).ok())
-            .filter(|n| *n > 0);
+            .filter(|n| (1..=i32::MAX.unsigned_abs()).contains(n));
         if count.is_none() {
             self.fault(name, FieldCode::OutOfRange, "must be a number from 1");
         }
@@ -104,17 +128,28 @@ impl Body {
     }
 
     /// The limits that are named: a number that fits, or null for none. There has to be one.
-    pub(super) fn limits(&mut self, known: &[(&str, &dyn Fn(f64) -> bool, &str)]) -> Value {
+    pub(super) fn limits(&mut self, known: &[Limit]) -> Value {
         let mut limits = Map::new();
-        for (name, fits, what) in known {
-            let Some(value) = self.fields.remove(*name) else {
+        for limit in known {
+            let Some(value) = self.fields.remove(limit.name) else {
                 continue;
             };
-            if !value.is_null() && !value.as_f64().is_some_and(fits) {
-                let message = format!("must be {what}, or null for no limit");
-                self.fault(name, FieldCode::OutOfRange, &message);
+            let read = if value.is_null() {
+                Some(Value::Null)
+            } else {
+                limit.read(&value)
+            };
+            if read.is_none() {
+                let kind = if limit.whole {
+                    "whole number"
+                } else {
+                    "number"
+                };
+                let (from, to) = (limit.range.start(), limit.range.end());
+                let message = format!("must be a {kind} from {from} to {to}, or null for no limit");
+                self.fault(limit.name, FieldCode::OutOfRange, &message);
             }
-            limits.insert((*name).to_owned(), value);
+            limits.insert(limit.name.to_owned(), read.unwrap_or_default());
         }
         if limits.is_empty() {
             self.fault("", FieldCode::Empty, "names no limit");

@@ -221,7 +221,7 @@ pub(super) struct ReplayRequest {
     #[schema(nullable = false)]
     another_attempt: Option<bool>,
     /// How many become due a minute.
-    #[schema(nullable = false, minimum = 1)]
+    #[schema(nullable = false, minimum = 1, maximum = 2147483647)]
     per_minute: Option<u32>,
 }
 
@@ -263,7 +263,7 @@ pub(super) struct PauseRequest {
     #[schema(nullable = false, min_length = 1, max_length = 1000)]
     by: Option<String>,
     /// For how long; until resumed by default.
-    #[schema(nullable = false, minimum = 1)]
+    #[schema(nullable = false, minimum = 1, maximum = 2147483647)]
     seconds: Option<u32>,
 }
 

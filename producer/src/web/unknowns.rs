@@ -43,7 +43,7 @@ pub(super) struct DecisionDocument {
 /// List submissions whose outcome is unknown, oldest first
 #[utoipa::path(get, path = "/v1/unknowns", tag = "unknown outcomes", operation_id = "list_unknowns",
     params(("vendor" = Option<Vendor>, Query, description = "At this vendor"),
-        ("older_than" = Option<i64>, Query, minimum = 0, maximum = 4294967295, description = "Claimed so many seconds ago, or earlier"),
+        ("older_than" = Option<i32>, Query, minimum = 0, maximum = 2147483647, description = "Claimed so many seconds ago, or earlier"),
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Submissions on a page; 50 by default"),
         ("cursor" = Option<String>, Query, pattern = "^000[0-7][0-9a-f]{44}$", description = "`next_cursor` of the page before")),
     responses((status = 200, description = "A page", body = UnknownPage)))]
@@ -62,8 +62,9 @@ pub(super) async fn list(
                 filter.vendor = Some(vendor.map_err(|_| one_of())?);
             }
             "older_than" => {
-                let seconds: Result<u32, _> = value.parse();
-                let seconds = seconds.map_err(|_| malformed("must be a number of seconds"))?;
+                let seconds = value.parse::<i32>().map(u32::try_from);
+                let seconds = seconds.ok().and_then(Result::ok);
+                let seconds = seconds.ok_or_else(|| malformed("must be a number of seconds"))?;
                 filter.older_than = Duration::from_secs(seconds.into());
             }
             "limit" => limit = list::read_limit(value)?,

@@ -27,7 +27,6 @@ async fn change(db: &Db, change: Value) -> anyhow::Result<()> {
         change,
         if_version: None,
         action: "vendor_limited",
-        if_version: None,
         by: "test".to_owned(),
         reason: "test".to_owned(),
     })

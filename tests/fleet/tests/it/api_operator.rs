@@ -245,7 +245,7 @@ async fn accounts_and_paid_sends_are_changed_by_version() -> anyhow::Result<()> 
         let shown = producer.get(LIMITS).await?;
         let tag = shown.headers["etag"].to_str()?.to_owned();
         let limit = |body: Value| producer.request(Method::PATCH, LIMITS).json(&body);
-        let change = json!({"reason": "plan", "max_in_flight": 6, "daily_budget": 12.5});
+        let change = json!({"reason": "plan", "max_in_flight": 6.0, "daily_budget": 12.5});
         let changed = producer
             .send(limit(change.clone()).header("If-Match", &tag))
             .await?;
