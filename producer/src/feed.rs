@@ -65,7 +65,7 @@ impl From<TrailLine> for Line {
 /// Why nobody more can follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotFollowed {
-    /// There are [`MAX_FOLLOWERS`] already.
+    /// There are as many as one process takes.
     TooMany,
     /// The reader has not reached the database yet.
     Away,
