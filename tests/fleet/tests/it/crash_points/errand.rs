@@ -327,6 +327,13 @@ async fn never_sent(fleet: &Fleet) -> anyhow::Result<(Vec<Expectation>, Vec<Stri
     let (job, token) = unknowns::parked(fleet, Kind::Inpaint, Some(key)).await?;
     let past = "UPDATE submissions SET claimed_at = claimed_at - interval '2 hours', send_deadline = now() - interval '1 minute'";
     execute(&fleet.database.url, past).await?;
-    let args = ["unknowns", "confirm-not-accepted", &token.to_string()].map(str::to_owned);
+    // No other work proves that the vendor's list is whole.
+    let args = [
+        "unknowns",
+        "confirm-not-accepted",
+        &token.to_string(),
+        "--force",
+    ]
+    .map(str::to_owned);
     Ok((vec![job], args.to_vec()))
 }
