@@ -515,8 +515,14 @@ async fn every_reference_of_the_description_leads_somewhere() {
 #[test]
 fn everything_is_routed_by_the_list_of_routes() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/web");
-    for file in std::fs::read_dir(folder).unwrap() {
-        let path = file.unwrap().path();
+    let files = [folder.clone(), folder.join("access")];
+    let files = files
+        .iter()
+        .flat_map(|folder| std::fs::read_dir(folder).unwrap());
+    for path in files
+        .map(|file| file.unwrap().path())
+        .filter(|path| path.is_file())
+    {
         let text = std::fs::read_to_string(&path).unwrap();
         let own = path.ends_with("tests.rs");
         assert!(own || !text.contains(".route("), "{}", path.display());
