@@ -287,42 +287,47 @@ impl AuditSweep {
         // Stopped before the audit counts as made: killed in between, it is made again, and not only after its interval.
         let compared = async {
             let seen = db.last_resume().await?;
-            let comparisons = self.auditor.compare_all(since, false).await?;
-            self.tell(&comparisons, seen).await?;
-            Ok(comparisons)
+            let (mut comparisons, mut failed) = (Vec::new(), None);
+            // Each alone: what one vendor shows must not wait for the other's list.
+            for vendor in Vendor::ALL {
+                match self.auditor.compare(*vendor, since, false).await {
+                    Ok(comparison) => {
+                        self.tell(&comparison, seen).await?;
+                        comparisons.push(comparison);
+                    }
+                    Err(error) => failed = Some(error),
+                }
+            }
+            failed.map_or(Ok(comparisons), Err)
         };
         self.auditor.finish(id, compared.await).await?;
         Ok(())
     }
 
     /// Logs what differs, and stops paid sends if the ledger forgot a work.
-    async fn tell(&self, comparisons: &[Comparison], seen: Seen) -> anyhow::Result<()> {
-        for comparison in comparisons {
-            for finding in &comparison.findings {
-                tracing::error!(vendor = %comparison.vendor, kind = %finding.kind, job.id = %finding.job,
-                    submission.token = %finding.token, task = finding.task_id, detail = finding.detail,
-                    "the ledger and the vendor's list differ");
-            }
-            // A work of ours that the ledger does not have: whatever else it does not have would be paid for again.
-            if let Some(orphan) = comparison
-                .findings
-                .iter()
-                .find(|finding| finding.kind == FindingKind::Orphan)
-            {
-                let reason = format!(
-                    "{} has the work {} of submission {}, which is not in the ledger: the database forgot commits",
-                    comparison.vendor,
-                    orphan.task_id.as_deref().unwrap_or_default(),
-                    orphan.token
-                );
-                let forgotten = Forgotten {
-                    reason,
-                    from: None,
-                    seen,
-                };
-                self.auditor.db.stop_forgotten(&forgotten, ACTOR).await?;
-            }
+    async fn tell(&self, comparison: &Comparison, seen: Seen) -> anyhow::Result<()> {
+        for finding in &comparison.findings {
+            tracing::error!(vendor = %comparison.vendor, kind = %finding.kind, job.id = %finding.job,
+                submission.token = %finding.token, task = finding.task_id, detail = finding.detail,
+                "the ledger and the vendor's list differ");
         }
+        let mut findings = comparison.findings.iter();
+        let Some(orphan) = findings.find(|finding| finding.kind == FindingKind::Orphan) else {
+            return Ok(());
+        };
+        // A work of ours that the ledger does not have: whatever else it does not have would be paid for again.
+        let reason = format!(
+            "{} has the work {} of submission {}, which is not in the ledger: the database forgot commits",
+            comparison.vendor,
+            orphan.task_id.as_deref().unwrap_or_default(),
+            orphan.token
+        );
+        let forgotten = Forgotten {
+            reason,
+            from: None,
+            seen,
+        };
+        self.auditor.db.stop_forgotten(&forgotten, ACTOR).await?;
         Ok(())
     }
 }

@@ -230,9 +230,7 @@ fn sweep(
             pause: config.protocol.ghostcut_search_schedule.delay(u32::MAX),
         },
         db: db.clone(),
-        sync: vendors.sync.clone(),
-        ghostcut: vendors.ghostcut.clone(),
-        accounts: accounts(config),
+        vendors: vendors.clone(),
     };
     let balance = BalanceWatch {
         db: db.clone(),

@@ -15,13 +15,14 @@ use shared::domain::answer::{Work, WorkState};
 use shared::domain::classify::ErrorClass;
 use shared::domain::{LedgerState, Stage, StageState, Vendor};
 use shared::telemetry::{Registry, chain};
-use shared::vendor::{VendorError, ghostcut, sync};
+use shared::vendor::VendorError;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::DispatchConfig;
-use crate::dispatcher::Accounts;
+
 use crate::lost::LostSearch;
 use crate::vendor_gauges::VendorGauges;
+use crate::vendors::Vendors;
 
 /// Submissions asked about in one call.
 const PAGE: i64 = 100;
@@ -32,12 +33,8 @@ const CLAIM_GRACE: Duration = Duration::from_secs(60);
 pub struct LedgerSweep {
     /// Database.
     pub db: Db,
-    /// Sync.so.
-    pub sync: sync::Client,
-    /// GhostCut.
-    pub ghostcut: ghostcut::Client,
-    /// Our accounts.
-    pub accounts: Accounts,
+    /// Both vendors.
+    pub vendors: Vendors,
     /// How long after a redo a failure may be the one from before.
     pub redo_patience: Duration,
     /// Unknown outcomes that no stage clears up.
@@ -88,7 +85,7 @@ impl LedgerSweep {
         loop {
             let page = self
                 .db
-                .unfollowed(vendor, self.accounts.of(vendor), after, PAGE)
+                .unfollowed(vendor, self.vendors.account(vendor), after, PAGE)
                 .await?;
             let Some(last) = page.last() else {
                 return Ok(());
@@ -117,13 +114,13 @@ impl LedgerSweep {
     /// asked for alone.
     async fn look(&self, vendor: Vendor, ids: &[String]) -> Result<Vec<Work>, VendorError> {
         let refused = |error: &VendorError| error.class() == ErrorClass::Protocol;
-        match self.status(vendor, ids).await {
+        match self.vendors.status(vendor, ids).await {
             Err(error) if refused(&error) && ids.len() > 1 => {}
             answer => return answer,
         }
         let mut works = Vec::new();
         for id in ids {
-            match self.status(vendor, std::slice::from_ref(id)).await {
+            match self.vendors.status(vendor, std::slice::from_ref(id)).await {
                 Ok(found) => works.extend(found),
                 Err(error) if refused(&error) => {
                     tracing::warn!(%vendor, task_id = id, error = chain(&error), "a work cannot be followed");
@@ -132,13 +129,6 @@ impl LedgerSweep {
             }
         }
         Ok(works)
-    }
-
-    async fn status(&self, vendor: Vendor, ids: &[String]) -> Result<Vec<Work>, VendorError> {
-        match vendor {
-            Vendor::Sync => self.sync.status(ids).await,
-            Vendor::Ghostcut => self.ghostcut.status(ids).await,
-        }
     }
 
     /// Records how a work ended. Its job, if there still is one, goes its own way.

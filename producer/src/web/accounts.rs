@@ -11,6 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use shared::db::{Db, VendorChange, VendorStatus};
 use shared::domain::Vendor;
+use shared::domain::fields::{FieldCode, FieldError};
 use utoipa::ToSchema;
 
 use super::access::Caller;
@@ -82,7 +83,19 @@ pub(super) async fn limit(
     ]);
     body.finish()?;
     let found = find(&db, account).await?;
-    let change = VendorChange::limits(vendor(&found)?, found.account, limits, by, reason);
+    let vendor = vendor(&found)?;
+    // A floor that is never compared with anything would look like a safeguard.
+    if vendor != Vendor::Ghostcut && limits["balance_floor"].is_number() {
+        let fault = FieldError {
+            path: "/balance_floor".to_owned(),
+            code: FieldCode::OutOfRange,
+            message: format!(
+                "{vendor} does not tell its balance; `daily_budget` limits what is spent there"
+            ),
+        };
+        return Err(Problem::faults(Kind::InvalidRequest, vec![fault]));
+    }
+    let change = VendorChange::limits(vendor, found.account, limits, by, reason);
     changed(&db, &headers, change).await
 }
 

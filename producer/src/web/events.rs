@@ -8,7 +8,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse as _, Response, Sse, sse};
-use futures::stream;
+use futures::{StreamExt as _, stream};
 use shared::db::Db;
 use shared::domain::fields::{FieldCode, FieldError};
 use uuid::Uuid;
@@ -19,6 +19,9 @@ use crate::feed::{Feed, NotFollowed};
 
 /// A comment is sent after so long without an event, so that both ends notice a dead connection.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// A stream ends after so long, and its reader comes again: who may follow is asked when a stream begins, so that a revoked token
+/// ends with its last one.
+const LIFE: Duration = Duration::from_secs(600);
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// What following needs.
@@ -31,7 +34,8 @@ pub(super) struct Followed {
 /// Follow what happens to all jobs
 ///
 /// Server-sent events: `id` is the number of the trail's line, `data` the line as JSON with `job_id`. Begins with what happens from
-/// now on, or after `Last-Event-ID`. Complete and in order; after a reconnection lines may repeat. Does not end by itself.
+/// now on, or after `Last-Event-ID`. Complete and in order; after a reconnection lines may repeat. Ends after
+/// ten minutes: come again with `Last-Event-ID`, as browsers do.
 #[utoipa::path(get, path = "/v1/events", tag = "events", operation_id = "follow_all",
     params(("Last-Event-ID" = Option<i64>, Header, description = "The last event that was seen")),
     responses((status = 200, description = "The events", body = String, content_type = "text/event-stream")))]
@@ -98,6 +102,7 @@ fn follow(feed: &Feed, job: Option<Uuid>, after: Option<i64>) -> Result<Response
             .data(&line.data);
         Some((Ok::<_, Infallible>(event), follower))
     });
+    let events = events.take_until(tokio::time::sleep(LIFE));
     let heartbeat = sse::KeepAlive::new().interval(HEARTBEAT).text("heartbeat");
     Ok(Sse::new(events).keep_alive(heartbeat).into_response())
 }

@@ -2,7 +2,7 @@
 //! `operations` migration.
 
 use diesel::sql_types::{Array, Jsonb, Text, Uuid as SqlUuid};
-use diesel_async::RunQueryDsl as _;
+use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -127,17 +127,30 @@ impl Db {
         detail: &Value,
     ) -> DbResult<()> {
         let mut connection = self.connection().await?;
-        diesel::sql_query(
-            "INSERT INTO operator_events (actor, reason, action, subject, detail) VALUES ($1, $2, $3, $4, $5)",
-        )
-        .bind::<Text, _>(by)
-        .bind::<Text, _>(reason)
-        .bind::<Text, _>(action)
-        .bind::<Text, _>(subject)
-        .bind::<Jsonb, _>(detail)
-        .execute(&mut connection)
-        .await?;
+        record(&mut connection, action, subject, by, reason, detail).await?;
         crash::point(Point::OperationNoted);
         Ok(())
     }
+}
+
+/// A line of the operators' trail.
+pub(super) async fn record(
+    connection: &mut AsyncPgConnection,
+    action: &str,
+    subject: &str,
+    by: &str,
+    reason: &str,
+    detail: &Value,
+) -> diesel::QueryResult<()> {
+    diesel::sql_query(
+        "INSERT INTO operator_events (actor, reason, action, subject, detail) VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind::<Text, _>(by)
+    .bind::<Text, _>(reason)
+    .bind::<Text, _>(action)
+    .bind::<Text, _>(subject)
+    .bind::<Jsonb, _>(detail)
+    .execute(connection)
+    .await?;
+    Ok(())
 }

@@ -3,11 +3,12 @@
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Jsonb, Nullable, Text, Timestamptz};
-use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl};
+use diesel_async::{AsyncConnection as _, RunQueryDsl};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::continuity::{Forgotten, Seen};
+use super::operations::record;
 use super::schema::settings;
 use super::{Db, DbResult};
 use crate::domain::search::AROUND;
@@ -116,7 +117,7 @@ impl Db {
                 .execute(connection)
                 .await?;
                 if written > 0 {
-                    record(connection, "paid_stopped", reason, by, &value).await?;
+                    record(connection, "paid_stopped", "fleet", by, reason, &value).await?;
                 }
                 Ok::<_, diesel::result::Error>(written > 0)
             })
@@ -179,7 +180,7 @@ impl Db {
                     .execute(connection)
                     .await?;
                 let detail = json!({ "forced": force });
-                record(connection, "paid_resumed", reason, by, &detail).await?;
+                record(connection, "paid_resumed", "fleet", by, reason, &detail).await?;
                 Ok::<_, diesel::result::Error>(PaidResumed::Yes)
             })
             .await?;
@@ -213,23 +214,4 @@ impl Db {
     pub async fn paid_stopped(&self) -> DbResult<Option<String>> {
         Ok(self.paid_stop().await?.map(|stop| stop.reason))
     }
-}
-
-async fn record(
-    connection: &mut AsyncPgConnection,
-    action: &str,
-    reason: &str,
-    by: &str,
-    detail: &Value,
-) -> QueryResult<()> {
-    diesel::sql_query(
-        "INSERT INTO operator_events (actor, reason, action, subject, detail) VALUES ($1, $2, $3, 'fleet', $4)",
-    )
-    .bind::<Text, _>(by)
-    .bind::<Text, _>(reason)
-    .bind::<Text, _>(action)
-    .bind::<Jsonb, _>(detail)
-    .execute(connection)
-    .await?;
-    Ok(())
 }

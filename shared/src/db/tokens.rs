@@ -5,12 +5,13 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use diesel::OptionalExtension as _;
 use diesel::QueryableByName;
-use diesel::sql_types::{BigInt, Binary, Bool, Jsonb, Nullable, Text, Timestamptz};
-use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
+use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text, Timestamptz};
+use diesel_async::{AsyncConnection as _, RunQueryDsl as _};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::dispatch::millis;
+use super::operations::record;
 use super::{Db, DbResult};
 use crate::domain::access::Role;
 
@@ -131,7 +132,8 @@ impl Db {
                 if made {
                     let life = new.life.map(|life| life.as_secs());
                     let detail = json!({ "role": new.role, "life_seconds": life });
-                    record(connection, "token_created", new.name, new.by, new.reason, &detail).await?;
+                    let subject = format!("token/{}", new.name);
+                    record(connection, "token_created", &subject, new.by, new.reason, &detail).await?;
                 }
                 Ok::<_, diesel::result::Error>(made)
             })
@@ -156,7 +158,16 @@ impl Db {
                 .execute(connection)
                 .await?;
                 if ended > 0 {
-                    record(connection, "token_revoked", name, by, reason, &json!({})).await?;
+                    let subject = format!("token/{name}");
+                    record(
+                        connection,
+                        "token_revoked",
+                        &subject,
+                        by,
+                        reason,
+                        &json!({}),
+                    )
+                    .await?;
                     return Ok::<_, diesel::result::Error>(Revoked::Now);
                 }
                 let known: Exists =
@@ -292,25 +303,4 @@ impl Db {
             .await?;
         Ok(())
     }
-}
-
-async fn record(
-    connection: &mut AsyncPgConnection,
-    action: &str,
-    token: &str,
-    by: &str,
-    reason: &str,
-    detail: &Value,
-) -> diesel::QueryResult<()> {
-    diesel::sql_query(
-        "INSERT INTO operator_events (actor, reason, action, subject, detail) VALUES ($1, $2, $3, 'token/' || $4, $5)",
-    )
-    .bind::<Text, _>(by)
-    .bind::<Text, _>(reason)
-    .bind::<Text, _>(action)
-    .bind::<Text, _>(token)
-    .bind::<Jsonb, _>(detail)
-    .execute(connection)
-    .await?;
-    Ok(())
 }

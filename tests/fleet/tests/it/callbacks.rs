@@ -193,7 +193,7 @@ async fn a_callback_may_come_before_the_answer() -> anyhow::Result<()> {
             settings.ghostcut.process_ms = (100, 100);
         });
         for vendor in [Payee::Sync, Payee::Ghostcut] {
-            let first = Fault::CallbackFirst { timeout_ms: 1500 };
+            let first = Fault::CallbackFirst { timeout_ms: 20_000 };
             strike(fleet, vendor, Operation::Submit, first)?;
         }
         // Polls too: the vendor may call its work pending until it has answered, and the callback comes once.
