@@ -19,7 +19,6 @@ use shared::vendor::VendorError;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::DispatchConfig;
-
 use crate::lost::LostSearch;
 use crate::vendor_gauges::VendorGauges;
 use crate::vendors::Vendors;

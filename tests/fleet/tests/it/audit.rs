@@ -1,8 +1,8 @@
 //! `producer audit`: what the vendors have and the ledger does not, found, told and booked.
 
-use fleet::{DEADLINE, Fleet, Kind, Process, eventually};
+use fleet::{DEADLINE, Fleet, Kind, Process, Service, eventually};
 use producer::booking::{About, found};
-use sandbox::{SandboxConfig, Vendor as Payee};
+use sandbox::{Fault, FaultRule, Operation, SandboxConfig, Vendor as Payee, When};
 use serde_json::{Value, json};
 use shared::db::{Db, LedgerVerdict, MetadataVerdict, MoveVerdict, Rebuild};
 use shared::domain::Vendor;
@@ -90,6 +90,45 @@ async fn what_was_paid_and_forgotten_is_found_and_booked() -> anyhow::Result<()>
         // A vendor that does not answer proves nothing.
         let away = environment.clone().with("GHOSTCUT_API_URL", "http://127.0.0.1:1");
         producer(&away, &["audit"]).await?.said(2, "ghostcut cannot be audited");
+        Ok(())
+    })
+    .await
+}
+
+/// What one vendor shows does not wait for the other's list; the audit as a whole is not made.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orphan_stops_paid_sends_although_the_other_vendors_list_is_away() -> anyhow::Result<()>
+{
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let jobs = completed(fleet).await?;
+        let both = jobs[0].job;
+        forget(
+            &fleet.database.url,
+            &format!("vendor = 'ghostcut' AND job_id = '{both}'"),
+        )
+        .await?;
+        let away = Fault::Status {
+            status: 500,
+            error_code: None,
+            body: None,
+            when: When::Before,
+        };
+        let away = FaultRule::new(Payee::Sync, Operation::List, away);
+        fleet.sandbox.faults().add(away)?;
+        let environment = fleet.environment.clone().with("AUDIT_INTERVAL", "1h");
+        let auditor = Service::producer(&environment)?;
+        let stop = eventually(DEADLINE, async || {
+            let stop = fleet.db.paid_stop().await?;
+            stop.ok_or_else(|| anyhow::anyhow!("paid sends go on"))
+        })
+        .await?;
+        assert!(stop.reason.contains("ghostcut"), "{stop:?}");
+        auditor.stop().await?;
+        let failed = "SELECT count(*)::text AS value FROM audits WHERE error IS NOT NULL";
+        assert_eq!(
+            value(&fleet.database.url, failed).await?.as_deref(),
+            Some("1")
+        );
         Ok(())
     })
     .await
