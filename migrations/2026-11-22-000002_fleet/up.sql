@@ -142,7 +142,8 @@ CREATE TABLE callbacks (
     processed_at timestamptz,
     outcome text
 );
-CREATE INDEX callbacks_unprocessed ON callbacks (job_id) WHERE processed_at IS NULL;
+-- Those that keep a job from paying.
+CREATE INDEX callbacks_unprocessed ON callbacks (job_id) WHERE processed_at IS NULL OR outcome = 'failed';
 
 -- Jobs given up, and messages nobody can decide about.
 CREATE TABLE dead_letters (

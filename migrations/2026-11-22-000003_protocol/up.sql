@@ -37,7 +37,7 @@ END $$;
 -- I2. Inserts the intent, or says why not. Only the call that is answered `claimed` may send, until `remaining_ms` is over.
 -- {job, stage, epoch, vendor, account, attempt, token, source_key, source_url, send_within_ms, cost_reserved}
 -- verdicts: claimed, imported (the row has an id: poll it), occupied (read the live submission), conflict (the row's id is
--- another submission's), forgot (`mark`, a line of the trail that the caller knows, is gone), the refusals gone, stale,
+-- another submission's), undecided (a callback speaks of a work for an attempt that counts as absent), forgot (`mark`, a line of the trail that the caller knows, is gone), the refusals gone, stale,
 -- over, stopped, callback, lease, and those of `admit`, which say when to ask again (retry_ms).
 CREATE FUNCTION claim(c jsonb, body bytea, OUT verdict text, OUT remaining_ms bigint, OUT retry_ms bigint) LANGUAGE plpgsql AS $$
 DECLARE
@@ -56,6 +56,11 @@ BEGIN
     IF EXISTS (SELECT FROM settings WHERE name = 'stop_paid') THEN verdict := 'stopped'; RETURN; END IF;
     IF EXISTS (SELECT FROM callbacks WHERE job_id = job.id AND processed_at IS NULL) THEN
         verdict := 'callback'; RETURN;
+    END IF;
+    -- A work was called back for an attempt that counts as absent, and nobody could look at it.
+    IF EXISTS (SELECT FROM callbacks k JOIN submissions s ON s.token = k.token WHERE k.job_id = job.id AND k.outcome = 'failed'
+               AND s.vendor = c ->> 'vendor' AND s.state = 'absent') THEN
+        verdict := 'undecided'; RETURN;
     END IF;
     IF c ? 'mark' AND NOT EXISTS (SELECT FROM job_events e WHERE e.id = (c -> 'mark' ->> 'id')::bigint
                                   AND e.at = (c -> 'mark' ->> 'at')::timestamptz) THEN
@@ -257,7 +262,8 @@ $$;
 -- Model: step Settle.
 -- One round trip for everything that a stage came to.
 -- {job, stage, epoch, actor,
---  fact?: {token, state, task_id?, project_id?, answer?, charged?, metadata?, redos? (known of), promote? (a duplicate becomes the job's)},
+--  fact?: {token, state, task_id?, project_id?, answer?, charged?, metadata?, redos? (known of), promote? (a duplicate becomes the job's),
+--         unfollowed? (seen while no stage followed it)},
 --  move?: {state: waiting|parked|dead|done, stage?, delay_ms?, tries?, reason?, from?: [stage]},
 --  job_patch?: {status?, progress?, message?, error?, error_code?, output_url?}, event?: {kind, detail},
 --  signal?: what the answer says about the account, see `vendor_signal`}
@@ -275,6 +281,8 @@ DECLARE
     sub submissions%ROWTYPE;
     fenced boolean;
     ours boolean := true;
+    -- Whether callbacks name a work for a submission that is to be absent: true, one is not processed yet; false, it came to nothing.
+    named boolean;
     ledger text := 'none';
     metadata text := 'none';
     moved text := 'none';
@@ -289,7 +297,16 @@ BEGIN
         IF NOT FOUND THEN RAISE EXCEPTION 'settle: no submission % of job %', fact ->> 'token', s ->> 'job'; END IF;
         ours := ledger_occupies(sub.state) OR NOT EXISTS (
             SELECT FROM submissions o WHERE o.job_id = sub.job_id AND o.vendor = sub.vendor AND ledger_occupies(o.state));
-        IF fact ->> 'state' = 'redoing' AND NOT (fenced AND coalesce(job.status, 'queued') IN ('queued', 'uploading', 'processing')) THEN
+        SELECT bool_or(c.processed_at IS NULL) INTO named FROM callbacks c
+        WHERE fact ->> 'state' = 'absent' AND c.job_id = sub.job_id AND c.token = sub.token
+        AND (c.processed_at IS NULL OR c.outcome = 'failed');
+        IF named IS NOT NULL THEN
+            -- The vendor has named a work for it. Only who has looked at that may say that there is none.
+            ledger := 'kept';
+        ELSIF fact ->> 'state' = 'failed' AND (fact ->> 'unfollowed')::boolean AND st.state <> 'dead'
+              AND starts_with(st.stage, CASE sub.vendor WHEN 'sync' THEN 'lipsync.' ELSE 'inpaint.' END) THEN
+            ledger := 'kept';
+        ELSIF fact ->> 'state' = 'redoing' AND NOT (fenced AND coalesce(job.status, 'queued') IN ('queued', 'uploading', 'processing')) THEN
             -- A redo is an intent, not a fact: a stale actor has none.
             ledger := 'kept';
         ELSE
@@ -299,6 +316,13 @@ BEGIN
            OR ledger = 'taken'
         THEN
             mv := '{"state": "parked", "reason": "task_id_conflict"}';
+            s := s - 'job_patch';
+        ELSIF NOT named THEN
+            mv := '{"state": "parked", "reason": "outcome_undecided"}';
+            s := s - 'job_patch';
+        ELSIF named THEN
+            -- It will have been processed, or have failed.
+            mv := '{"state": "waiting", "delay_ms": 60000}';
             s := s - 'job_patch';
         ELSIF ledger = 'kept' OR ledger = 'second' AND mv IS NOT NULL THEN
             -- Somebody recorded more than we knew: look again.

@@ -1,4 +1,4 @@
-DROP FUNCTION change_vendor, vendor_signal, plain_reason, vendor_room, take_send_permit, admit, vendor_stop_new, vendor_stop,
+DROP FUNCTION change_vendor, vendor_signal, plain_reason, vendor_room, take_send_permit, admit, vendor_least_cost, vendor_stop_new, vendor_stop,
     vendor_tokens, vendor_spent_today, vendor_cap, vendor_in_flight;
 DROP VIEW cost_days;
 DROP FUNCTION submission_cost;

@@ -119,6 +119,13 @@ BEGIN
     END IF;
 END $$;
 
+-- The least that a submission has cost lately: a budget with less left lets nothing through.
+CREATE FUNCTION vendor_least_cost(v vendors) RETURNS numeric LANGUAGE sql STABLE AS $$
+    SELECT coalesce(min(cost_reserved), 0) FROM (
+        SELECT s.cost_reserved FROM submissions s WHERE s.vendor = v.vendor AND s.account = v.account
+        ORDER BY s.claimed_at DESC LIMIT 20) lately
+$$;
+
 -- Lets one paid send through, or says why not and when to ask again. The last thing before a send is committed, because it takes
 -- a token of the rate and, after an open circuit, the place of the one probe. `new_cost` is null for what the ledger has already.
 CREATE FUNCTION admit(of_vendor text, of_account text, send uuid, send_within_ms bigint, new_cost numeric,
@@ -157,18 +164,25 @@ END $$;
 
 -- Permission to replay or redo a submission. Caps and budgets do not count: it is in flight and its money is reserved.
 -- `not_after`: when the vendor may have forgotten the first send. It is asked here, right before the send, because a worker may
--- have slept since it read the submission.
-CREATE FUNCTION take_send_permit(of_vendor text, of_account text, send uuid, send_within_ms bigint, not_after timestamptz,
-                                 OUT refusal text, OUT retry_ms bigint) LANGUAGE plpgsql AS $$
+-- have slept since it read the submission; so are the job, its stage, and whether it still wants its result.
+-- {vendor, account, token, job, stage, epoch, send_within_ms, not_after? (of a replay)}
+CREATE FUNCTION take_send_permit(p jsonb, OUT refusal text, OUT retry_ms bigint) LANGUAGE plpgsql AS $$
+DECLARE
+    status text;
 BEGIN
-    IF EXISTS (SELECT FROM settings WHERE name = 'stop_paid') THEN
-        refusal := 'stopped'; retry_ms := 60000;
-    ELSIF not_after <= clock_timestamp()
-       OR EXISTS (SELECT FROM submissions s WHERE s.token = send AND s.state NOT IN ('unknown', 'accepted'))
+    SELECT coalesce(j.status, 'queued') INTO status FROM video_jobs j WHERE j.id = (p ->> 'job')::uuid FOR UPDATE;
+    PERFORM FROM job_stages st WHERE st.job_id = (p ->> 'job')::uuid AND st.stage = p ->> 'stage'
+        AND st.epoch = (p ->> 'epoch')::bigint AND st.state = 'dispatched' FOR UPDATE;
+    IF NOT FOUND OR status NOT IN ('queued', 'uploading', 'processing') OR (p ->> 'not_after')::timestamptz <= clock_timestamp()
+       OR NOT EXISTS (SELECT FROM submissions s WHERE s.token = (p ->> 'token')::uuid AND s.job_id = (p ->> 'job')::uuid
+                      AND s.state = CASE WHEN p ? 'not_after' THEN 'unknown' ELSE 'accepted' END)
     THEN
         refusal := 'settled'; retry_ms := 0;
+    ELSIF EXISTS (SELECT FROM settings WHERE name = 'stop_paid') THEN
+        refusal := 'stopped'; retry_ms := 60000;
     ELSE
-        SELECT a.refusal, a.retry_ms INTO refusal, retry_ms FROM admit(of_vendor, of_account, send, send_within_ms, NULL) a;
+        SELECT a.refusal, a.retry_ms INTO refusal, retry_ms
+        FROM admit(p ->> 'vendor', p ->> 'account', (p ->> 'token')::uuid, (p ->> 'send_within_ms')::bigint, NULL) a;
     END IF;
 END $$;
 
@@ -193,9 +207,11 @@ BEGIN
                  CASE WHEN v.open_until IS NOT NULL THEN 1 END);
 END $$;
 
--- What differs between two rejections for the same reason: ids of the vendor's own log lines and long numbers.
+-- What two rejections for the same reason have in common: not the ids of the vendor's own log lines and long numbers, and of a
+-- page that is not the vendor's own answer only its status, because every such page may read otherwise.
 CREATE FUNCTION plain_reason(reason text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
-    SELECT left(regexp_replace(regexp_replace(coalesce(reason, ''), ' \((trace|request) [^)]*\)', '', 'g'),
+    SELECT left(regexp_replace(regexp_replace(regexp_replace(coalesce(reason, ''), '^(HTTP [0-9]+ without a code):.*', '\1'),
+                                              ' \((trace|request) [^)]*\)', '', 'g'),
                                '[0-9a-f]{8}[0-9a-f-]*|[0-9]{5,}', '#', 'gi'), 200)
 $$;
 

@@ -38,7 +38,9 @@ BEGIN
     SELECT * INTO job FROM video_jobs WHERE id = of_job FOR UPDATE;
     IF NOT FOUND THEN RETURN 'gone'; END IF;
     SELECT * INTO st FROM job_stages WHERE job_id = of_job FOR UPDATE;
-    IF coalesce(job.status, 'queued') NOT IN ('queued', 'uploading', 'processing') THEN RETURN job.status; END IF;
+    -- One that was canceled by hand while it stood still has its stage, and nobody would end it.
+    IF coalesce(job.status, 'queued') NOT IN ('queued', 'uploading', 'processing')
+       AND NOT (job.status = 'canceled' AND st.state IN ('parked', 'dead')) THEN RETURN job.status; END IF;
     unclear := EXISTS (SELECT FROM submissions WHERE job_id = of_job AND state IN ('claimed', 'unknown'));
     UPDATE video_jobs SET status = 'canceled', completed_at = timezone('utc', now()), updated_at = timezone('utc', now())
     WHERE id = of_job;

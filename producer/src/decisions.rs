@@ -121,7 +121,8 @@ impl Decider {
     pub async fn confirm_not_accepted(&self, decision: &Decision) -> Decided {
         let (row, vendor) = self.find(decision.token).await?;
         let state = state(&row)?;
-        if state != LedgerState::Unknown {
+        // Absent: a callback that came to nothing keeps the job from paying, until somebody has looked.
+        if !matches!(state, LedgerState::Unknown | LedgerState::Absent) {
             return refused(format!(
                 "the submission is {state}, not unknown: nothing is to be decided"
             ));
@@ -155,10 +156,18 @@ impl Decider {
         }
         let detail = json!({ "action": "confirm_not_accepted", "forced": decision.force, "reason": decision.reason });
         let settlement = not_there(about(vendor, &row), &decision.by, "operator", detail);
+        // Killed after it: the search goes on as if nobody had called back, and the decision can be made again.
+        self.db.dismiss_callbacks(row.token).await?;
         // Model: step ConfirmNotAccepted.
         let verdict = self.db.settle(&settlement).await?;
         crash::point(Point::DecisionSettled);
         let done = "the submission counts as not accepted";
+        if state == LedgerState::Absent {
+            return Ok(format!(
+                "{done}; where its job is parked, `producer jobs resume {}` lets it pay for a new attempt",
+                row.job_id
+            ));
+        }
         told(verdict, done, "pays for a new attempt")
     }
 

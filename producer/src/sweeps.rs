@@ -12,7 +12,6 @@ use serde_json::json;
 use shared::crash::{self, Point};
 use shared::db::{AliveSubmission, Db, DbError, Fact, NewEvent, Settlement};
 use shared::domain::answer::{Work, WorkState};
-use shared::domain::classify::ErrorClass;
 use shared::domain::{LedgerState, Stage, StageState, Vendor};
 use shared::telemetry::{Registry, chain};
 use shared::vendor::VendorError;
@@ -95,7 +94,7 @@ impl LedgerSweep {
                 .map(|submission| submission.task_id.clone())
                 .collect();
             // Model: step SweepLook.
-            let works = self.look(vendor, &ids).await?;
+            let works = self.vendors.status(vendor, &ids).await?;
             crash::point(Point::SweepAnswered);
             for submission in &page {
                 if let Some(work) = works.iter().find(|work| work.task_id == submission.task_id) {
@@ -107,27 +106,6 @@ impl LedgerSweep {
                 return Ok(());
             }
         }
-    }
-
-    /// The works with these ids. One id that the vendor does not take must not keep the others from being followed: then each is
-    /// asked for alone.
-    async fn look(&self, vendor: Vendor, ids: &[String]) -> Result<Vec<Work>, VendorError> {
-        let refused = |error: &VendorError| error.class() == ErrorClass::Protocol;
-        match self.vendors.status(vendor, ids).await {
-            Err(error) if refused(&error) && ids.len() > 1 => {}
-            answer => return answer,
-        }
-        let mut works = Vec::new();
-        for id in ids {
-            match self.vendors.status(vendor, std::slice::from_ref(id)).await {
-                Ok(found) => works.extend(found),
-                Err(error) if refused(&error) => {
-                    tracing::warn!(%vendor, task_id = id, error = chain(&error), "a work cannot be followed");
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(works)
     }
 
     /// Records how a work ended. Its job, if there still is one, goes its own way.
@@ -164,6 +142,7 @@ impl LedgerSweep {
         let mut fact = Fact::new(submission.token, state);
         fact.charged = work.charged;
         fact.redos = Some(submission.redos);
+        fact.unfollowed = true;
         self.db
             .settle(&Settlement {
                 job: submission.job_id,

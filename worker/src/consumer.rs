@@ -31,6 +31,9 @@ use crate::settle::{Context, settlement};
 use crate::stages;
 use crate::submission::account;
 
+/// After the database was away in the middle of a stage. Its settlement waits until it is back.
+const DATABASE_PAUSE: Duration = Duration::from_secs(1);
+
 /// Free moves that are settled in one transaction.
 const GROUP: usize = 32;
 
@@ -139,7 +142,8 @@ impl StageConsumer {
             }
         };
         let abort = &self.stopper.abort;
-        let start = || self.environment.db.start(self.stage, &message.jobs);
+        let lease = self.environment.settings.protocol.stage_lease;
+        let start = || self.environment.db.start(self.stage, &message.jobs, lease);
         let loaded = match retry_while_away(abort, start).await {
             None => return End::Requeue,
             Some(Ok(loaded)) => loaded,
@@ -286,6 +290,14 @@ impl StageConsumer {
         };
         match result {
             Ok(Ok(Ok(runs))) => runs,
+            // No try is spent: the settlement waits for the database anyway.
+            Ok(Ok(Err(error))) if error.is_transient() => {
+                tracing::warn!(
+                    error = chain(&error),
+                    "the database is away: the stage will run again"
+                );
+                items.iter().map(|_| Run::later(DATABASE_PAUSE)).collect()
+            }
             Ok(Ok(Err(error))) => fallback(&chain(&error)),
             Ok(Err(_)) => {
                 tracing::error!("a stage panicked");

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use shared::crash::{self, Point};
-use shared::db::{Claim, Claimed, DbError, Fact, WorkItem};
+use shared::db::{Claim, Claimed, DbError, Fact, SendAgain, WorkItem};
 use shared::domain::answer::SubmitAnswer;
 use shared::domain::outcome::Reason;
 use shared::domain::transition::Event;
 use shared::domain::{LedgerState, Stage, Vendor};
+use shared::telemetry::chain;
 use uuid::Uuid;
 
 use crate::admission::{self, throttle_delay};
@@ -64,8 +65,7 @@ pub async fn pay(
         token: prepared.token,
         source_key: prepared.source_key.clone(),
         source_url: prepared.source_url.clone(),
-        send_within_ms: u64::try_from(settings.protocol.send_deadline.as_millis())
-            .unwrap_or(u64::MAX),
+        send_within_ms: millis(settings.protocol.send_deadline),
         cost_reserved: Some(prepared.cost),
     };
     // Read before the claim is asked for, so that the way back of its answer counts against the time left.
@@ -78,7 +78,11 @@ pub async fn pay(
             .inc()
     };
     // Model: step Claim.
-    match environment.db.claim(&claim, &prepared.body).await? {
+    let claimed = environment.db.claim(&claim, &prepared.body).await?;
+    if !matches!(claimed, Claimed::Claimed { .. }) {
+        discard_source(environment, prepared).await;
+    }
+    match claimed {
         Claimed::Claimed { remaining } => {
             // Killed here: the row stands as claimed and becomes unknown after its deadline.
             crash::point(Point::ClaimCommitted);
@@ -119,7 +123,43 @@ pub async fn pay(
             Reason::TaskIdConflict,
             format!("the job's row names a {vendor} work that belongs to another submission"),
         )),
+        Claimed::Undecided => Ok(Run::park(
+            Reason::OutcomeUndecided,
+            format!(
+                "{vendor} called back about an attempt that counts as not accepted, and could not be asked about its work: see \
+                 `producer jobs show`, then adopt the work or confirm that there is none"
+            ),
+        )),
         Claimed::LeaseTooShort => Ok(Run::retry("too little of the lease was left to send")),
+    }
+}
+
+/// Nothing was claimed, so nobody knows of the object that was made for it. One that cannot be deleted costs its storage.
+async fn discard_source(environment: &Environment, prepared: &Prepared) {
+    if let Some(key) = &prepared.source_key
+        && let Err(error) = environment.storage.delete(key).await
+    {
+        tracing::warn!(
+            key,
+            error = chain(&error),
+            "a source that is not needed stays"
+        );
+    }
+}
+
+/// A submission that is to be sent once more, by the stage that the job is in. It becomes a replay with `not_after`.
+#[must_use]
+pub fn again(environment: &Environment, stage: Stage, item: &WorkItem, token: Uuid) -> SendAgain {
+    let vendor = stage.vendor().unwrap_or(Vendor::Ghostcut);
+    SendAgain {
+        vendor,
+        account: account(environment, vendor).to_owned(),
+        token,
+        job: item.job_id,
+        stage,
+        epoch: item.epoch,
+        send_within_ms: millis(environment.settings.protocol.send_deadline),
+        not_after: None,
     }
 }
 
@@ -256,6 +296,10 @@ fn unknown(stage: Stage, after: Duration, reason: String) -> Run {
             error: reason,
         }),
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Up to a tenth sooner or later, so that what was submitted together is not polled together for ever.

@@ -222,4 +222,20 @@ impl Db {
         .await?;
         Ok(())
     }
+
+    /// A person has decided about the submission: callbacks of it that came to nothing no longer keep its job from paying. Says
+    /// how many did.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn dismiss_callbacks(&self, token: Uuid) -> DbResult<usize> {
+        let mut connection = self.connection().await?;
+        let dismissed = diesel::sql_query(
+            "UPDATE callbacks SET outcome = 'dismissed' WHERE token = $1 AND outcome = 'failed'",
+        )
+        .bind::<SqlUuid, _>(token)
+        .execute(&mut connection)
+        .await?;
+        Ok(dismissed)
+    }
 }

@@ -11,6 +11,7 @@ use diesel_async::RunQueryDsl as _;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::dispatch::millis;
 use super::{Db, DbResult};
 use crate::domain::message::JobRef;
 use crate::domain::{JobStatus, LedgerState, Stage};
@@ -228,10 +229,13 @@ struct IdRow {
 }
 
 const START: &str = "\
-WITH started AS ( \
-    UPDATE job_stages s SET starts = s.starts + 1 \
-    FROM unnest($2, $3) AS r(job_id, epoch) \
-    WHERE s.job_id = r.job_id AND s.epoch = r.epoch AND s.stage = $1 AND s.state = 'dispatched' \
+WITH locked AS ( \
+    SELECT s.job_id FROM unnest($2, $3) AS r(job_id, epoch) \
+    JOIN job_stages s ON s.job_id = r.job_id AND s.epoch = r.epoch AND s.stage = $1 AND s.state = 'dispatched' \
+    ORDER BY s.job_id FOR UPDATE OF s), \
+started AS ( \
+    UPDATE job_stages s SET starts = s.starts + 1, due_at = clock_timestamp() + make_interval(secs => $5 / 1000.0) \
+    FROM locked WHERE s.job_id = locked.job_id \
     RETURNING s.job_id, s.epoch, s.tries, s.starts, s.due_at, s.entered_at) \
 SELECT started.job_id, started.epoch, started.tries, started.starts, \
     floor(extract(epoch FROM started.due_at - clock_timestamp()) * 1000)::bigint AS lease_ms, \
@@ -259,11 +263,12 @@ pub(super) fn readable(column: Option<String>) -> Option<Value> {
 }
 
 impl Db {
-    /// Records a start of each reference that still matches and reads its work; one round trip when all match.
+    /// Records a start of each reference that still matches and reads its work; one round trip when all match. The lease begins
+    /// anew: waiting in the queue must not use it up.
     ///
     /// # Errors
     /// When the database is away; a start may then be counted.
-    pub async fn start(&self, stage: Stage, refs: &[JobRef]) -> DbResult<Loaded> {
+    pub async fn start(&self, stage: Stage, refs: &[JobRef], lease: Duration) -> DbResult<Loaded> {
         let mut connection = self.connection().await?;
         let (jobs, epochs): (Vec<_>, Vec<_>) = refs.iter().map(|r| (r.id, r.epoch)).unzip();
         // Model: step Load.
@@ -272,6 +277,7 @@ impl Db {
             .bind::<Array<SqlUuid>, _>(&jobs)
             .bind::<Array<BigInt>, _>(&epochs)
             .bind::<Nullable<Text>, _>(stage.vendor().map(crate::domain::Vendor::as_str))
+            .bind::<BigInt, _>(millis(lease))
             .load(&mut connection)
             .await?;
         let mut loaded = Loaded {

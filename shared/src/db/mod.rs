@@ -48,7 +48,7 @@ pub use submissions::{AliveSubmission, BacklogGauge, DeadLetterGauge, LedgerGaug
 pub use tokens::{Holder, NewToken, Revoked, Sha256, TokenRow};
 pub use trail::{TrailHorizon, TrailLine};
 pub use unknowns::{CallbackSeen, LostUnknown, Standing, UnknownFilter, UnknownRow};
-pub use vendors::{CostDay, CostTotal, Refused, Signal, VendorChange, VendorStatus};
+pub use vendors::{CostDay, CostTotal, Refused, SendAgain, Signal, VendorChange, VendorStatus};
 
 use diesel::ConnectionError;
 use diesel::result::DatabaseErrorKind;

@@ -54,6 +54,8 @@ pub enum Claimed {
     Imported,
     /// The job's row names a work that belongs to another submission: a person has to look.
     Conflict,
+    /// A callback speaks of a work for an attempt that counts as absent, and came to nothing: a person has to look.
+    Undecided,
     /// The database forgot a commit that this process knows of: nothing is sent.
     Forgot,
     /// Another submission is live: read it with a second statement and go on from its state.
@@ -93,6 +95,9 @@ pub struct Fact {
     pub redos: Option<i32>,
     /// Makes a duplicate the job's submission.
     pub promote: bool,
+    /// Seen while no stage followed the submission: a failure counts only if that is still so, because a stage may keep the
+    /// slot of a failed work on purpose.
+    pub unfollowed: bool,
 }
 
 impl Fact {
@@ -109,6 +114,7 @@ impl Fact {
             metadata: None,
             redos: None,
             promote: false,
+            unfollowed: false,
         }
     }
 }
@@ -309,6 +315,7 @@ impl Db {
             "imported" => Claimed::Imported,
             "occupied" => Claimed::Occupied,
             "conflict" => Claimed::Conflict,
+            "undecided" => Claimed::Undecided,
             "forgot" => Claimed::Forgot,
             "gone" | "stale" | "over" => Claimed::Stale,
             "lease" => Claimed::LeaseTooShort,

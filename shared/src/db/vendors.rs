@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::dispatch::millis;
+use super::protocol::to_json;
 use super::{Db, DbResult};
-use crate::domain::Vendor;
 use crate::domain::admission::{Refusal, SignalKind};
+use crate::domain::{Stage, Vendor};
 
 /// A send that was not let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,6 +245,28 @@ impl VendorChange {
     }
 }
 
+/// A replay or a redo that is about to be sent.
+#[derive(Clone, Debug, Serialize)]
+pub struct SendAgain {
+    /// To whom.
+    pub vendor: Vendor,
+    /// Our account there.
+    pub account: String,
+    /// The submission.
+    pub token: Uuid,
+    /// Its job, which has to want its result still.
+    pub job: Uuid,
+    /// Where the job has to be, under `epoch`.
+    pub stage: Stage,
+    /// The epoch of the sender's message.
+    pub epoch: i64,
+    /// From the permit on, how long the request may be sent, in milliseconds.
+    pub send_within_ms: u64,
+    /// When the vendor may have forgotten the first send: a replay is not allowed any more then. None: a redo.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<DateTime<Utc>>,
+}
+
 const STATUS: &str = "\
 SELECT v.vendor, v.account, v.version, vendor_in_flight(v) AS in_flight, vendor_cap(v) AS in_flight_cap, v.max_in_flight, \
     v.max_per_minute::float8, v.burst, v.daily_budget::float8, vendor_spent_today(v)::float8 AS spent_today, \
@@ -252,7 +275,7 @@ SELECT v.vendor, v.account, v.version, vendor_in_flight(v) AS in_flight, vendor_
         ELSE CASE WHEN stop.why IS NOT NULL THEN v.pause_reason END END AS refusal_reason, \
     CASE WHEN coalesce(stop.why, fresh.why) IS NOT NULL \
         THEN nullif(CASE WHEN stop.why IS NOT NULL THEN stop.until ELSE fresh.until END, 'infinity') END AS refusal_until \
-FROM vendors v, vendor_stop(v) stop, vendor_stop_new(v, 0) fresh ORDER BY v.vendor, v.account";
+FROM vendors v, vendor_stop(v) stop, vendor_stop_new(v, CASE WHEN v.daily_budget IS NULL THEN 0 ELSE vendor_least_cost(v) END) fresh ORDER BY v.vendor, v.account";
 
 impl Db {
     /// Makes rows for the configured accounts, so that they can be listed and limited before they are first used.
@@ -271,27 +294,15 @@ impl Db {
         Ok(())
     }
 
-    /// Permission to send once more for a submission that is in the ledger already: a replay or a redo. `None`: send
-    /// now. A replay is not allowed any more at `not_after`.
+    /// Permission to send once more for a submission that is in the ledger already. `None`: send now.
     ///
     /// # Errors
     /// When the outcome is not known nothing may be sent.
-    pub async fn take_send_permit(
-        &self,
-        vendor: Vendor,
-        account: &str,
-        token: Uuid,
-        within: Duration,
-        not_after: Option<DateTime<Utc>>,
-    ) -> DbResult<Option<Refused>> {
+    pub async fn take_send_permit(&self, again: &SendAgain) -> DbResult<Option<Refused>> {
         let mut connection = self.connection().await?;
         let row: PermitRow =
-            diesel::sql_query("SELECT refusal, retry_ms FROM take_send_permit($1, $2, $3, $4, $5)")
-                .bind::<Text, _>(vendor.as_str())
-                .bind::<Text, _>(account)
-                .bind::<SqlUuid, _>(token)
-                .bind::<BigInt, _>(millis(within))
-                .bind::<Nullable<Timestamptz>, _>(not_after)
+            diesel::sql_query("SELECT refusal, retry_ms FROM take_send_permit($1)")
+                .bind::<Jsonb, _>(to_json(again)?)
                 .get_result(&mut connection)
                 .await?;
         row.refusal

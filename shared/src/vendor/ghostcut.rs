@@ -2,7 +2,6 @@
 //!
 //! There is no idempotency: every [`Client::submit`] that reaches the vendor is a paid work.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use reqwest::RequestBuilder;
@@ -10,6 +9,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use serde_json::{Value, json};
 
 use super::http::Http;
+use super::listing::{Added, ENDLESS, Listing, REPEATS, each_for_itself, list_error};
 use super::{Metrics, SetupError, VendorError, signature};
 use crate::config::Secret;
 use crate::config::vendor::{GhostcutApi, VendorTimeouts};
@@ -114,22 +114,19 @@ impl Client {
     pub async fn status(&self, task_ids: &[String]) -> Result<Vec<Work>, VendorError> {
         let mut works = Vec::new();
         for ids in task_ids.chunks(IDS_PER_CALL) {
-            let body = json!({"idWorks": ids, "page": 0, "pageSize": IDS_PER_CALL});
-            match self.query("status", STATUS, &body, classify::works).await {
-                // One id that the account does not know may spoil the answer for all: ask for each alone.
-                Err(error) if error.class() == ErrorClass::NotFound => {
-                    if let [_] = ids {
-                        continue;
-                    }
-                    for id in ids {
-                        works.extend(Box::pin(self.status(std::slice::from_ref(id))).await?);
-                    }
-                }
-                answer => works.extend(answer?),
-            }
+            works.extend(each_for_itself(ids, |ids| self.status_of(ids)).await?);
         }
         works.retain(|work| task_ids.contains(&work.task_id));
         Ok(works)
+    }
+
+    async fn status_of(&self, ids: Vec<String>) -> Result<Vec<Work>, VendorError> {
+        let body = json!({"idWorks": ids, "page": 0, "pageSize": IDS_PER_CALL});
+        match self.query("status", STATUS, &body, classify::works).await {
+            // 3003 does not say which of several it is about.
+            Err(error) if error.class() == ErrorClass::NotFound && ids.len() == 1 => Ok(Vec::new()),
+            answer => answer,
+        }
     }
 
     /// The works of these projects: for jobs of the replaced system, which kept only the `idProject`.
@@ -176,26 +173,18 @@ impl Client {
         from_ms: i64,
         to_ms: i64,
     ) -> Result<Vec<Work>, VendorError> {
-        let (mut works, mut seen) = (Vec::new(), HashSet::new());
+        let mut list = Listing::default();
         for page in 0..MAX_PAGES {
             let body = json!({"page": page, "pageSize": LIST_PAGE_SIZE,
                 "createTimeGreaterThanOrEqualTo": from_ms, "createTimeLessThan": to_ms});
-            let known = works.len();
-            let found = self.query(operation, path, &body, classify::works).await?;
-            works.extend(
-                found
-                    .into_iter()
-                    .filter(|work| seen.insert(work.task_id.clone())),
-            );
-            if works.len() == known {
-                return Ok(works);
+            let found = self.query(operation, path, &body, classify::listed).await?;
+            match list.add(found) {
+                Added::More => {}
+                Added::End => return Ok(list.works),
+                Added::Again => return Err(list_error(Vendor::Ghostcut, operation, REPEATS)),
             }
         }
-        let error = QueryError {
-            class: ErrorClass::Protocol,
-            reason: format!("the list did not end within {MAX_PAGES} pages"),
-        };
-        Err(VendorError::answer(Vendor::Ghostcut, operation, error))
+        Err(list_error(Vendor::Ghostcut, operation, ENDLESS))
     }
 
     /// The account's balance in points.

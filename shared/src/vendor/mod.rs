@@ -5,6 +5,7 @@
 
 pub mod ghostcut;
 mod http;
+mod listing;
 mod metrics;
 pub mod signature;
 pub mod sync;

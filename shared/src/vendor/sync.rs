@@ -2,7 +2,6 @@
 //!
 //! A create is replayed under its `Idempotency-Key`: the same key and the same bytes never give a second generation.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -11,11 +10,12 @@ use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use serde_json::{Value, json};
 
 use super::http::Http;
+use super::listing::{Added, ENDLESS, Listing, REPEATS, each_for_itself, list_error};
 use super::{Metrics, SetupError, VendorError};
 use crate::config::vendor::{SyncApi, VendorTimeouts};
 use crate::domain::Vendor;
 use crate::domain::answer::{SubmitAnswer, Work};
-use crate::domain::classify::{ErrorClass, QueryError, sync as classify};
+use crate::domain::classify::{ErrorClass, sync as classify};
 
 const CREATE: &str = "/v2/generate";
 const LIST: &str = "/v2/generations";
@@ -147,15 +147,17 @@ impl Client {
         }
         let mut works = Vec::new();
         for ids in task_ids.chunks(IDS_PER_CALL) {
-            let prepare = |request| self.keyed(request).query(&[("ids", ids.join(","))]);
-            works.extend(
-                self.http
-                    .get("status", LIST, prepare, classify::generations)
-                    .await?,
-            );
+            works.extend(each_for_itself(ids, |ids| self.status_of(ids)).await?);
         }
         works.retain(|work| task_ids.contains(&work.task_id));
         Ok(works)
+    }
+
+    async fn status_of(&self, ids: Vec<String>) -> Result<Vec<Work>, VendorError> {
+        let prepare = |request| self.keyed(request).query(&[("ids", ids.join(","))]);
+        self.http
+            .get("status", LIST, prepare, classify::generations)
+            .await
     }
 
     /// All generations created in `from_ms..to_ms` (milliseconds since 1970), complete or an error. Those that do not
@@ -163,7 +165,7 @@ impl Client {
     ///
     /// The vendor cannot filter by time, so this pages back from the newest: a window long ago costs many requests.
     pub async fn list(&self, from_ms: i64, to_ms: i64) -> Result<Vec<Work>, VendorError> {
-        let (mut works, mut seen) = (Vec::<Work>::new(), HashSet::new());
+        let mut list = Listing::default();
         let mut cursor: Option<String> = None;
         for _ in 0..MAX_PAGES {
             let prepare = |request| {
@@ -175,30 +177,25 @@ impl Client {
             };
             let page = self
                 .http
-                .get("list", LIST, prepare, classify::generations)
+                .get("list", LIST, prepare, classify::listed)
                 .await?;
             cursor = page.last().map(|work| work.task_id.clone());
-            let known = seen.len();
             let before_window = page
                 .iter()
                 .any(|work| work.created_at_ms.is_some_and(|at| at < from_ms));
-            works.extend(
-                page.into_iter()
-                    .filter(|work| seen.insert(work.task_id.clone())),
-            );
-            if before_window || seen.len() == known {
-                works.retain(|work| {
-                    work.created_at_ms
-                        .is_none_or(|at| (from_ms..to_ms).contains(&at))
-                });
-                return Ok(works);
+            match list.add(page) {
+                Added::More if !before_window => {}
+                Added::More | Added::End => {
+                    list.works.retain(|work| {
+                        work.created_at_ms
+                            .is_none_or(|at| (from_ms..to_ms).contains(&at))
+                    });
+                    return Ok(list.works);
+                }
+                Added::Again => return Err(list_error(Vendor::Sync, "list", REPEATS)),
             }
         }
-        let error = QueryError {
-            class: ErrorClass::Protocol,
-            reason: format!("the list did not end within {MAX_PAGES} pages"),
-        };
-        Err(VendorError::answer(Vendor::Sync, "list", error))
+        Err(list_error(Vendor::Sync, "list", ENDLESS))
     }
 
     fn keyed(&self, request: RequestBuilder) -> RequestBuilder {

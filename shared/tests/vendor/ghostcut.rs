@@ -176,7 +176,76 @@ async fn a_list_that_ignores_the_page_ends() {
         .await
         .unwrap();
     assert_eq!(works.len(), 2);
-    assert_eq!(server.requests().len(), 2);
+    assert_eq!(server.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn a_list_whose_pages_count_from_1_is_read_to_its_end() {
+    let server = Server::start(|request| {
+        let page = request.json()["page"].as_u64().unwrap().max(1);
+        let items = (1..=250).rev().skip((page as usize - 1) * 100).take(100);
+        content(items.map(item).collect())
+    })
+    .await;
+    let works = Clients::of(server.address)
+        .ghostcut
+        .list(0, 1)
+        .await
+        .unwrap();
+    assert_eq!(works.len(), 250);
+}
+
+/// What comes after the page that is shown again and again is not known: nothing may be proved absent by it.
+#[tokio::test]
+async fn a_list_that_shows_a_full_page_again_is_an_error() {
+    let server = Server::start(|request| match request.line.as_str() {
+        LIST => content((1..=100).map(item).collect()),
+        _ => Reply::Json(200, json!({"code": 9999, "msg": "System error"})),
+    })
+    .await;
+    let error = Clients::of(server.address)
+        .ghostcut
+        .list(0, 1)
+        .await
+        .unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Transient, "nor by status");
+    let server = Server::start(|_| content((1..=100).map(item).collect())).await;
+    let error = Clients::of(server.address)
+        .ghostcut
+        .list(0, 1)
+        .await
+        .unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Protocol);
+}
+
+#[tokio::test]
+async fn a_list_with_an_item_that_has_no_id_is_an_error() {
+    let server = Server::start(|_| content(vec![item(1), json!({"id": null})])).await;
+    let error = Clients::of(server.address)
+        .ghostcut
+        .list(0, 1)
+        .await
+        .unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Protocol);
+}
+
+#[tokio::test]
+async fn one_id_that_is_refused_does_not_keep_the_others_from_being_known() {
+    let server = Server::start(|request| {
+        let ids = request.json()["idWorks"].clone();
+        match ids.as_array().unwrap().iter().any(|id| id == "rubbish") {
+            true => Reply::Json(200, json!({"code": 2002, "msg": "bad parameter"})),
+            false => content(vec![item(1), item(2)]),
+        }
+    })
+    .await;
+    let ids = ["1", "rubbish", "2"].map(str::to_owned);
+    let client = Clients::of(server.address).ghostcut;
+    let works = client.status(&ids).await.unwrap();
+    assert!(works.iter().any(|work| work.task_id == "1"));
+    assert!(works.iter().any(|work| work.task_id == "2"));
+    let error = client.status(&ids[1..2]).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Protocol);
 }
 
 #[tokio::test]

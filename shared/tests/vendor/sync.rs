@@ -177,6 +177,18 @@ async fn a_list_ends_with_the_first_generation() {
     assert_eq!(works.len(), 150);
 }
 
+/// What lies behind the page that is shown again and again is not known.
+#[tokio::test]
+async fn a_list_that_ignores_the_cursor_is_an_error() {
+    let server = Server::start(|_| Reply::Json(200, (901..=1000).rev().map(item).collect())).await;
+    let error = Clients::of(server.address)
+        .sync
+        .list(0, i64::MAX)
+        .await
+        .unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Protocol);
+}
+
 #[tokio::test]
 async fn a_list_that_fails_midway_is_not_half_a_result() {
     let server = Server::start(|request| {

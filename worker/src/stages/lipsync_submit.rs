@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use serde_json::json;
 use shared::crash::{self, Point};
-use shared::db::{DbError, Fact, Submission, WorkItem};
+use shared::db::{DbError, Fact, SendAgain, Submission, WorkItem};
 use shared::domain::answer::SubmitAnswer;
 use shared::domain::cost;
 use shared::domain::intake::JobSpec;
@@ -136,18 +136,14 @@ async fn clear_up(
     if item.now - submission.claimed_at >= window || !is_active(item) {
         return search(environment, item, submission).await;
     }
-    let (account, within) = (
-        &environment.settings.sync.account,
-        environment.settings.protocol.send_deadline,
-    );
+    let within = environment.settings.protocol.send_deadline;
     // Read before the permit is asked for, as for a claim: a worker that was frozen since must not send.
     let asked = BootTime::now();
-    let not_after = Some(submission.claimed_at + window);
-    let permit =
-        environment
-            .db
-            .take_send_permit(Vendor::Sync, account, submission.token, within, not_after);
-    if let Some(refused) = permit.await? {
+    let again = SendAgain {
+        not_after: Some(submission.claimed_at + window),
+        ..submission::again(environment, Stage::LipsyncSubmit, item, submission.token)
+    };
+    if let Some(refused) = environment.db.take_send_permit(&again).await? {
         return Ok(admission::later(environment, refused));
     }
     // Killed here: a token of the rate is lost.

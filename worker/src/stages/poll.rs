@@ -20,7 +20,7 @@ use crate::environment::Environment;
 use crate::run::Run;
 use crate::settle::{self, settlement};
 use crate::source;
-use crate::submission::{account, spread};
+use crate::submission::{self, account, spread};
 
 /// A status nobody documented may be new; after this long somebody should look.
 const UNRECOGNISED_FOR: Duration = Duration::from_secs(3600);
@@ -159,11 +159,18 @@ fn pending(
     })
 }
 
+/// The vendor does not show a work that it accepted. Its lists may lag; a work that stays away is for a person, and nothing else
+/// is paid meanwhile. Tries count the times in a row.
 fn missing(environment: &Environment, stage: Stage, item: &WorkItem) -> Run {
-    if item.in_stage > UNRECOGNISED_FOR {
-        tracing::error!(job.id = %item.job_id, stage = %stage, "the vendor does not show a work that it accepted");
+    let why = "the vendor does not show a work that it accepted";
+    let enough = item.tries + 1 >= environment.settings.protocol.max_tries;
+    if enough && item.in_stage > UNRECOGNISED_FOR {
+        return Run::park(Reason::WorkVanished, why);
     }
-    Run::later(next_poll(environment, stage, item))
+    Run::new(Outcome::Retry {
+        after: Some(next_poll(environment, stage, item)),
+        error: why.to_owned(),
+    })
 }
 
 fn redone_lately(
@@ -263,25 +270,16 @@ async fn redo(
     if let Err(error) = restore_source(environment, item, submission).await {
         return Ok(Run::retry(shared::telemetry::chain(&error)));
     }
-    let (vendor, within) = (
-        Vendor::Ghostcut,
-        environment.settings.protocol.send_deadline,
-    );
-    let permit = environment.db.take_send_permit(
-        vendor,
-        account(environment, vendor),
-        submission.token,
-        within,
-        None,
-    );
-    if let Some(refused) = permit.await? {
+    let within = environment.settings.protocol.send_deadline;
+    let again = submission::again(environment, stage, item, submission.token);
+    if let Some(refused) = environment.db.take_send_permit(&again).await? {
         return Ok(admission::later(environment, refused));
     }
     // Killed here: a token of the rate is lost.
     crash::point(Point::RedoPermitted);
     let context = settle::Context {
         actor: &environment.settings.actor,
-        account: account(environment, vendor),
+        account: account(environment, Vendor::Ghostcut),
         protocol: &environment.settings.protocol,
         jitter: 1.0,
     };

@@ -104,11 +104,22 @@ fn paid(answer: &Answer, accepted: impl FnOnce(Envelope) -> SubmitAnswer) -> Sub
     }
 }
 
-/// The works in a status or list answer. Items without an id are left out: a missing work means "ask again".
+/// The works in a status answer. Items without an id are left out: a missing work means "ask again".
 pub fn works(answer: &Answer) -> Result<Vec<Work>, QueryError> {
-    let body = query(answer)?;
-    match body.get("content").unwrap_or(&body) {
-        Value::Array(items) => Ok(items.iter().filter_map(work).collect()),
+    Ok(content(answer)?.iter().filter_map(work).collect())
+}
+
+/// The works on a page of the list, all of them: an item that cannot be told from the others may be any work.
+pub fn listed(answer: &Answer) -> Result<Vec<Work>, QueryError> {
+    let works: Option<Vec<Work>> = content(answer)?.iter().map(work).collect();
+    works.ok_or_else(|| protocol("the list has an item without a readable id"))
+}
+
+fn content(answer: &Answer) -> Result<Vec<Value>, QueryError> {
+    let mut body = query(answer)?;
+    let content = body.get_mut("content").map_or(Value::Null, Value::take);
+    match (content, body) {
+        (Value::Array(items), _) | (Value::Null, Value::Array(items)) => Ok(items),
         _ => Err(protocol("no `content` in the answer")),
     }
 }

@@ -56,8 +56,18 @@ pub fn generation(answer: &Answer) -> Result<Work, QueryError> {
 /// The generations in the answer to a list or batch query. Items without an id are left out: a missing generation means
 /// "ask again".
 pub fn generations(answer: &Answer) -> Result<Vec<Work>, QueryError> {
+    Ok(array(answer)?.iter().filter_map(work).collect())
+}
+
+/// The generations on a page of the list, all of them: an item that cannot be told from the others may be any work.
+pub fn listed(answer: &Answer) -> Result<Vec<Work>, QueryError> {
+    let works: Option<Vec<Work>> = array(answer)?.iter().map(work).collect();
+    works.ok_or_else(|| protocol("the list has an item without a readable id"))
+}
+
+fn array(answer: &Answer) -> Result<Vec<Value>, QueryError> {
     match query(answer)? {
-        Value::Array(items) => Ok(items.iter().filter_map(work).collect()),
+        Value::Array(items) => Ok(items),
         _ => Err(protocol("not an array")),
     }
 }
@@ -194,6 +204,9 @@ fn reason(answer: &Answer, json: &Value) -> String {
     let mut reason = format!("HTTP {}", answer.status);
     if let Some(code) = text(json, &["errorCode", "error_code"]) {
         reason += &format!(" {}", public_text(code));
+    }
+    if !json.is_object() {
+        reason += " without a code";
     }
     let message = match json.get("message") {
         Some(Value::Array(lines)) => lines

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use shared::db::{
     Claim, Claimed, Db, Fact, LedgerVerdict, MetadataVerdict, Move, MoveState, MoveVerdict,
-    PaidResumed, Settlement, Verdict,
+    PaidResumed, SendAgain, Settlement, Verdict,
 };
 use shared::domain::message::JobRef;
 use shared::domain::transition::accepted_from;
@@ -46,6 +46,20 @@ pub(crate) fn claim_of(job: Uuid) -> Claim {
         source_url: None,
         send_within_ms: 30_000,
         cost_reserved: Some(2.0),
+    }
+}
+
+/// A redo of what was claimed so.
+pub(crate) fn again_of(claim: &Claim) -> SendAgain {
+    SendAgain {
+        vendor: claim.vendor,
+        account: claim.account.clone(),
+        token: claim.token,
+        job: claim.job,
+        stage: claim.stage,
+        epoch: claim.epoch,
+        send_within_ms: 5_000,
+        not_after: None,
     }
 }
 
@@ -460,15 +474,21 @@ async fn dispatch_is_a_visibility_timeout_with_bounds() -> anyhow::Result<()> {
 
         db.put_back(STAGE, &first, Duration::ZERO).await?;
         let stale = [JobRef { id: first[0].job_id, epoch: first[0].epoch }];
-        assert_eq!(db.start(STAGE, &stale).await?.stale, 1, "put back: the message, if it is there, is stale");
+        assert_eq!(db.start(STAGE, &stale, lease).await?.stale, 1, "put back: the message, if it is there, is stale");
         let again = db.pick_due(STAGE, 10, 100, Duration::from_millis(1), None).await?;
         assert_eq!(again.len(), 3);
 
+        let late = [JobRef { id: again[1].job_id, epoch: again[1].epoch }];
+        let loaded = db.start(STAGE, &late, lease).await?;
+        assert!(loaded.items[0].lease > lease / 2, "what waited in the queue for long has a whole lease: {:?}", loaded.items[0].lease);
+        let renewed = db.start(STAGE, &late, Duration::from_millis(1)).await?;
+        assert!(renewed.items[0].lease < lease / 2);
+
         let started = [JobRef { id: again[0].job_id, epoch: again[0].epoch }];
-        let loaded = db.start(STAGE, &started).await?;
+        let loaded = db.start(STAGE, &started, Duration::from_millis(1)).await?;
         assert_eq!((loaded.items.len(), loaded.items[0].starts), (1, 1));
         let future = [JobRef { id: again[0].job_id, epoch: again[0].epoch + 5 }];
-        assert_eq!(db.start(STAGE, &future).await?.from_the_future, [again[0].job_id]);
+        assert_eq!(db.start(STAGE, &future, lease).await?.from_the_future, [again[0].job_id]);
 
         let over = db.pick_due(STAGE, 10, 100, lease, None).await?;
         assert_eq!(over.len(), 3, "what was not settled within its lease is due again");

@@ -157,6 +157,8 @@ fn order(another_attempt: bool) -> RestartOrder {
     }
 }
 
+const LEASE: Duration = Duration::from_secs(60);
+
 const fn retry_of(job: Uuid) -> Candidate {
     Candidate {
         job,
@@ -446,7 +448,7 @@ async fn a_message_from_before_the_cancel_is_stale_after_the_retry() -> anyhow::
             assert_eq!(stage_of(url, job).await?, None);
             assert!(restart(db, retry_of(job)).await?.to.is_ok());
             let loaded = db
-                .start(Stage::InpaintSubmit, &[JobRef { id: job, epoch: 5 }])
+                .start(Stage::InpaintSubmit, &[JobRef { id: job, epoch: 5 }], LEASE)
                 .await?;
             assert_eq!(
                 (loaded.stale, loaded.from_the_future, loaded.unknown),
@@ -461,6 +463,7 @@ async fn a_message_from_before_the_cancel_is_stale_after_the_retry() -> anyhow::
                     id: unknown,
                     epoch: 5,
                 }],
+                LEASE,
             )
             .await?;
         assert_eq!(loaded.unknown, [unknown]);
@@ -477,6 +480,7 @@ async fn a_message_from_before_the_cancel_is_stale_after_the_retry() -> anyhow::
                     id: canceled,
                     epoch: 5,
                 }],
+                LEASE,
             )
             .await?;
         assert_eq!((loaded.stale, loaded.unknown), (1, vec![]));
@@ -520,6 +524,7 @@ async fn another_attempt_is_exactly_one_more() -> anyhow::Result<()> {
                     id: job,
                     epoch: picked[0].epoch,
                 }],
+                LEASE,
             )
             .await?;
         assert_eq!(

@@ -1,15 +1,13 @@
 //! What a worker or a sweep brings that slept through what happened since: the counterexamples of `tests/model`, in SQL.
 
-use std::time::Duration;
-
 use chrono::{TimeDelta, Utc};
 use serde_json::json;
-use shared::db::{Db, Fact, LedgerVerdict, Settlement};
+use shared::db::{Claim, Claimed, Db, Fact, LedgerVerdict, SendAgain, Settlement};
 use shared::domain::admission::Refusal;
 use shared::domain::{LedgerState, Stage, Vendor};
 use uuid::Uuid;
 
-use crate::ledger::{accepted, claim_of, claimed, settlement, state_of};
+use crate::ledger::{accepted, again_of, claim_of, claimed, settlement, stage_of, state_of};
 use crate::sql::{execute, with_database};
 
 /// Brings a fact and nothing else.
@@ -129,11 +127,20 @@ async fn a_replay_is_permitted_while_the_outcome_is_unknown_and_the_key_is_fresh
     with_database(true, async |url, db| {
         let (job, token) = claimed(url, db, &json!({})).await?;
         bring(db, job, Fact::new(token, LedgerState::Unknown)).await?;
+        let again = SendAgain {
+            vendor: Vendor::Sync,
+            ..again_of(&Claim {
+                token,
+                ..claim_of(job)
+            })
+        };
         let permit = async |not_after| {
-            let within = Duration::from_secs(1);
-            let refused =
-                db.take_send_permit(Vendor::Sync, "default", token, within, Some(not_after));
-            anyhow::Ok(refused.await?.map(|refused| refused.why))
+            let again = SendAgain {
+                not_after: Some(not_after),
+                ..again.clone()
+            };
+            let refused = db.take_send_permit(&again).await?;
+            anyhow::Ok(refused.map(|refused| refused.why))
         };
         let (later, before) = (
             Utc::now() + TimeDelta::hours(1),
@@ -145,6 +152,25 @@ async fn a_replay_is_permitted_while_the_outcome_is_unknown_and_the_key_is_fresh
             Some(Refusal::Settled),
             "the window is over"
         );
+        let canceled = format!("UPDATE video_jobs SET status = 'canceled' WHERE id = '{job}'");
+        execute(url, &canceled).await?;
+        assert_eq!(
+            permit(later).await?,
+            Some(Refusal::Settled),
+            "nobody wants the result any more"
+        );
+        let wanted = format!("UPDATE video_jobs SET status = 'processing' WHERE id = '{job}'");
+        execute(url, &wanted).await?;
+        let moved = format!("UPDATE job_stages SET epoch = epoch + 1 WHERE job_id = '{job}'");
+        execute(url, &moved).await?;
+        assert_eq!(
+            permit(later).await?,
+            Some(Refusal::Settled),
+            "the message is stale"
+        );
+        let back = format!("UPDATE job_stages SET epoch = epoch - 1 WHERE job_id = '{job}'");
+        execute(url, &back).await?;
+        assert_eq!(permit(later).await?, None);
         bring(db, job, Fact::new(token, LedgerState::Absent)).await?;
         assert_eq!(
             permit(later).await?,
@@ -181,6 +207,89 @@ async fn no_content_of_the_row_keeps_an_answer_from_being_written() -> anyhow::R
             crate::ledger::stage_of(url, job).await?.as_deref(),
             Some("inpaint.submit parked")
         );
+        Ok(())
+    })
+    .await
+}
+
+/// Between the sweep's look at the vendor and its note, an operator replayed the job, and its stage keeps the slot of the failed
+/// work until a person has decided.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_swept_failure_counts_only_while_no_stage_follows_the_work() -> anyhow::Result<()> {
+    with_database(true, async |url, db| {
+        for (stage, state, expected) in [
+            ("inpaint.poll", "parked", LedgerVerdict::Kept),
+            ("inpaint.poll", "waiting", LedgerVerdict::Kept),
+            ("inpaint.poll", "dead", LedgerVerdict::Written),
+            ("lipsync.poll", "waiting", LedgerVerdict::Written),
+        ] {
+            let (job, token) = claimed(url, db, &json!({})).await?;
+            bring(db, job, accepted(token, &format!("w-{token}"))).await?;
+            let stands = matches!(state, "parked" | "dead");
+            execute(
+                url,
+                &format!(
+                    "UPDATE job_stages SET stage = '{stage}', state = '{state}', \
+                     due_at = CASE WHEN {stands} THEN NULL ELSE now() END, \
+                     reason = CASE WHEN {stands} THEN 'vendor_needs_operator' END WHERE job_id = '{job}'"
+                ),
+            )
+            .await?;
+            let swept = Fact {
+                unfollowed: true,
+                ..seen(token, LedgerState::Failed, 0)
+            };
+            assert_eq!(bring(db, job, swept).await?, expected, "{stage} {state}");
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// The vendor called back about a work of the submission, and could then not be asked about it: no search proves that there is
+/// none, and no other attempt is paid for, until a person has decided.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_called_back_is_not_absent_before_somebody_has_looked() -> anyhow::Result<()> {
+    with_database(true, async |url, db| {
+        let (job, token) = claimed(url, db, &json!({})).await?;
+        bring(db, job, Fact::new(token, LedgerState::Unknown)).await?;
+        let absent = || settlement(job, 1, Some(Fact::new(token, LedgerState::Absent)));
+        let called_back = |outcome: &str| {
+            format!(
+                "INSERT INTO callbacks (vendor, token, job_id, body, processed_at, outcome) \
+                 VALUES ('ghostcut', '{token}', '{job}', 'x', now(), '{outcome}') \
+                 ON CONFLICT (vendor, body_sha256, token) DO UPDATE SET outcome = excluded.outcome"
+            )
+        };
+        execute(url, &called_back("failed")).await?;
+        assert_eq!(db.settle(&absent()).await?.ledger, LedgerVerdict::Kept);
+        assert_eq!(state_of(url, token).await?.as_deref(), Some("unknown"));
+        assert_eq!(
+            stage_of(url, job).await?.as_deref(),
+            Some("inpaint.submit parked")
+        );
+
+        assert_eq!(db.dismiss_callbacks(token).await?, 1);
+        let dispatched = format!(
+            "UPDATE job_stages SET state = 'dispatched', epoch = 1, reason = NULL, due_at = now() + interval '1 minute' \
+             WHERE job_id = '{job}'"
+        );
+        execute(url, &dispatched).await?;
+        bring(db, job, Fact::new(token, LedgerState::Absent)).await?;
+        assert_eq!(state_of(url, token).await?.as_deref(), Some("absent"));
+
+        // One that came after the proof.
+        execute(url, &called_back("failed")).await?;
+        let next = Claim {
+            attempt: 2,
+            ..claim_of(job)
+        };
+        assert_eq!(db.claim(&next, b"body").await?, Claimed::Undecided);
+        assert_eq!(db.dismiss_callbacks(token).await?, 1);
+        assert!(matches!(
+            db.claim(&next, b"body").await?,
+            Claimed::Claimed { .. }
+        ));
         Ok(())
     })
     .await
