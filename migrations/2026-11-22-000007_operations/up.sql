@@ -40,7 +40,7 @@ BEGIN
     SELECT * INTO st FROM job_stages WHERE job_id = of_job FOR UPDATE;
     -- One that was canceled by hand while it stood still has its stage, and nobody would end it.
     IF coalesce(job.status, 'queued') NOT IN ('queued', 'uploading', 'processing')
-       AND NOT (job.status = 'canceled' AND st.state IN ('parked', 'dead')) THEN RETURN job.status; END IF;
+       AND NOT coalesce(job.status = 'canceled' AND st.state IN ('parked', 'dead'), false) THEN RETURN job.status; END IF;
     unclear := EXISTS (SELECT FROM submissions WHERE job_id = of_job AND state IN ('claimed', 'unknown'));
     UPDATE video_jobs SET status = 'canceled', completed_at = timezone('utc', now()), updated_at = timezone('utc', now())
     WHERE id = of_job;

@@ -273,6 +273,16 @@ async fn a_canceled_job_is_not_paid_for_and_what_was_paid_is_followed() -> anyho
         assert_eq!(cancel(db, finished).await?, Canceled::Now);
         assert_eq!(wasted(url, token).await?.as_deref(), Some("3"));
 
+        // By hand, while it stood still: nobody else would end its stage.
+        let stands = job(url, db).await?;
+        let by_hand = format!(
+            "UPDATE job_stages SET state = 'parked', reason = 'outcome_undecided', due_at = NULL WHERE job_id = '{stands}'; \
+             UPDATE video_jobs SET status = 'canceled' WHERE id = '{stands}'"
+        );
+        execute(url, &by_hand).await?;
+        assert_eq!(cancel(db, stands).await?, Canceled::Now);
+        assert_eq!(stage_of(url, stands).await?, None);
+
         let done = job(url, db).await?;
         execute(
             url,
