@@ -20,7 +20,8 @@ export function action(test, text, onclick, { danger = false, disabled = false }
 /** Stands beside actions when the role does not allow them. */
 export function roleNote() {
   if (mayOperate()) return null;
-  return h("p.note", { test: "role-note" }, `You are signed in with the role “${me.role}”: you see everything, and the actions need the role “operate”.`);
+  const sees = me.role === "read" ? "you see everything" : "you see a job by its address";
+  return h("p.note", { test: "role-note" }, `You are signed in with the role “${me.role}”: ${sees}, and the actions need the role “operate”.`);
 }
 
 /** A problem where it happened, with every field fault. */

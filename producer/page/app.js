@@ -117,10 +117,15 @@ class Page {
 
   redraw() {
     if (this.closed || !me.role) return;
-    const shown = this.data ? this.view.draw(this.data) : h("h1", { tabindex: "-1" }, this.view.title);
-    renew(main, problemBox(this.problem), shown);
+    const title = h("h1", { tabindex: "-1" }, this.view.title);
+    renew(main, this.data ? [problemBox(this.problem), this.view.draw(this.data)] : [title, problemBox(this.problem), otherToken(this.problem)]);
     main.dataset.ready = String(Boolean(this.data || this.problem));
   }
+}
+
+/** What helps when the role does not allow to look. */
+function otherToken(problem) {
+  return problem?.status === 403 && me.name && h("div.buttons.left", h("button", { type: "button", onclick: signOut }, "Sign in with another token"));
 }
 
 function who() {

@@ -6,7 +6,7 @@ import { h, toast } from "./dom.js";
 import { submissions } from "./proof.js";
 import { runs, timeline } from "./timeline.js";
 import { jobName } from "./jobs.js";
-import { badge, between, money, relative, time, vendorName, words } from "./words.js";
+import { badge, between, exact, money, relative, time, vendorName, words } from "./words.js";
 import { why } from "./why.js";
 
 const OVER = ["completed", "failed", "canceled"];
@@ -23,7 +23,7 @@ export function job({ id, page }) {
     draw: ({ job, proof, standing }) => [
       h("p.crumbs", h("a", { href: "#/jobs" }, "Jobs"), " / ", h("span.id", job.id)),
       h("h1", { tabindex: "-1" }, jobName(job), " ", badge(job.status, { test: "job-status", "data-status": job.status })),
-      h("p.why", { test: "why" }, why(job, standing)),
+      h("p.why", { test: "why" }, why(job, standing), " ", help(job, proof)),
       buttons(job, path, page),
       facts(job),
       way(job),
@@ -32,6 +32,13 @@ export function job({ id, page }) {
       history(job.history),
     ],
   };
+}
+
+/** Leads to where a job that stands is decided about. */
+function help(job, proof) {
+  const open = proof?.find(one => one.state === "unknown");
+  if (open) return h("a", { href: `#/unknowns/${open.token}` }, "Look at the evidence");
+  return job.stage?.state === "dead" && h("a", { href: `#/dead-letters?job=${job.id}` }, "Look at its dead letter");
 }
 
 function buttons(job, path, page) {
@@ -90,7 +97,7 @@ function way(job) {
   const steps = behind.map(stage => [stage, stage === job.stage?.stage ? job.stage.state : "done"]);
   const end = OVER.includes(job.status) ? job.status : "end";
   return h("ol.path", { "aria-label": "The way of this job" }, [["put in", "done"], ...steps, [end, OVER.includes(job.status) ? job.status : "waiting"]].map(([name, state]) =>
-    h("li", { id: name, "aria-current": name === job.stage?.stage ? "step" : null }, badge(state), h("span", name))));
+    h("li", { id: name, "aria-current": name === job.stage?.stage ? "step" : null }, badge(state, { title: words(state) }, name))));
 }
 
 /** The trail, oldest first, with what each line changed in the job's metadata. */
@@ -104,7 +111,7 @@ function history(lines) {
     });
     const { reason, error, ...rest } = line.detail ?? {};
     return h("tr", { id: line.id, test: "event-row", "data-kind": line.kind },
-      h("td", { "data-label": "When" }, time(line.at, at => new Date(at).toLocaleTimeString("en-GB", { fractionalSecondDigits: 3 }))),
+      h("td", { "data-label": "When" }, time(line.at, exact)),
       h("td", { "data-label": "What" }, words(line.kind)),
       h("td", { "data-label": "Who" }, line.actor),
       h("td", { "data-label": "Stage" }, line.stage ?? ""),

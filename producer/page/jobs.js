@@ -56,14 +56,14 @@ function form(filter) {
   const at = (name, label) => text(name, label, { type: "datetime-local", value: local(filter[name]) ?? "" });
   const isNarrow = ["vendor", "user_id", "error_code", "created_from", "created_before"].some(name => filter[name]);
   return h("form.filter.card", { id: address(filter), test: "filter", role: "search", onsubmit: submit },
-    text("text", "Text in name or error", { type: "search", "data-shortcut": "/", placeholder: "press / to type here" }),
+    text("text", "Text in name or error", { type: "search", "data-shortcut": "/", placeholder: "press /" }),
     choice("status", "Status", STATUSES), choice("stage", "Stage", STAGES), choice("state", "State of the stage", STATES),
     text("reason", "Reason it stands", { list: "reasons" }),
-    h("details", { open: isNarrow }, h("summary", "More filters"), h("div.more",
+    h("div.last", h("details", { open: isNarrow }, h("summary", "More filters"), h("div.more",
       choice("vendor", "Sent to", VENDORS), text("user_id", "User id"), text("error_code", "Error code", { list: "reasons" }),
       at("created_from", "Created from"), at("created_before", "Created before"))),
-    datalist(),
-    h("div.buttons", h("a.button", { href: "#/jobs", test: "filter-clear" }, "Clear"), h("button.primary", { type: "submit", test: "filter-apply" }, "Filter")));
+      h("div.buttons", h("a.button", { href: "#/jobs", test: "filter-clear" }, "Clear"), h("button.primary", { type: "submit", test: "filter-apply" }, "Filter"))),
+    datalist());
 }
 
 function datalist() {

@@ -46,7 +46,7 @@ const HINTS = {
 /** Shows the state of the stream. */
 function mark(state) {
   const node = document.getElementById("live");
-  if (!node) return;
+  node.hidden = !wanted;
   node.dataset.state = state;
   node.textContent = WORDS[state];
   node.title = HINTS[state];

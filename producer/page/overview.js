@@ -4,7 +4,7 @@ import { action, ask, roleNote, sends } from "./act.js";
 import { get, optional } from "./api.js";
 import { bars, gauge, lines } from "./chart.js";
 import { h } from "./dom.js";
-import { STAGES, badge, count, money, plural, shortId, span, time, vendorName } from "./words.js";
+import { STAGES, STATES, badge, count, money, plural, shortId, span, time, vendorName } from "./words.js";
 import { stopped } from "./why.js";
 
 export function overview({ page }) {
@@ -44,7 +44,7 @@ function tiles({ standing, fleet, costs }) {
     tile("count-dead-letters", "#/dead-letters", count(standing.dead_letters), "dead letters", standing.dead_letters ? "bad" : "calm"),
     tile("count-unknowns", "#/unknowns", count(unknown), "unknown outcomes", unknown ? "warn" : "calm"),
     tile("count-parked", "#/jobs?state=parked", count(parked), "jobs wait for a decision", parked ? "warn" : "calm"),
-    tile("paid-today", "#/vendors", spent.join(" + "), "paid today (UTC), unfinished works as expected", "calm"));
+    tile("paid-today", "#/vendors", spent.join(" + "), "paid today (UTC)", "calm"));
 }
 
 function charts(points) {
@@ -64,15 +64,12 @@ function stages(rows) {
   const link = (row, state) => row[state] > 0
     ? h("a", { href: `#/jobs?stage=${row.stage}&state=${state}` }, count(row[state])) : h("span.zero", "0");
   return h("section", { "aria-label": "Jobs by stage" }, h("h2", "Jobs by stage"),
-    h("table.cards", { test: "stages" },
-      h("thead", h("tr", ["Stage", "Waiting", "With workers", "Parked", "Dead", "Oldest due"].map((text, index) => h(index ? "th.number" : "th", text)))),
+    h("table.stages", { test: "stages" },
+      h("thead", h("tr", ["Stage", "Waiting", "Running", "Parked", "Dead", "Oldest due"].map((text, index) => h(index ? "th.number" : "th", text)))),
       h("tbody", known.map(row => h("tr", { id: row.stage, test: "stage-row" },
         h("th", { scope: "row" }, row.stage),
-        h("td.number", { "data-label": "Waiting" }, link(row, "waiting")),
-        h("td.number", { "data-label": "With workers" }, link(row, "dispatched")),
-        h("td.number", { "data-label": "Parked" }, link(row, "parked")),
-        h("td.number", { "data-label": "Dead" }, link(row, "dead")),
-        h("td.number", { "data-label": "Oldest due", title: "How long the job that is due for longest waits" }, row.oldest_due_seconds > 0 ? span(row.oldest_due_seconds) : h("span.zero", "–")))))));
+        STATES.map(state => h("td.number", { id: state }, link(row, state))),
+        h("td.number", { title: "How long the job that is due for longest waits" }, row.oldest_due_seconds > 0 ? span(row.oldest_due_seconds) : h("span.zero", "–")))))));
 }
 
 function accounts({ vendors, costs }) {

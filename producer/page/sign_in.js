@@ -32,6 +32,8 @@ export function signIn(main, begin) {
   main.replaceChildren(h("form.sign-in.card", { test: "sign-in", onsubmit: submit },
     h("h1", "Sign in"),
     h("p", "With an access token: ", h("code", "producer tokens create NAME --role operate --reason …"), " prints one, once."),
+    // For password managers, which keep a secret under a name.
+    h("input", { type: "text", autocomplete: "username", value: "GhostFleet", hidden: true }),
     h("label.field", h("span", "Access token"), token),
     faults,
     h("div.buttons", button)));

@@ -7,7 +7,7 @@ import { NEEDS_SOMEBODY, REASONS, count, plural, vendorName, words } from "./wor
 import { stopped } from "./why.js";
 
 const LINKS = [["", "Overview"], ["jobs", "Jobs"], ["dead-letters", "Dead letters"], ["unknowns", "Unknown outcomes"], ["vendors", "Vendors"],
-  ["operations", "Operations"], ["audits", "Audits"], ["trail", "Audit trail"]];
+  ["operations", "Operations"], ["audits", "Audits"], ["trail", "Trail"]];
 
 let current = "";
 let counts = {};

@@ -2,7 +2,7 @@
 
 import { now } from "./api.js";
 import { h, svg } from "./dom.js";
-import { badge, between, span, time, words } from "./words.js";
+import { badge, between, clock, span, time, words } from "./words.js";
 
 const BEGINS = ["created", "adopted", "retried", "resumed", "replayed", "swept"];
 const ENDS = { advanced: "settled", parked: "parked", gave_up: "dead", failed: "failed", canceled: "canceled" };
@@ -45,14 +45,14 @@ export function timeline(job) {
   if (all.length === 0) return null;
   const at = text => Date.parse(text);
   const begin = at(all[0].from);
-  const end = Math.max(begin + 1, job.stage ? now() : 0, ...all.map(run => at(run.to ?? run.from)));
+  const end = Math.max(begin + 1, job.stage && job.stage.state !== "dead" ? now() : 0, ...all.map(run => at(run.to ?? run.from)));
   const x = text => (at(text) - begin) / (end - begin) * 100;
   const bar = run => {
     const from = x(run.from);
     const to = run.to ? x(run.to) : 100;
     return svg("svg.bar", { viewBox: "0 0 100 10", preserveAspectRatio: "none", role: "img", "aria-label": `from ${span((at(run.from) - begin) / 1000)} on` },
       svg("rect.rest", { y: 4, width: 100, height: 2 }),
-      svg(`rect.${{ settled: "good", dead: "bad", failed: "bad", parked: "warn" }[run.state] ?? "busy"}`, { x: from, y: 1, width: Math.max(0.6, to - from), height: 8, rx: 0.5 }),
+      svg(`rect.${{ settled: "good", dead: "bad", failed: "bad", parked: "warn" }[run.state] ?? "busy"}`, { x: Math.min(from, 99.4), y: 1, width: Math.max(0.6, to - from), height: 8, rx: 0.5 }),
       run.claimed && svg("rect.mark", { x: x(run.claimed), y: 0, width: 0.5, height: 10 }, svg("title", "The paid request was claimed here")));
   };
   return h("section", { "aria-label": "Timeline" }, h("h2", "Timeline"),
@@ -60,7 +60,7 @@ export function timeline(job) {
       h("thead", h("tr", ["Stage", "Due", "", "Took", "State", "Who", "What came of it"].map(text => h("th", text)))),
       h("tbody", all.map(run => h("tr", { test: "timeline-row", id: run.stage },
         h("th", { scope: "row" }, run.stage),
-        h("td", { "data-label": "Due" }, time(run.from, text => new Date(text).toLocaleTimeString("en-GB"))),
+        h("td", { "data-label": "Due" }, time(run.from, clock)),
         h("td.plot", bar(run)),
         h("td.number", { "data-label": "Took" }, run.to ? between(run.from, run.to) : span((now() - at(run.from)) / 1000)),
         h("td", { "data-label": "State" }, badge(run.state ?? "running")),

@@ -9,10 +9,10 @@ const FILTERS = ["by", "action", "subject"];
 export function trail({ query }) {
   const filter = Object.fromEntries(Object.entries(query).filter(([name]) => FILTERS.includes(name)));
   return {
-    title: "Audit trail",
+    title: "Trail of operators",
     load: async () => await optional("/v1/operator-events", { ...filter, limit: 50, cursor: query.cursor }) ?? { events: null },
     draw: ({ events, next_cursor: next }) => [
-      h("h1", { tabindex: "-1" }, "Audit trail"),
+      h("h1", { tabindex: "-1" }, "Trail of operators"),
       h("p.note", "What operators did, with name and reason. Lines are never changed."),
       events === null ? h("p.empty", "This producer does not serve the trail.") : [
         form(filter),

@@ -48,7 +48,7 @@ function holds(stage, status) {
 /** Why nothing is sent to an account, and until when. */
 export function stopped(account) {
   const until = account.refusal_until ? `until ${clock(account.refusal_until)}` : "until somebody resumes it";
-  const because = account.refusal_reason ? ` (${account.refusal_reason})` : "";
+  const because = account.refusal_reason ? `: ${account.refusal_reason}` : "";
   const passes = account.refusal === "full" || account.refusal === "rate";
   return `${REFUSALS[account.refusal] ?? words(account.refusal)}${because}${passes ? "" : `, ${until}`}`;
 }

@@ -58,9 +58,11 @@ export const shortId = id => String(id).slice(0, 8);
 export function money(vendor, amount) {
   if (amount === null || amount === undefined) return "–";
   const digits = { maximumFractionDigits: vendor === "sync" ? 4 : 2 };
-  if (vendor !== "sync") return `${Number(amount).toLocaleString("en", digits)} points`;
+  if (vendor !== "sync") return `${Number(amount).toLocaleString("en", digits)} ${amount === 1 ? "point" : "points"}`;
   return `$${Number(amount).toLocaleString("en", { minimumFractionDigits: 2, ...digits })}`;
 }
+
+const UNITS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
 
 /** A length of time, of seconds, in its two largest units. */
 export function span(seconds) {
@@ -69,23 +71,26 @@ export function span(seconds) {
   if (s < 1) return `${Math.round(s * 1000)} ms`;
   if (s < 10) return `${s.toFixed(1)} s`;
   if (s < 60) return `${Math.floor(s)} s`;
-  const parts = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
-  const first = parts.findIndex(([size]) => s >= size);
-  const [[size, unit], next] = [parts[first], parts[first + 1]];
+  const first = UNITS.findIndex(([size]) => s >= size);
+  const [[size, unit], next] = [UNITS[first], UNITS[first + 1]];
   const rest = Math.floor((s % size) / next[0]);
   return `${Math.floor(s / size)} ${unit}${rest ? ` ${rest} ${next[1]}` : ""}`;
 }
 
 export const between = (from, to) => span((Date.parse(to) - Date.parse(from)) / 1000);
 
-/** How far a time is from now: `3 min ago`, `in 20 s`. */
+/** How far a time is from now, in its largest unit: `3 min ago`, `in 20 s`. */
 export function relative(at) {
-  const seconds = (now() - Date.parse(at)) / 1000;
-  if (Math.abs(seconds) < 1) return "now";
-  return seconds > 0 ? `${span(Math.floor(seconds))} ago` : `in ${span(Math.ceil(-seconds))}`;
+  const seconds = Math.round((now() - Date.parse(at)) / 1000);
+  if (seconds === 0) return "now";
+  const [size, unit] = UNITS.find(([size]) => Math.abs(seconds) >= size);
+  return seconds > 0 ? `${Math.floor(seconds / size)} ${unit} ago` : `in ${Math.ceil(-seconds / size)} ${unit}`;
 }
 
 const isToday = date => date.toDateString() === new Date(now()).toDateString();
+
+/** A time of day to the millisecond, for what follows on each other. */
+export const exact = at => new Date(at).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 });
 
 /** A time of day, with the date when it is not today. */
 export function clock(at) {
@@ -108,7 +113,7 @@ const TONES = {
 const MARKS = { good: "✓", busy: "●", bad: "✕", warn: "!", calm: "○" };
 
 /** A state as a word with a mark: never by its colour alone. */
-export function badge(state, attributes = {}) {
+export function badge(state, attributes = {}, text = words(state)) {
   const tone = TONES[state] ?? "calm";
-  return h(`span.badge.${tone}`, attributes, h("span", { "aria-hidden": "true" }, MARKS[tone]), words(state));
+  return h(`span.badge.${tone}`, attributes, h("span", { "aria-hidden": "true" }, MARKS[tone]), text);
 }
