@@ -11,25 +11,44 @@ export const mayOperate = () => me.role === "operate" || me.role === "admin";
 /** A button that does something; without the right it is there and says why it does nothing. */
 export function action(test, text, onclick, { danger = false, disabled = false } = {}) {
   const refused = !mayOperate();
-  return h(`button${danger ? ".danger" : ""}`, {
-    type: "button", test, onclick, disabled: refused || disabled,
-    title: refused ? `Your role is ${me.role}; this needs the role operate` : null,
-  }, text);
+  return h(
+    `button${danger ? ".danger" : ""}`,
+    {
+      type: "button",
+      test,
+      onclick,
+      disabled: refused || disabled,
+      title: refused ? `Your role is ${me.role}; this needs the role operate` : null,
+    },
+    text,
+  );
 }
 
 /** Stands beside actions when the role does not allow them. */
 export function roleNote() {
   if (mayOperate()) return null;
   const sees = me.role === "read" ? "you see everything" : "you see a job by its address";
-  return h("p.note", { test: "role-note" }, `You are signed in with the role “${me.role}”: ${sees}, and the actions need the role “operate”.`);
+  return h(
+    "p.note",
+    { test: "role-note" },
+    `You are signed in with the role “${me.role}”: ${sees}, and the actions need the role “operate”.`,
+  );
 }
 
 /** A problem where it happened, with every field fault. */
 export function problemBox(problem) {
   if (!problem) return null;
-  return h("div.problem", { test: "problem", role: "alert" },
-    h("strong", problem.message), problem.detail && h("p", problem.detail),
-    problem.faults?.length > 0 && h("ul", problem.faults.map(fault => h("li", fault.path ? h("code", fault.path) : null, " ", fault.message))));
+  return h(
+    "div.problem",
+    { test: "problem", role: "alert" },
+    h("strong", problem.message),
+    problem.detail && !problem.faults?.length && h("p", problem.detail),
+    problem.faults?.length > 0 &&
+      h(
+        "ul",
+        problem.faults.map(fault => h("li", fault.path ? h("code", fault.path) : null, " ", fault.message)),
+      ),
+  );
 }
 
 /**
@@ -37,14 +56,21 @@ export function problemBox(problem) {
  * and its answer is told to `done`. The dialog stays open with the problem when it fails; it runs once however often it is clicked.
  */
 export function ask({ title, text = [], fields = [], confirm, danger = false, reason = true, run, done }) {
-  const all = reason ? [...fields, { name: "reason", label: "Reason", hint: "For the others; kept in the audit trail", required: true, max: 1000 }] : fields;
-  const opener = document.activeElement;
+  const all = reason
+    ? [...fields, { name: "reason", label: "Reason", hint: "For the others; kept in the audit trail", required: true, max: 1000 }]
+    : fields;
   const faults = h("div");
   const button = h(`button.primary${danger ? ".danger" : ""}`, { type: "submit", test: "dialog-confirm" }, confirm);
-  const dialog = h("dialog", { test: "dialog", "aria-label": title });
-  const form = h("form", { method: "dialog", onsubmit: submit }, h("h2", title), [text].flat().map(part => part instanceof Node ? part : h("p", part)),
-    all.map(field), faults,
-    h("div.buttons", h("button", { type: "button", test: "dialog-close", onclick: () => dialog.close() }, "Close"), button));
+  const form = h(
+    "form",
+    { method: "dialog", onsubmit: submit },
+    h("h2", title),
+    [text].flat().map(part => (part instanceof Node ? part : h("p", part))),
+    all.map(field),
+    faults,
+    h("div.buttons", h("button", { type: "button", test: "dialog-close", onclick: () => dialog.close() }, "Close"), button),
+  );
+  const dialog = show(title, form);
   let running = false;
 
   async function submit(event) {
@@ -67,14 +93,34 @@ export function ask({ title, text = [], fields = [], confirm, danger = false, re
     }
   }
 
+  form.querySelector("input, select")?.focus();
+}
+
+/** Says why something was not even asked. */
+export function refused(title, problem) {
+  show(
+    title,
+    h(
+      "form",
+      { method: "dialog" },
+      h("h2", title),
+      problemBox(problem),
+      h("div.buttons", h("button", { test: "dialog-close" }, "Close")),
+    ),
+  );
+}
+
+/** A dialog that goes when it is closed, and gives the focus back. */
+function show(title, content) {
+  const opener = document.activeElement;
+  const dialog = h("dialog", { test: "dialog", "aria-label": title }, content);
   dialog.onclose = () => {
     dialog.remove();
     if (opener?.isConnected) opener.focus();
   };
-  dialog.append(form);
   document.getElementById("dialogs").append(dialog);
   dialog.showModal();
-  form.querySelector("input, textarea, select")?.focus();
+  return dialog;
 }
 
 function field({ name, label, type = "text", value = "", hint, options, required = false, max, min, step }) {
@@ -83,7 +129,11 @@ function field({ name, label, type = "text", value = "", hint, options, required
     return h("label.check", h("input", { ...shared, type, checked: Boolean(value) }), h("span", label, hint && h("small", hint)));
   }
   const input = options
-    ? h("select", shared, options.map(([key, text]) => h("option", { value: key, selected: key === value }, text)))
+    ? h(
+        "select",
+        shared,
+        options.map(([key, text]) => h("option", { value: key, selected: key === value }, text)),
+      )
     : h("input", { ...shared, type, value, min, step, maxlength: max ?? null, autocomplete: "off" });
   return h("label.field", h("span", label), input, hint && h("small", hint));
 }

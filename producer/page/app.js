@@ -1,7 +1,8 @@
 // Begins here: who is signed in, which view the address names, and when it is drawn again.
 //
-// A view is a function of the address that returns `{ title, load, draw }`: `load` reads, `draw` makes elements of what was read.
-// It is given the page: `refresh()` reads and draws again, `redraw()` only draws.
+// A view is a function of the address that returns `{ title, load, draw }`: `load` reads, `draw` makes elements of what was read,
+// to which `fleet` is added, what `/v1/overview` says. `head` makes what is there although nothing could be read, `stream` are the
+// events to follow. It is given the page: `refresh()` reads and draws again, `redraw()` only draws.
 
 import { Problem, call, get, session } from "./api.js";
 import { me, problemBox } from "./act.js";
@@ -20,8 +21,14 @@ import { audits, audit } from "./audits.js";
 import { trail } from "./trail.js";
 
 const VIEWS = {
-  "": [overview], jobs: [jobs, job], "dead-letters": [deadLetters, deadLetter], unknowns: [unknowns, unknown], vendors: [vendors],
-  operations: [operations, operation], audits: [audits, audit], trail: [trail],
+  "": [overview],
+  jobs: [jobs, job],
+  "dead-letters": [deadLetters, deadLetter],
+  unknowns: [unknowns, unknown],
+  vendors: [vendors],
+  operations: [operations, operation],
+  audits: [audits, audit],
+  trail: [trail],
 };
 /** Between two looks while events come, and when none come; milliseconds. */
 const BUSY = 1000;
@@ -88,7 +95,7 @@ class Page {
 
   /** Reads and draws; one at a time, and once more when it is asked for meanwhile. */
   async refresh() {
-    if (this.closed || document.hidden && this.data) return;
+    if (this.closed || (document.hidden && this.data)) return;
     if (this.reading) {
       this.more = true;
       return this.reading;
@@ -104,9 +111,9 @@ class Page {
 
   async #read() {
     try {
-      const [data, standing] = await Promise.all([this.view.load(), strip()]);
+      const [data, fleet] = await Promise.all([this.view.load(), strip()]);
       if (this.closed) return;
-      this.data = { ...data, standing };
+      this.data = { ...data, fleet };
       this.problem = null;
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
@@ -118,22 +125,35 @@ class Page {
   redraw() {
     if (this.closed || !me.role) return;
     const title = h("h1", { tabindex: "-1" }, this.view.title);
-    renew(main, this.data ? [problemBox(this.problem), this.view.draw(this.data)] : [title, problemBox(this.problem), otherToken(this.problem)]);
+    renew(
+      main,
+      this.data
+        ? [problemBox(this.problem), this.view.draw(this.data)]
+        : [title, this.view.head?.(), problemBox(this.problem), otherToken(this.problem)],
+    );
     main.dataset.ready = String(Boolean(this.data || this.problem));
   }
 }
 
 /** What helps when the role does not allow to look. */
 function otherToken(problem) {
-  return problem?.status === 403 && me.name && h("div.buttons.left", h("button", { type: "button", onclick: signOut }, "Sign in with another token"));
+  return (
+    problem?.status === 403 &&
+    me.name &&
+    h("div.buttons.left", h("button", { type: "button", onclick: signOut }, "Sign in with another token"))
+  );
 }
 
 function who() {
   const name = me.name ?? "this machine";
-  const hint = me.name ? null : "There are no access tokens, so the API is open to this machine alone. `producer tokens create` closes it.";
-  renew(document.getElementById("who"),
+  const hint = me.name
+    ? null
+    : "There are no access tokens, so the API is open to this machine alone. `producer tokens create` closes it.";
+  renew(
+    document.getElementById("who"),
     h("span", { test: "session", title: hint }, name, " · ", me.role, hint && " · no tokens"),
-    me.name && h("button.quiet", { type: "button", test: "sign-out", onclick: signOut }, "Sign out"));
+    me.name && h("button.quiet", { type: "button", test: "sign-out", onclick: signOut }, "Sign out"),
+  );
 }
 
 async function signOut() {
@@ -164,6 +184,11 @@ function begin(identity) {
   return navigate();
 }
 
+// The address is the view's, so the link to the content cannot be one.
+document.querySelector(".skip").onclick = event => {
+  event.preventDefault();
+  main.focus();
+};
 session.addEventListener("over", () => me.role && over());
 addEventListener("hashchange", navigate);
 document.addEventListener("visibilitychange", () => document.hidden || page?.refresh());

@@ -8,9 +8,14 @@ import { count, money, plural, time, vendorName, words } from "./words.js";
 const FILTERS = ["stage", "reason", "class", "since", "job", "user"];
 /** Of `resume::Refusal`: why letters are not replayed. */
 const REFUSED = {
-  undecidable: "name no job: look at them, then discard them", job_gone: "are of jobs that were deleted: discard them",
-  moved_on: "are of jobs that have moved on", canceled: "are of canceled jobs", completed: "are of completed jobs",
-  goes_on: "are of jobs that are not over", attempts_exhausted: "have reached the bound on paid attempts", invalid_job: "have a row that cannot be read",
+  undecidable: "name no job: look at them, then discard them",
+  job_gone: "are of jobs that were deleted: discard them",
+  moved_on: "are of jobs that have moved on",
+  canceled: "are of canceled jobs",
+  completed: "are of completed jobs",
+  goes_on: "are of jobs that are not over",
+  attempts_exhausted: "have reached the bound on paid attempts",
+  invalid_job: "have a row that cannot be read",
 };
 
 export function deadLetters({ query, page }) {
@@ -20,18 +25,30 @@ export function deadLetters({ query, page }) {
     title: "Dead letters",
     async load() {
       const [grouped, flat, bulk] = await Promise.all([
-        get("/v1/dead-letters", { ...filter, cursor: query.groups }), get("/v1/dead-letters", { ...filter, view: "flat", cursor: query.cursor }),
-        optional("/v1/operations", { limit: 1 })]);
+        get("/v1/dead-letters", { ...filter, cursor: query.groups }),
+        get("/v1/dead-letters", { ...filter, view: "flat", cursor: query.cursor }),
+        optional("/v1/operations", { limit: 1 }),
+      ]);
       return { groups: grouped.groups, moreGroups: grouped.next_cursor, letters: flat.letters, next: flat.next_cursor, bulk };
     },
     draw: ({ groups, moreGroups, letters, next, bulk }) => [
       h("h1", { tabindex: "-1" }, "Dead letters"),
-      h("p.note", "Jobs that were given up. A replay puts them back to where the ledger says; it sends no paid request by itself."),
+      h(
+        "p.note",
+        "Jobs that were given up. A replay puts them back to where the ledger says; it sends no paid request by itself.",
+      ),
       roleNote(),
-      groups.length === 0 ? h("p.empty", "Nothing was given up. All is well.") : groups.map(group => card(group, letters, { previews, page, bulk, filter })),
+      groups.length === 0
+        ? h("p.empty", "Nothing was given up. All is well.")
+        : groups.map(group => card(group, letters, { previews, page, bulk, filter })),
       moreGroups && h("nav.pager", h("a.button", { href: address({ ...filter, groups: moreGroups }) }, "More groups")),
       letters.length > 0 && [h("h2", "One by one"), list(letters)],
-      next && h("nav.pager", { "aria-label": "Pages" }, h("a.button", { test: "older", href: address({ ...filter, cursor: next }) }, "Older")),
+      next &&
+        h(
+          "nav.pager",
+          { "aria-label": "Pages" },
+          h("a.button", { test: "older", href: address({ ...filter, cursor: next }) }, "Older"),
+        ),
     ],
   };
 }
@@ -41,21 +58,37 @@ const name = group => `${group.stage}/${group.reason}/${group.class}`;
 
 function card(group, letters, { previews, page, bulk, filter }) {
   const selection = { ...filter, stage: group.stage, reason: group.reason, class: group.class };
-  const sample = letters.find(letter => letter.stage === group.stage && letter.reason === group.reason && letter.class === group.class);
+  const sample = letters.find(
+    letter => letter.stage === group.stage && letter.reason === group.reason && letter.class === group.class,
+  );
   const preview = async () => {
     previews.set(name(group), await previewOf("replay", selection));
     page.redraw();
   };
-  return h("article.card", { test: "group", id: name(group) },
+  return h(
+    "article.card",
+    { test: "group", id: name(group) },
     h("h2", plural(group.letters, "dead letter"), h("small", ` ${words(group.reason)} in ${group.stage}`)),
     h("p", h("code", group.class)),
-    h("p.note", "The oldest is from ", time(group.oldest), ", the newest from ", time(group.newest), ". ",
-      h("a", { href: `#/dead-letters/${group.first}` }, `Sample: no. ${group.first}`), sample?.error && [": ", sample.error]),
-    bulk && h("div.buttons.left",
-      h("button", { type: "button", test: "group-preview", onclick: preview }, "Preview a replay"),
-      action("group-replay", "Replay…", () => replay(selection, page)),
-      action("group-discard", "Discard…", () => discard(selection, group.letters, page), { danger: true })),
-    previews.get(name(group)) && h("div.preview", { test: "preview" }, told(previews.get(name(group)))));
+    h(
+      "p.note",
+      "The oldest is from ",
+      time(group.oldest),
+      ", the newest from ",
+      time(group.newest),
+      ". ",
+      h("a", { href: `#/dead-letters/${group.first}` }, `Sample: no. ${group.first}`),
+      sample?.error && [": ", sample.error],
+    ),
+    bulk &&
+      h(
+        "div.buttons.left",
+        h("button", { type: "button", test: "group-preview", onclick: preview }, "Preview a replay"),
+        action("group-replay", "Replay…", () => replay(selection, page)),
+        action("group-discard", "Discard…", () => discard(selection, group.letters, page), { danger: true }),
+      ),
+    previews.get(name(group)) && h("div.preview", { test: "preview" }, told(previews.get(name(group)))),
+  );
 }
 
 /** What an operation would do, or the problem in words. */
@@ -71,12 +104,21 @@ async function previewOf(kind, selection) {
 function told({ count: found, capped, tally, problem }) {
   if (problem) return h("p", problem);
   if (!tally) return h("p", `${capped ? "More than " : ""}${plural(found, "letter")}.`);
-  const paid = Object.entries(tally.paid).map(([vendor, cost]) =>
-    `${vendorName(vendor)} is paid ${plural(cost.submissions, "time")}, about ${money(vendor, cost.last_cost)} by the last time${cost.unknown ? `, and ${count(cost.unknown)} of unknown cost` : ""}`);
+  const paid = Object.entries(tally.paid).map(
+    ([vendor, cost]) =>
+      `${vendorName(vendor)} is paid ${plural(cost.submissions, "time")}, about ${money(vendor, cost.last_cost)} by the last time${cost.unknown ? `, and ${count(cost.unknown)} of unknown cost` : ""}`,
+  );
   const first = Object.entries(tally.first).map(([how, many]) => `${count(many)} first ${how}`);
-  const refused = Object.entries(tally.refused).map(([why, many]) => h("li", { id: why }, `${count(many)} ${REFUSED[why] ?? words(why)}`));
+  const refused = Object.entries(tally.refused).map(([why, many]) =>
+    h("li", { id: why }, `${count(many)} ${REFUSED[why] ?? words(why)}`),
+  );
   return [
-    h("p", h("strong", `${count(tally.replayable)} of ${count(tally.letters)}${capped ? "+" : ""} can go on`), first.length > 0 && `: ${first.join(", ")}`, "."),
+    h(
+      "p",
+      h("strong", `${count(tally.replayable)} of ${count(tally.letters)}${capped ? "+" : ""} can go on`),
+      first.length > 0 && `: ${first.join(", ")}`,
+      ".",
+    ),
     h("p", paid.length ? `${paid.join("; ")}.` : "Nothing is paid for again."),
     refused.length > 0 && h("ul", refused),
   ];
@@ -85,21 +127,32 @@ function told({ count: found, capped, tally, problem }) {
 async function replay(selection, page) {
   const preview = await previewOf("replay", selection);
   ask({
-    title: `Replay ${plural(preview.count ?? 0, "dead letter")}?`, text: h("div.preview", told(preview)),
+    title: `Replay ${plural(preview.count ?? 0, "dead letter")}?`,
+    text: h("div.preview", told(preview)),
     fields: [
-      { name: "canary", type: "checkbox", value: true, label: "One of each group first", hint: "The others wait until you have seen what became of it" },
+      {
+        name: "canary",
+        type: "checkbox",
+        value: true,
+        label: "One of each group first",
+        hint: "The others wait until you have seen what became of it",
+      },
       { name: "per_minute", type: "number", number: true, min: 1, label: "At most so many a minute", hint: "Empty: all at once" },
-      { name: "another_attempt", type: "checkbox", label: "Allow one paid attempt beyond the bound" }],
+      { name: "another_attempt", type: "checkbox", label: "Allow one paid attempt beyond the bound" },
+    ],
     confirm: "Replay",
-    run: body => post("/v1/operations", { action: "replay", filter: selection, expect: preview.capped ? null : preview.count, ...body }),
+    run: body =>
+      post("/v1/operations", { action: "replay", filter: selection, expect: preview.capped ? null : preview.count, ...body }),
     done: operation => went(operation, page),
   });
 }
 
 function discard(selection, letters, page) {
   ask({
-    title: `Discard ${plural(letters, "dead letter")}?`, text: "Their jobs stay failed. A job can still be put back on its way by a retry.",
-    confirm: "Discard", danger: true,
+    title: `Discard ${plural(letters, "dead letter")}?`,
+    text: "Their jobs stay failed. A job can still be put back on its way by a retry.",
+    confirm: "Discard",
+    danger: true,
     run: body => post("/v1/operations", { action: "discard", filter: selection, expect: letters, ...body }),
     done: operation => went(operation, page),
   });
@@ -112,14 +165,30 @@ function went(operation, page) {
 }
 
 function list(letters) {
-  return h("table.cards",
-    h("thead", h("tr", ["Letter", "Received", "Stage", "Why", "Job"].map(text => h("th", text)))),
-    h("tbody", letters.map(letter => h("tr", { test: "letter-row", id: letter.id },
-      h("th", { scope: "row" }, h("a", { href: `#/dead-letters/${letter.id}` }, `no. ${letter.id}`)),
-      h("td", { "data-label": "Received" }, time(letter.received_at)),
-      h("td", { "data-label": "Stage" }, letter.stage),
-      h("td.wrap", { "data-label": "Why" }, words(letter.reason), letter.error && h("small", " ", letter.error)),
-      h("td", { "data-label": "Job" }, letter.job_id ? h("a.id", { href: `#/jobs/${letter.job_id}` }, letter.job_id) : "–")))));
+  return h(
+    "table.cards",
+    h(
+      "thead",
+      h(
+        "tr",
+        ["Letter", "Received", "Stage", "Why", "Job"].map(text => h("th", text)),
+      ),
+    ),
+    h(
+      "tbody",
+      letters.map(letter =>
+        h(
+          "tr",
+          { test: "letter-row", id: letter.id },
+          h("th", { scope: "row" }, h("a", { href: `#/dead-letters/${letter.id}` }, `no. ${letter.id}`)),
+          h("td", { "data-label": "Received" }, time(letter.received_at)),
+          h("td", { "data-label": "Stage" }, letter.stage),
+          h("td.wrap", { "data-label": "Why" }, words(letter.reason), letter.error && h("small", " ", letter.error)),
+          h("td", { "data-label": "Job" }, letter.job_id ? h("a.id", { href: `#/jobs/${letter.job_id}` }, letter.job_id) : "–"),
+        ),
+      ),
+    ),
+  );
 }
 
 export function deadLetter({ id }) {
@@ -128,17 +197,49 @@ export function deadLetter({ id }) {
     load: async () => ({ letter: await get(`/v1/dead-letters/${encodeURIComponent(id)}`) }),
     draw: ({ letter }) => {
       const rows = [
-        ["Received", time(letter.received_at)], ["Stage", letter.stage], ["Reason", words(letter.reason)], ["Error", letter.error], ["Group", h("code", letter.class)],
+        ["Received", time(letter.received_at)],
+        ["Stage", letter.stage],
+        ["Reason", words(letter.reason)],
+        ["Error", letter.error],
+        ["Group", h("code", letter.class)],
         ["Job", letter.job_id && h("a", { href: `#/jobs/${letter.job_id}` }, letter.job_id)],
-        ["Closed", letter.resolution && [words(letter.resolution), " ", time(letter.resolved_at), ` by ${letter.resolved_by}: ${letter.note}`]],
-        ["Message", letter.body && [h("small", `${letter.body.bytes} bytes`), h("pre", letter.body.text ?? letter.body.hex ?? "")]],
-        ["Headers of the broker", letter.headers && h("pre", JSON.stringify(letter.headers, null, 2))]];
+        [
+          "Closed",
+          letter.resolution && [
+            words(letter.resolution),
+            " ",
+            time(letter.resolved_at),
+            ` by ${letter.resolved_by}: ${letter.note}`,
+          ],
+        ],
+        [
+          "Message",
+          letter.body && [h("small", `${letter.body.bytes} bytes`), h("pre", letter.body.text ?? letter.body.hex ?? "")],
+        ],
+        ["Headers of the broker", letter.headers && h("pre", JSON.stringify(letter.headers, null, 2))],
+      ];
       return [
         h("p.crumbs", h("a", { href: "#/dead-letters" }, "Dead letters"), ` / ${letter.id}`),
         h("h1", { tabindex: "-1" }, `Dead letter ${letter.id}`),
-        h("p.why", letter.resolution ? "It is closed." : ["It is open. ", h("a", { href: address({ stage: letter.stage, reason: letter.reason, class: letter.class }) }, "Replay or discard its group"),
-          letter.job_id && [", or ", h("a", { href: address({ job: letter.job_id }) }, "this one alone")], "."]),
-        h("dl.facts.card", rows.filter(([, value]) => value).map(([key, value]) => h("div", { id: key }, h("dt", key), h("dd", value)))),
+        h(
+          "p.why",
+          letter.resolution
+            ? "It is closed."
+            : [
+                "It is open. ",
+                h(
+                  "a",
+                  { href: address({ stage: letter.stage, reason: letter.reason, class: letter.class }) },
+                  "Replay or discard its group",
+                ),
+                letter.job_id && [", or ", h("a", { href: address({ job: letter.job_id }) }, "this one alone")],
+                ".",
+              ],
+        ),
+        h(
+          "dl.facts.card",
+          rows.filter(([, value]) => value).map(([key, value]) => h("div", { id: key }, h("dt", key), h("dd", value))),
+        ),
       ];
     },
   };

@@ -9,7 +9,13 @@ export function signIn(main, begin) {
   const faults = h("div");
   const button = h("button.primary", { type: "submit", test: "sign-in-submit" }, "Sign in");
   const token = h("input", {
-    name: "token", type: "password", required: true, autocomplete: "current-password", spellcheck: "false", test: "token", placeholder: "gf_…",
+    name: "token",
+    type: "password",
+    required: true,
+    autocomplete: "current-password",
+    spellcheck: "false",
+    test: "token",
+    placeholder: "gf_…",
   });
   const submit = async event => {
     event.preventDefault();
@@ -29,13 +35,18 @@ export function signIn(main, begin) {
   };
   main.dataset.view = "sign-in";
   main.dataset.ready = "true";
-  main.replaceChildren(h("form.sign-in.card", { test: "sign-in", onsubmit: submit },
-    h("h1", "Sign in"),
-    h("p", "With an access token: ", h("code", "producer tokens create NAME --role operate --reason …"), " prints one, once."),
-    // For password managers, which keep a secret under a name.
-    h("input", { type: "text", autocomplete: "username", value: "GhostFleet", hidden: true }),
-    h("label.field", h("span", "Access token"), token),
-    faults,
-    h("div.buttons", button)));
+  main.replaceChildren(
+    h(
+      "form.sign-in.card",
+      { test: "sign-in", onsubmit: submit },
+      h("h1", "Sign in"),
+      h("p", "With an access token: ", h("code", "producer tokens create NAME --role operate --reason …"), " prints one, once."),
+      // For password managers, which keep a secret under a name.
+      h("input", { type: "text", autocomplete: "username", value: "GhostFleet", hidden: true }),
+      h("label.field", h("span", "Access token"), token),
+      faults,
+      h("div.buttons", button),
+    ),
+  );
   token.focus();
 }

@@ -7,7 +7,7 @@ const PAYS = { "lipsync.submit": "sync", "inpaint.submit": "ghostcut" };
 const meaning = reason => REASONS[reason]?.[0] ?? words(reason ?? "unknown");
 const remedy = reason => REASONS[reason]?.[1] ?? "";
 
-/** Of a job as the API shows it, and of what stops accounts and paid sends: `GET /v1/status`, or null where it cannot be read. */
+/** Of a job as the API shows it, and of what stops accounts and paid sends as `GET /v1/status` does; none where it cannot be read. */
 export function why(job, status) {
   if (!job.stage) return over(job);
   const { stage, state, reason, due_at: due, tries } = job.stage;
@@ -27,7 +27,8 @@ export function why(job, status) {
 
 function over(job) {
   if (job.status === "completed") return "It is done; nothing more is to happen.";
-  if (job.status === "canceled") return "It was canceled. A retry puts it back on its way, and pays for nothing that is paid for.";
+  if (job.status === "canceled")
+    return "It was canceled. A retry puts it back on its way, and pays for nothing that is paid for.";
   if (job.status === "failed") {
     const code = job.error?.code;
     return `It failed because ${meaning(code)}. ${remedy(code)}`;

@@ -4,8 +4,16 @@ import { now } from "./api.js";
 import { h } from "./dom.js";
 
 /** The stages in the order of the pipeline. */
-export const STAGES = ["source.import", "lipsync.submit", "lipsync.poll", "lipsync.store", "inpaint.submit", "inpaint.reconcile",
-  "inpaint.poll", "inpaint.store"];
+export const STAGES = [
+  "source.import",
+  "lipsync.submit",
+  "lipsync.poll",
+  "lipsync.store",
+  "inpaint.submit",
+  "inpaint.reconcile",
+  "inpaint.poll",
+  "inpaint.store",
+];
 export const STATUSES = ["queued", "uploading", "processing", "completed", "failed", "canceled"];
 export const STATES = ["waiting", "dispatched", "parked", "dead"];
 export const VENDORS = ["sync", "ghostcut"];
@@ -18,15 +26,24 @@ export const REASONS = {
   invalid_job: ["the stored job is not one that the fleet can run", "Put it in again."],
   rejected: ["the vendor refused the request", "Look at its answer below."],
   input_unreadable: ["an input could not be read", "Put the file where it can be read, then retry."],
-  input_unsuitable: ["an input breaks a limit of the vendor, or is shorter than the times of the job", "Put it in again with another file."],
+  input_unsuitable: [
+    "an input breaks a limit of the vendor, or is shorter than the times of the job",
+    "Put it in again with another file.",
+  ],
   vendor_failed: ["the work failed at the vendor for good", "A retry pays for a new attempt."],
   vendor_needs_operator: ["somebody has to act at the vendor", "Look at the vendor's dashboard, then resume."],
   out_of_points: ["the account ran out of points; the work waits at the vendor", "Add points, then resume."],
-  outcome_undecided: ["nobody can tell whether the vendor has the work", "Look at the vendor's dashboard, then adopt the work or confirm that it is not there."],
+  outcome_undecided: [
+    "nobody can tell whether the vendor has the work",
+    "Look at the vendor's dashboard, then adopt the work or confirm that it is not there.",
+  ],
   work_vanished: ["the vendor does not know an id that it gave us", "Look at the vendor's dashboard, then resume or cancel."],
   attempts_exhausted: ["the bound on paid attempts is reached", "A retry may allow another attempt."],
   tries_exhausted: ["the stage failed as often as it may", "Mend what the error says, then replay its dead letter."],
-  kills_consumers: ["it was started again and again and never ended, so it seems to kill workers", "Look at the workers' logs before it is replayed."],
+  kills_consumers: [
+    "it was started again and again and never ended, so it seems to kill workers",
+    "Look at the workers' logs before it is replayed.",
+  ],
   invalid_result: ["the result is not a usable video", "A replay fetches it again and does not pay again."],
   task_id_conflict: ["a vendor id belongs to somebody else's submission", "Compare the submissions with the vendor's dashboard."],
   internal_error: ["of a fault of ours", "The producer's and workers' logs say more."],
@@ -62,7 +79,12 @@ export function money(vendor, amount) {
   return `$${Number(amount).toLocaleString("en", { minimumFractionDigits: 2, ...digits })}`;
 }
 
-const UNITS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+const UNITS = [
+  [86400, "d"],
+  [3600, "h"],
+  [60, "min"],
+  [1, "s"],
+];
 
 /** A length of time, of seconds, in its two largest units. */
 export function span(seconds) {
@@ -90,7 +112,8 @@ export function relative(at) {
 const isToday = date => date.toDateString() === new Date(now()).toDateString();
 
 /** A time of day to the millisecond, for what follows on each other. */
-export const exact = at => new Date(at).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 });
+export const exact = at =>
+  new Date(at).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 });
 
 /** A time of day, with the date when it is not today. */
 export function clock(at) {
@@ -105,10 +128,27 @@ export function time(at, text = relative) {
 }
 
 const TONES = {
-  completed: "good", succeeded: "good", done: "good", running: "busy", settled: "good",
-  processing: "busy", dispatched: "busy", accepted: "busy", redoing: "busy", claimed: "busy", going: "busy",
-  failed: "bad", dead: "bad", rejected: "bad", duplicate: "bad", "dead again": "bad", lost: "bad",
-  parked: "warn", unknown: "warn", awaiting: "warn", draining: "warn",
+  completed: "good",
+  succeeded: "good",
+  done: "good",
+  running: "busy",
+  settled: "good",
+  processing: "busy",
+  dispatched: "busy",
+  accepted: "busy",
+  redoing: "busy",
+  claimed: "busy",
+  going: "busy",
+  failed: "bad",
+  dead: "bad",
+  rejected: "bad",
+  duplicate: "bad",
+  "dead again": "bad",
+  lost: "bad",
+  parked: "warn",
+  unknown: "warn",
+  awaiting: "warn",
+  draining: "warn",
 };
 const MARKS = { good: "✓", busy: "●", bad: "✕", warn: "!", calm: "○" };
 
