@@ -4,8 +4,11 @@ import { now } from "./api.js";
 import { h, svg } from "./dom.js";
 import { badge, between, clock, span, time, words } from "./words.js";
 
-const BEGINS = ["created", "adopted", "retried", "resumed", "replayed", "swept"];
+const BEGINS = ["created", "adopted", "retried", "resumed", "replayed", "operator", "swept"];
+const WITHIN = ["claimed", "retry"];
 const ENDS = { advanced: "settled", parked: "parked", gave_up: "dead", failed: "failed", canceled: "canceled" };
+/** Not every line moved the job: who came too late moved nothing. */
+const hasMoved = line => (line.detail?.move ?? "moved") === "moved";
 
 /** `{ stage, from, claimed, to, by, tries, outcome, state }` of each run, oldest first; the last one may not have ended. */
 export function runs(job) {
@@ -13,22 +16,27 @@ export function runs(job) {
   let open = null;
   let last = job.created_at;
   for (const line of job.history.toSorted((a, b) => a.id - b.id)) {
-    if (!line.stage) continue;
     const isNew = BEGINS.includes(line.kind);
-    if (isNew || open?.stage !== line.stage) open = { stage: line.stage, from: isNew ? line.at : last, tries: 0 };
-    if (isNew || !all.includes(open)) all.push(open);
+    const end = ENDS[line.kind];
+    if (!line.stage || !(isNew || end || WITHIN.includes(line.kind)) || !hasMoved(line)) continue;
+    // What stood did so until somebody decided.
+    if (isNew && all.at(-1)?.state === "parked") all.at(-1).to = line.at;
+    if (isNew || open?.stage !== line.stage) {
+      open = { stage: line.stage, from: isNew ? line.at : last, tries: 0 };
+      all.push(open);
+    }
     if (line.kind === "claimed") open.claimed = line.at;
     if (line.kind === "retry") open.tries += 1;
-    if (ENDS[line.kind]) {
-      Object.assign(open, { to: line.at, by: line.actor, state: ENDS[line.kind], outcome: outcome(line) });
-      last = line.at;
-      open = null;
-    }
+    if (!end) continue;
+    Object.assign(open, { to: line.at, by: line.actor, state: end, outcome: outcome(line) });
+    last = line.at;
+    open = null;
   }
   const { stage } = job;
   const current = all.at(-1);
   if (stage && current?.stage === stage.stage && (!current.to || stage.state === "dead" || stage.state === "parked")) {
     current.state = stage.state;
+    if (stage.state === "parked") delete current.to;
   } else if (stage)
     all.push({ stage: stage.stage, from: stage.entered_at, tries: stage.tries, state: stage.state, due: stage.due_at });
   return all;
