@@ -30,8 +30,9 @@ const VIEWS = {
   audits: [audits, audit],
   trail: [trail],
 };
-/** Between two looks while events come, and when none come; milliseconds. */
-const BUSY = 1000;
+/** Between two looks while events come, of one job and of the fleet, and when none come; milliseconds. */
+const BUSY_JOB = 500;
+const BUSY = 2000;
 const IDLE = 10_000;
 
 const main = document.getElementById("view");
@@ -87,10 +88,13 @@ class Page {
 
   soon() {
     if (this.closed || this.waiting) return;
-    this.waiting = setTimeout(() => {
-      this.waiting = null;
-      this.refresh();
-    }, BUSY);
+    this.waiting = setTimeout(
+      () => {
+        this.waiting = null;
+        this.refresh();
+      },
+      this.view.stream ? BUSY_JOB : BUSY,
+    );
   }
 
   /** Reads and draws; one at a time, and once more when it is asked for meanwhile. */

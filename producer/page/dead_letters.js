@@ -37,6 +37,14 @@ export function deadLetters({ query, page }) {
         "p.note",
         "Jobs that were given up. A replay puts them back to where the ledger says; it sends no paid request by itself.",
       ),
+      Object.keys(filter).length > 0 &&
+        h(
+          "p",
+          "Only those with ",
+          Object.entries(filter).map(([key, value], index) => [index > 0 && ", ", `${key} `, h("code", value)]),
+          ". ",
+          h("a", { href: "#/dead-letters" }, "Show all"),
+        ),
       roleNote(),
       groups.length === 0
         ? h("p.empty", "Nothing was given up. All is well.")

@@ -4,7 +4,7 @@ import { action, ask, roleNote, sends } from "./act.js";
 import { get, optional } from "./api.js";
 import { bars, gauge, lines } from "./chart.js";
 import { h } from "./dom.js";
-import { STAGES, STATES, badge, count, money, plural, shortId, span, time, vendorName } from "./words.js";
+import { STAGES, STATES, VENDORS, badge, count, money, plural, shortId, span, time, vendorName } from "./words.js";
 import { stopped } from "./why.js";
 
 export function overview({ page }) {
@@ -67,13 +67,16 @@ function tiles({ fleet, costs }) {
 
 function charts(points) {
   const sum = key => points.reduce((total, point) => total + point[key], 0);
+  const sent = VENDORS.map(
+    vendor => `${vendorName(vendor)} ${count(points.reduce((total, point) => total + point.submissions[vendor], 0))}`,
+  );
   const flat = points.map(point => ({ ...point, p50: point.job_seconds.p50, p95: point.job_seconds.p95 }));
   const last = flat.findLast(point => point.p50 !== null);
   return [
     bars(
       "chart-throughput",
       "Jobs ended per minute",
-      `In the last hour ${plural(sum("finished"), "job")} finished, ${count(sum("failed"))} failed, ${count(sum("canceled"))} were canceled.`,
+      `In the last hour ${plural(sum("finished"), "job")} finished, ${count(sum("failed"))} failed, ${count(sum("canceled"))} were canceled. Sent: ${sent.join(", ")}.`,
       flat,
       [
         { key: "finished", name: "finished", tone: "good" },

@@ -1,10 +1,10 @@
 // Paid requests whose answer nobody saw: what is known about each, and the two things that only a person can say.
 
 import { action, ask, roleNote, sends } from "./act.js";
-import { get } from "./api.js";
+import { get, query as queryOf } from "./api.js";
 import { h } from "./dom.js";
 import { proof } from "./proof.js";
-import { badge, time, vendorName, words } from "./words.js";
+import { VENDORS, badge, time, vendorName, words } from "./words.js";
 
 export function unknowns({ query }) {
   return {
@@ -15,6 +15,21 @@ export function unknowns({ query }) {
       h(
         "p.note",
         "Paid requests whose answer was lost. The fleet looks for each at its vendor and never sends one again blindly; those that are parked wait for you.",
+      ),
+      h(
+        "nav.tabs",
+        { "aria-label": "Vendors" },
+        ["", ...VENDORS].map(vendor =>
+          h(
+            "a",
+            {
+              id: vendor || "all",
+              href: `#/unknowns${queryOf({ vendor })}`,
+              "aria-current": (query.vendor ?? "") === vendor ? "true" : null,
+            },
+            vendor ? vendorName(vendor) : "All",
+          ),
+        ),
       ),
       unknowns.length === 0
         ? h("p.empty", "Every request has its answer.")
