@@ -57,12 +57,12 @@ export function get(path, parameters = {}) {
 
 export const post = (path, body, headers) => call("POST", path, body, headers);
 
-/** Reads what an account or a version may not have: null where there is no such route. */
+/** Reads what a producer of another version may not serve: null where there is no such route. */
 export async function optional(path, parameters) {
   try {
     return await get(path, parameters);
   } catch (problem) {
-    if (problem.kind === "urn:ghostfleet:problem:route-not-found") return null;
+    if (problem.kind === "urn:ghostfleet:problem:not-found") return null;
     throw problem;
   }
 }

@@ -78,8 +78,8 @@ pub(super) async fn asset(
     match found {
         Some((_, content_type, content)) => Ok(served(&headers, content_type, content)),
         None => Err(Problem::new(
-            Kind::RouteNotFound,
-            "the page has no such part",
+            Kind::FileNotFound,
+            "the page asks for it no more: load it again",
         )),
     }
 }
