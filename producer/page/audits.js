@@ -1,8 +1,17 @@
 // What audits found when they compared the ledger with the vendors' own lists.
 
 import { get } from "./api.js";
-import { h } from "./dom.js";
+import { definitions, h } from "./dom.js";
 import { count, plural, time, vendorName, words } from "./words.js";
+
+/** What a finding is. */
+const FINDINGS = {
+  orphan: "paid for and forgotten",
+  unsettled: "the vendor has it, the ledger does not say so",
+  second_work: "paid twice: a second work",
+  second_submission: "paid twice: a second submission",
+  vanished: "the vendor does not show it",
+};
 
 export function audits({ query }) {
   return {
@@ -70,36 +79,60 @@ export function audit({ id }) {
               ? "The ledger and the vendors agree."
               : `${plural(one.findings, "work differs", "works differ")}; ${one.open ? `${count(one.open)} can be repaired: producer audit --repair.` : "nothing is left to be repaired."}`,
       ),
-      h(
-        "dl.facts.card",
-        [
-          ["Began", time(one.started_at)],
-          ["Ended", time(one.finished_at)],
-          ["Back to", time(one.since)],
-          ["Who", one.actor],
-          ["Why", one.reason],
-          ["Repaired", one.repair ? "yes" : "no, only looked"],
-        ].map(([name, value]) => h("div", { id: name }, h("dt", name), h("dd", value))),
-      ),
-      [one.comparisons].flat().map((comparison, index) => h("section.card", { id: index }, tree(comparison))),
+      definitions("dl.facts.card", [
+        ["Began", time(one.started_at)],
+        ["Ended", time(one.finished_at)],
+        ["Back to", time(one.since)],
+        ["Who", one.actor],
+        ["Why", one.reason],
+        ["Repaired", one.repair ? "yes" : "no, only looked"],
+      ]),
+      one.comparisons.map(comparison => card(comparison)),
     ],
   };
 }
 
-/** Any JSON as nested lists. */
-function tree(value) {
-  if (Array.isArray(value))
-    return value.length === 0
-      ? "none"
-      : h(
-          "ul",
-          value.map((one, index) => h("li", { id: index }, tree(one))),
-        );
-  if (value === null || typeof value !== "object") return value === null ? "–" : String(value);
+/** What the comparison with one vendor came to. */
+function card({ vendor, listed, booked, foreign, unproved, findings }) {
+  const facts = [
+    ["It listed", plural(listed, "work")],
+    ["In the ledger", count(booked)],
+    ["Of others", foreign > 0 && `${count(foreign)}: other users of the account`],
+    ["Not shown", unproved > 0 && `${count(unproved)} of the ledger, which its list does not have to show`],
+  ];
   return h(
-    "dl.facts",
-    Object.entries(value).map(([name, inner]) =>
-      h("div", { id: name }, h("dt", words(name)), h("dd", name === "vendor" ? vendorName(inner) : tree(inner))),
+    "section.card",
+    { id: vendor },
+    h("h2", vendorName(vendor)),
+    definitions("dl.facts", facts),
+    findings.length === 0 ? h("p.note", "Nothing differs.") : table(findings),
+  );
+}
+
+function table(findings) {
+  return h(
+    "table.cards",
+    h(
+      "thead",
+      h(
+        "tr",
+        ["What", "Work", "Job", "Taken", "How it differs", "Repair"].map(text => h("th", text)),
+      ),
+    ),
+    h(
+      "tbody",
+      findings.map(one =>
+        h(
+          "tr",
+          { id: `${one.kind} ${one.token} ${one.task_id}` },
+          h("th", { scope: "row" }, FINDINGS[one.kind] ?? words(one.kind)),
+          h("td", { "data-label": "Work" }, one.task_id ?? "–"),
+          h("td", { "data-label": "Job" }, h("a.id", { href: `#/jobs/${one.job}` }, one.job)),
+          h("td", { "data-label": "Taken" }, time(one.at)),
+          h("td.wrap", { "data-label": "Differs" }, one.detail),
+          h("td.wrap", { "data-label": "Repair" }, one.repaired ? "✓ repaired " : "", one.repair ?? (one.repaired ? "" : "–")),
+        ),
+      ),
     ),
   );
 }

@@ -2,7 +2,7 @@
 
 import { action, ask, roleNote } from "./act.js";
 import { get, optional, post } from "./api.js";
-import { h, toast } from "./dom.js";
+import { definitions, h, toast } from "./dom.js";
 import { count, money, plural, time, vendorName, words } from "./words.js";
 
 const FILTERS = ["stage", "reason", "class", "since", "job", "user"];
@@ -244,10 +244,7 @@ export function deadLetter({ id }) {
                 ".",
               ],
         ),
-        h(
-          "dl.facts.card",
-          rows.filter(([, value]) => value).map(([key, value]) => h("div", { id: key }, h("dt", key), h("dd", value))),
-        ),
+        definitions("dl.facts.card", rows),
       ];
     },
   };

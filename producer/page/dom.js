@@ -89,6 +89,15 @@ function renewNode(old, next) {
   renewChildren(old, next);
 }
 
+/** A list of names and values, `[name, value]` each; those without a value are left out. */
+export function definitions(selector, rows) {
+  const given = rows.filter(([, value]) => value);
+  return h(
+    selector,
+    given.map(([name, value]) => h("div", { id: name }, h("dt", name), h("dd", value))),
+  );
+}
+
 /** Says in a corner what was done, for some seconds. */
 export function toast(text) {
   const node = h("p", text);

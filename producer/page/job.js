@@ -2,7 +2,7 @@
 
 import { action, ask, me, refused, roleNote, sends } from "./act.js";
 import { get, post } from "./api.js";
-import { h } from "./dom.js";
+import { definitions, h } from "./dom.js";
 import { submissions } from "./proof.js";
 import { runs, timeline } from "./timeline.js";
 import { jobName } from "./jobs.js";
@@ -118,10 +118,7 @@ function facts(job) {
     ["Result", job.output_url && h("a", { href: safe(job.output_url), rel: "noreferrer" }, job.output_url)],
     ["Error", job.error && [h("strong", words(job.error.code ?? "")), " ", job.error.message]],
   ];
-  return h(
-    "dl.facts.card",
-    rows.filter(([, value]) => value).map(([name, value]) => h("div", { id: name }, h("dt", name), h("dd", value))),
-  );
+  return definitions("dl.facts.card", rows);
 }
 
 /** Only web addresses become links: a row of another application may hold anything. */

@@ -2,7 +2,7 @@
 
 import { action, ask, roleNote, sends } from "./act.js";
 import { get, optional } from "./api.js";
-import { h } from "./dom.js";
+import { definitions, h } from "./dom.js";
 import { badge, count, time, words } from "./words.js";
 
 export function operations({ query }) {
@@ -121,24 +121,19 @@ export function operation({ id, page }) {
           isOpen && roleNote(),
         ),
         one.canaries?.length > 0 && canaries(one.canaries),
-        h(
-          "dl.facts.card",
+        definitions("dl.facts.card", [
+          ["Selection", selection(one)],
+          ["Who", one.by],
+          ["Why", one.reason],
+          ["Changed", count(one.changed)],
           [
-            ["Selection", selection(one)],
-            ["Who", one.by],
-            ["Why", one.reason],
-            ["Changed", count(one.changed)],
-            [
-              "Left as they were",
-              refused.length > 0 && refused.map(([why, many]) => h("div", { id: why }, `${count(many)} ${words(why)}`)),
-            ],
-            ["Begun", time(one.created_at)],
-            ["Ended", one.finished_at && time(one.finished_at)],
-            ["Error", one.error],
-          ]
-            .filter(([, value]) => value)
-            .map(([name, value]) => h("div", { id: name }, h("dt", name), h("dd", value))),
-        ),
+            "Left as they were",
+            refused.length > 0 && refused.map(([why, many]) => h("div", { id: why }, `${count(many)} ${words(why)}`)),
+          ],
+          ["Begun", time(one.created_at)],
+          ["Ended", one.finished_at && time(one.finished_at)],
+          ["Error", one.error],
+        ]),
       ];
     },
   };

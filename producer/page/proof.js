@@ -1,6 +1,6 @@
 // The proof of what was paid for: a submission with what was sent, answered, charged and called back.
 
-import { h } from "./dom.js";
+import { definitions, h } from "./dom.js";
 import { badge, money, time, vendorName, words } from "./words.js";
 
 /** All submissions of a job. */
@@ -67,8 +67,5 @@ export function proof(one) {
           ),
     ],
   ];
-  return h(
-    "dl.facts",
-    rows.filter(([, value]) => value).map(([name, value]) => h("div", { id: name }, h("dt", name), h("dd", value))),
-  );
+  return definitions("dl.facts", rows);
 }

@@ -3,7 +3,7 @@
 import { action, ask, roleNote, sends } from "./act.js";
 import { call, get } from "./api.js";
 import { gauge } from "./chart.js";
-import { h, toast } from "./dom.js";
+import { definitions, h, toast } from "./dom.js";
 import { paid } from "./overview.js";
 import { badge, count, money, time, vendorName } from "./words.js";
 import { stopped } from "./why.js";
@@ -58,22 +58,17 @@ function card(account, page) {
       account.daily_budget,
       account.daily_budget === null ? pays(account.spent_today) : `${pays(account.spent_today)} of ${pays(account.daily_budget)}`,
     ),
-    h(
-      "dl.facts",
+    definitions("dl.facts", [
+      ["Cap set by operators", limit(account.max_in_flight)],
+      ["Paid sends a minute", limit(account.max_per_minute)],
+      ["Of them at once", limit(account.burst)],
+      ["Daily budget", limit(account.daily_budget, pays(account.daily_budget))],
       [
-        ["Cap set by operators", limit(account.max_in_flight)],
-        ["Paid sends a minute", limit(account.max_per_minute)],
-        ["Of them at once", limit(account.burst)],
-        ["Daily budget", limit(account.daily_budget, pays(account.daily_budget))],
-        [
-          "Balance",
-          account.balance === null
-            ? "not told by the vendor"
-            : [pays(account.balance), " ", h("small", time(account.balance_at))],
-        ],
-        ["Lowest balance", limit(account.balance_floor, pays(account.balance_floor))],
-      ].map(([name, value]) => h("div", { id: name }, h("dt", name), h("dd", value))),
-    ),
+        "Balance",
+        account.balance === null ? "not told by the vendor" : [pays(account.balance), " ", h("small", time(account.balance_at))],
+      ],
+      ["Lowest balance", limit(account.balance_floor, pays(account.balance_floor))],
+    ]),
     h(
       "div.buttons.left",
       action("pause", "Pause…", () => pause(account, page), { danger: true }),
