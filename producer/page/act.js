@@ -83,6 +83,7 @@ export function ask({ title, text = [], fields = [], confirm, danger = false, re
       dialog.close();
       await done?.(answer);
     } catch (problem) {
+      if (!dialog.open) toast(`${title} ${problem.message}. ${problem.detail}`);
       renew(faults, problemBox(problem));
       for (const { name } of all) {
         const isAtFault = problem.faults?.some(fault => fault.path === `/${name}`);

@@ -47,17 +47,18 @@ export function renew(parent, ...children) {
 }
 
 function renewChildren(old, fresh) {
-  const kept = new Set(Array.from(fresh.children, key));
+  const needed = new Set(Array.from(fresh.children, key));
+  // Those there with a key, in order: a key may be there more than once.
   const keyed = new Map();
   for (const child of [...old.children]) {
     if (!key(child)) continue;
-    if (kept.has(key(child))) keyed.set(key(child), child);
-    else child.remove();
+    if (!needed.has(key(child))) child.remove();
+    else keyed.set(key(child), [...(keyed.get(key(child)) ?? []), child]);
   }
   let at = old.firstChild;
   for (const next of [...fresh.childNodes]) {
-    const match = key(next) ? keyed.get(key(next)) : at && !key(at) && isAlike(at, next) ? at : null;
-    if (!match || !isAlike(match, next)) {
+    const match = key(next) ? keyed.get(key(next))?.shift() : at && !key(at) && isAlike(at, next) && at;
+    if (!match) {
       old.insertBefore(next, at);
       continue;
     }

@@ -1,5 +1,6 @@
 // Why a job does not move, in a sentence or two.
 
+import { now } from "./api.js";
 import { REASONS, REFUSALS, clock, relative, vendorName, words } from "./words.js";
 
 const PAYS = { "lipsync.submit": "sync", "inpaint.submit": "ghostcut" };
@@ -19,7 +20,7 @@ export function why(job, status) {
     return `It moves: ${stage} is with a worker or in its queue. If nothing comes of that by ${clock(due)}, it is due again.`;
   }
   const tried = tries > 0 ? ` ${tries === 1 ? "One try has" : `${tries} tries have`} failed so far.` : "";
-  if (Date.parse(due) > Date.now()) return `It waits for its time: ${stage} is due ${relative(due)}.${tried}`;
+  if (Date.parse(due) > now()) return `It waits for its time: ${stage} is due ${relative(due)}.${tried}`;
   const held = holds(stage, status);
   if (held) return `It is due and held back: ${held}`;
   return `It is due in ${stage} and will be given to a worker at once. If it stays so, look whether a producer and a worker for this stage run.${tried}`;
