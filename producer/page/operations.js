@@ -71,7 +71,7 @@ function selection(one) {
 function bar(one) {
   return [
     h("progress", { max: Math.max(1, one.total), value: one.done, test: "progress", "aria-label": "Progress" }),
-    ` ${count(one.done)} of ${count(one.total)}`,
+    ` ${count(one.done)} of ${one.capped ? "at least " : ""}${count(one.total)}`,
   ];
 }
 

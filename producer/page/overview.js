@@ -226,7 +226,7 @@ function workers(rows) {
 function inHand(row) {
   const total = row.in_hand.reduce((sum, one) => sum + one.count, 0);
   const each = row.in_hand.map(one => `${one.count} ${one.stage}`).join(", ");
-  return h("span", { title: each }, `${total} of ${row.concurrency}`, each && h("small", ` ${each}`));
+  return h("span", { title: `Up to ${row.concurrency} of each stage at once` }, String(total), each && h("small", ` ${each}`));
 }
 
 /** The global stop. */
