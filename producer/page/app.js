@@ -1,7 +1,7 @@
 // Begins here: who is signed in, which view the address names, and when it is drawn again.
 //
 // A view is a function of the address that returns `{ title, load, draw }`: `load` reads, `draw` makes elements of what was read,
-// to which `fleet` is added, what `/v1/overview` says. `head` makes what is there although nothing could be read, `stream` are the
+// to which `fleet` is added, what `strip` read. `head` makes what is there although nothing could be read, `stream` are the
 // events to follow. It is given the page: `refresh()` reads and draws again, `redraw()` only draws.
 
 import { Problem, call, get, session } from "./api.js";

@@ -1,7 +1,7 @@
 // What was given up, in groups of the same fault; a look at what a replay would do and cost; replaying and discarding.
 
 import { action, ask, roleNote } from "./act.js";
-import { get, optional, post } from "./api.js";
+import { get, post } from "./api.js";
 import { definitions, h, toast } from "./dom.js";
 import { count, money, plural, time, vendorName, words } from "./words.js";
 
@@ -24,14 +24,13 @@ export function deadLetters({ query, page }) {
   return {
     title: "Dead letters",
     async load() {
-      const [grouped, flat, bulk] = await Promise.all([
+      const [grouped, flat] = await Promise.all([
         get("/v1/dead-letters", { ...filter, cursor: query.groups }),
         get("/v1/dead-letters", { ...filter, view: "flat", cursor: query.cursor }),
-        optional("/v1/operations", { limit: 1 }),
       ]);
-      return { groups: grouped.groups, moreGroups: grouped.next_cursor, letters: flat.letters, next: flat.next_cursor, bulk };
+      return { groups: grouped.groups, moreGroups: grouped.next_cursor, letters: flat.letters, next: flat.next_cursor };
     },
-    draw: ({ groups, moreGroups, letters, next, bulk }) => [
+    draw: ({ groups, moreGroups, letters, next, fleet }) => [
       h("h1", { tabindex: "-1" }, "Dead letters"),
       h(
         "p.note",
@@ -48,7 +47,7 @@ export function deadLetters({ query, page }) {
       roleNote(),
       groups.length === 0
         ? h("p.empty", "Nothing was given up. All is well.")
-        : groups.map(group => card(group, letters, { previews, page, bulk, filter })),
+        : groups.map(group => card(group, letters, { previews, page, filter, canAct: fleet.operations })),
       moreGroups && h("nav.pager", h("a.button", { href: address({ ...filter, groups: moreGroups }) }, "More groups")),
       letters.length > 0 && [h("h2", "One by one"), list(letters)],
       next &&
@@ -64,7 +63,7 @@ export function deadLetters({ query, page }) {
 const address = parameters => `#/dead-letters?${new URLSearchParams(parameters)}`;
 const name = group => `${group.stage}/${group.reason}/${group.class}`;
 
-function card(group, letters, { previews, page, bulk, filter }) {
+function card(group, letters, { previews, page, filter, canAct }) {
   const selection = { ...filter, stage: group.stage, reason: group.reason, class: group.class };
   const sample = letters.find(
     letter => letter.stage === group.stage && letter.reason === group.reason && letter.class === group.class,
@@ -88,7 +87,7 @@ function card(group, letters, { previews, page, bulk, filter }) {
       h("a", { href: `#/dead-letters/${group.first}` }, `Sample: no. ${group.first}`),
       sample?.error && [": ", sample.error],
     ),
-    bulk &&
+    canAct &&
       h(
         "div.buttons.left",
         h("button", { type: "button", test: "group-preview", onclick: preview }, "Preview a replay"),

@@ -1,7 +1,7 @@
 // The list of jobs: filters that are in the address, pages by cursor, and what can be done to all that a filter finds.
 
 import { action, ask, refused, roleNote } from "./act.js";
-import { get, optional, post, query as queryOf } from "./api.js";
+import { get, post, query as queryOf } from "./api.js";
 import { h, toast } from "./dom.js";
 import { REASONS, STAGES, STATES, STATUSES, VENDORS, badge, count, time, words } from "./words.js";
 
@@ -45,17 +45,11 @@ export function jobs({ query, page }) {
   return {
     title: "Jobs",
     head,
-    async load() {
-      const [list, bulk] = await Promise.all([
-        get("/v1/jobs", { ...filter, cursor: query.cursor }),
-        optional("/v1/operations", { limit: 1 }),
-      ]);
-      return { list, bulk };
-    },
-    draw: ({ list, bulk }) => [
+    load: async () => ({ list: await get("/v1/jobs", { ...filter, cursor: query.cursor }) }),
+    draw: ({ list, fleet }) => [
       h("h1", { tabindex: "-1" }, "Jobs"),
       head(),
-      bulk && bulkBar(filter, page),
+      fleet.operations && bulkBar(filter, page),
       table(list.jobs),
       pager(filter, query.cursor, list.next_cursor),
     ],

@@ -41,11 +41,12 @@ export function navigation(name = current) {
   );
 }
 
-/** Reads what the fleet does and what stands still, and draws the strip; returns what it read. */
+/** Reads what the fleet does, what stands still and the newest `operations`, and draws the strip; returns what it read. */
 export async function strip() {
   // A role that sees no more than single jobs is not told about the fleet.
   if (me.role === "submit") return null;
-  const fleet = (await optional("/v1/overview")) ?? { status: await get("/v1/status") };
+  const [read, asked] = await Promise.all([optional("/v1/overview"), optional("/v1/operations", { limit: 20 })]);
+  const fleet = { ...(read ?? { status: await get("/v1/status") }), operations: asked?.operations };
   const { status } = fleet;
   counts = { "dead-letters": status.dead_letters, unknowns: sum(status.unknown, row => row.unknown) };
   navigation();
@@ -67,7 +68,7 @@ const sum = (rows, of) => rows.reduce((total, row) => total + of(row), 0);
 const link = (href, ...text) => h("a", { href }, ...text);
 
 /** What waits for a person, each with a link. */
-function waiting({ status, duplicates_ever: duplicates = [], workers }) {
+function waiting({ status, duplicates_ever: duplicates = [], workers, operations = [] }) {
   const parts = [];
   for (const { vendor, submissions } of duplicates.filter(row => row.submissions > 0)) {
     parts.push(link("#/audits", `${vendorName(vendor)} was paid twice for ${plural(submissions, "work")}`));
@@ -87,6 +88,9 @@ function waiting({ status, duplicates_ever: duplicates = [], workers }) {
         `${plural(row.jobs, "job waits", "jobs wait")} for a decision: ${REASONS[row.reason]?.[0] ?? words(row.reason)}`,
       ),
     );
+  }
+  for (const { id } of operations.filter(operation => operation.state === "awaiting")) {
+    parts.push(link(`#/operations/${id}`, `operation ${id} waits for a look at its canaries`));
   }
   if (status.dead_letters) parts.push(link("#/dead-letters", plural(status.dead_letters, "dead letter")));
   if (status.last_audit?.open) {
