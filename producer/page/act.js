@@ -52,20 +52,22 @@ export function problemBox(problem) {
 }
 
 /**
- * Asks and does. `fields` are `{ name, label, type, value, hint, options, required }`, `run` is given their values and `reason`,
- * and its answer is told to `done`. The dialog stays open with the problem when it fails; it runs once however often it is clicked.
+ * Asks and does. `fields` are `{ name, label, type, value, hint, options, required, … }`, `run` is given their values and the
+ * `reason`, and its answer is told to `done`. The dialog stays open with the problem when it fails; it runs once however often it is clicked.
  */
-export function ask({ title, text = [], fields = [], confirm, danger = false, reason = true, run, done }) {
-  const all = reason
-    ? [...fields, { name: "reason", label: "Reason", hint: "For the others; kept in the audit trail", required: true, max: 1000 }]
-    : fields;
+export function ask({ title, text = [], fields = [], confirm, danger = false, run, done }) {
+  const reason = { name: "reason", label: "Reason", hint: "For the others; kept in the trail", required: true, max: 1000 };
+  const all = [...fields, reason];
   const faults = h("div");
   const button = h(`button.primary${danger ? ".danger" : ""}`, { type: "submit", test: "dialog-confirm" }, confirm);
   const form = h(
     "form",
     { method: "dialog", onsubmit: submit },
     h("h2", title),
-    [text].flat().map(part => (part instanceof Node ? part : h("p", part))),
+    [text]
+      .flat()
+      .filter(Boolean)
+      .map(part => (part instanceof Node ? part : h("p", part))),
     all.map(field),
     faults,
     h("div.buttons", h("button", { type: "button", test: "dialog-close", onclick: () => dialog.close() }, "Close"), button),

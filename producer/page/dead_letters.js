@@ -1,22 +1,12 @@
 // What was given up, in groups of the same fault; a look at what a replay would do and cost; replaying and discarding.
 
-import { action, ask, roleNote } from "./act.js";
-import { get, post } from "./api.js";
-import { definitions, h, toast } from "./dom.js";
-import { count, money, plural, time, vendorName, words } from "./words.js";
+import { action, problemBox, roleNote } from "./act.js";
+import { get } from "./api.js";
+import { begin, preview, told } from "./bulk.js";
+import { definitions, h } from "./dom.js";
+import { plural, time, words } from "./words.js";
 
 const FILTERS = ["stage", "reason", "class", "since", "job", "user"];
-/** Of `resume::Refusal`: why letters are not replayed. */
-const REFUSED = {
-  undecidable: "name no job: look at them, then discard them",
-  job_gone: "are of jobs that were deleted: discard them",
-  moved_on: "are of jobs that have moved on",
-  canceled: "are of canceled jobs",
-  completed: "are of completed jobs",
-  goes_on: "are of jobs that are not over",
-  attempts_exhausted: "have reached the bound on paid attempts",
-  invalid_job: "have a row that cannot be read",
-};
 
 export function deadLetters({ query, page }) {
   const filter = Object.fromEntries(Object.entries(query).filter(([name]) => FILTERS.includes(name)));
@@ -68,8 +58,9 @@ function card(group, letters, { previews, page, filter, canAct }) {
   const sample = letters.find(
     letter => letter.stage === group.stage && letter.reason === group.reason && letter.class === group.class,
   );
-  const preview = async () => {
-    previews.set(name(group), await previewOf("replay", selection));
+  const looked = previews.get(name(group));
+  const look = async () => {
+    previews.set(name(group), await preview("replay", selection).catch(problem => ({ problem })));
     page.redraw();
   };
   return h(
@@ -90,86 +81,38 @@ function card(group, letters, { previews, page, filter, canAct }) {
     canAct &&
       h(
         "div.buttons.left",
-        h("button", { type: "button", test: "group-preview", onclick: preview }, "Preview a replay"),
-        action("group-replay", "Replay…", () => replay(selection, page)),
-        action("group-discard", "Discard…", () => discard(selection, group.letters, page), { danger: true }),
+        h("button", { type: "button", test: "group-preview", onclick: look }, "Preview a replay"),
+        action("group-replay", "Replay…", () => begin(page, { ...REPLAY, filter: selection })),
+        action("group-discard", "Discard…", () => begin(page, { ...DISCARD, filter: selection }), { danger: true }),
       ),
-    previews.get(name(group)) && h("div.preview", { test: "preview" }, told(previews.get(name(group)))),
+    looked && (looked.problem ? problemBox(looked.problem) : told(looked)),
   );
 }
 
-/** What an operation would do, or the problem in words. */
-async function previewOf(kind, selection) {
-  try {
-    return await post("/v1/operations/preview", { action: kind, filter: selection, reason: "preview" });
-  } catch (problem) {
-    return { problem: `${problem.message}. ${problem.detail}` };
-  }
-}
-
-/** A preview in sentences. */
-function told({ count: found, capped, tally, problem }) {
-  if (problem) return h("p", problem);
-  if (!tally) return h("p", `${capped ? "More than " : ""}${plural(found, "letter")}.`);
-  const paid = Object.entries(tally.paid).map(
-    ([vendor, cost]) =>
-      `${vendorName(vendor)} is paid ${plural(cost.submissions, "time")}, about ${money(vendor, cost.last_cost)} by the last time${cost.unknown ? `, and ${count(cost.unknown)} of unknown cost` : ""}`,
-  );
-  const first = Object.entries(tally.first).map(([how, many]) => `${count(many)} first ${how}`);
-  const refused = Object.entries(tally.refused).map(([why, many]) =>
-    h("li", { id: why }, `${count(many)} ${REFUSED[why] ?? words(why)}`),
-  );
-  return [
-    h(
-      "p",
-      h("strong", `${count(tally.replayable)} of ${count(tally.letters)}${capped ? "+" : ""} can go on`),
-      first.length > 0 && `: ${first.join(", ")}`,
-      ".",
-    ),
-    h("p", paid.length ? `${paid.join("; ")}.` : "Nothing is paid for again."),
-    refused.length > 0 && h("ul", refused),
-  ];
-}
-
-async function replay(selection, page) {
-  const preview = await previewOf("replay", selection);
-  ask({
-    title: `Replay ${plural(preview.count ?? 0, "dead letter")}?`,
-    text: h("div.preview", told(preview)),
-    fields: [
-      {
-        name: "canary",
-        type: "checkbox",
-        value: true,
-        label: "One of each group first",
-        hint: "The others wait until you have seen what became of it",
-      },
-      { name: "per_minute", type: "number", number: true, min: 1, label: "At most so many a minute", hint: "Empty: all at once" },
-      { name: "another_attempt", type: "checkbox", label: "Allow one paid attempt beyond the bound" },
-    ],
-    confirm: "Replay",
-    run: body =>
-      post("/v1/operations", { action: "replay", filter: selection, expect: preview.capped ? null : preview.count, ...body }),
-    done: operation => went(operation, page),
-  });
-}
-
-function discard(selection, letters, page) {
-  ask({
-    title: `Discard ${plural(letters, "dead letter")}?`,
-    text: "Their jobs stay failed. A job can still be put back on its way by a retry.",
-    confirm: "Discard",
-    danger: true,
-    run: body => post("/v1/operations", { action: "discard", filter: selection, expect: letters, ...body }),
-    done: operation => went(operation, page),
-  });
-}
-
-function went(operation, page) {
-  toast(`Operation ${operation.id} has begun.`);
-  location.hash = `#/operations/${operation.id}`;
-  return page.refresh();
-}
+const REPLAY = {
+  action: "replay",
+  verb: "Replay",
+  thing: "dead letter",
+  text: "Their jobs go to where the ledger says.",
+  fields: [
+    {
+      name: "canary",
+      type: "checkbox",
+      value: true,
+      label: "One of each group first",
+      hint: "The others wait until you have seen what became of it",
+    },
+    { name: "per_minute", type: "number", min: 1, label: "At most so many a minute", hint: "Empty: all at once" },
+    { name: "another_attempt", type: "checkbox", label: "Allow one paid attempt beyond the bound" },
+  ],
+};
+const DISCARD = {
+  action: "discard",
+  verb: "Discard",
+  thing: "dead letter",
+  text: "Their jobs stay failed. A job can still be put back on its way by a retry.",
+  danger: true,
+};
 
 function list(letters) {
   return h(

@@ -1,9 +1,10 @@
 // The list of jobs: filters that are in the address, pages by cursor, and what can be done to all that a filter finds.
 
-import { action, ask, refused, roleNote } from "./act.js";
-import { get, post, query as queryOf } from "./api.js";
-import { h, toast } from "./dom.js";
-import { REASONS, STAGES, STATES, STATUSES, VENDORS, badge, count, time, words } from "./words.js";
+import { action, roleNote } from "./act.js";
+import { get, query as queryOf } from "./api.js";
+import { begin } from "./bulk.js";
+import { h } from "./dom.js";
+import { REASONS, STAGES, STATES, STATUSES, VENDORS, badge, time, words } from "./words.js";
 
 const TABS = [
   ["all", "All", {}],
@@ -25,19 +26,23 @@ const FILTERS = [
   "created_from",
   "created_before",
 ];
-const ACTIONS = {
-  cancel: [
-    "Cancel",
-    "They end at the next step. Nothing more is paid for; works already paid for are followed to their end and booked as wasted.",
-    true,
-  ],
-  retry: [
-    "Retry",
-    "Failed and canceled jobs go to where the ledger says: what is paid for is polled or stored, and only what is not there is paid for again.",
-    false,
-  ],
-  resume: ["Resume", "Parked jobs become due now.", false],
-};
+
+/** What can be done to all jobs of a filter. Those that it does not fit are left as they are, and counted with the reason. */
+const ACTIONS = [
+  {
+    action: "cancel",
+    verb: "Cancel",
+    text: "They end at the next step. Nothing more is paid for; works already paid for are followed to their end and booked as wasted.",
+    danger: true,
+  },
+  {
+    action: "retry",
+    verb: "Retry",
+    text: "They go to where the ledger says: what is paid for is polled or stored, and only what is not there is paid for again.",
+    fields: [{ name: "another_attempt", type: "checkbox", label: "Allow one paid attempt beyond the bound" }],
+  },
+  { action: "resume", verb: "Resume", text: "Parked jobs become due now." },
+];
 
 export function jobs({ query, page }) {
   const filter = Object.fromEntries(Object.entries(query).filter(([name]) => FILTERS.includes(name)));
@@ -50,7 +55,7 @@ export function jobs({ query, page }) {
       h("h1", { tabindex: "-1" }, "Jobs"),
       head(),
       fleet.operations && bulkBar(filter, page),
-      table(list.jobs),
+      table(list),
       pager(filter, query.cursor, list.next_cursor),
     ],
   };
@@ -158,46 +163,21 @@ function bulkBar(filter, page) {
   return h(
     "div.bulk",
     h("span", isAll ? "Choose a filter to act on all jobs that it finds:" : "All jobs of this filter:"),
-    Object.entries(ACTIONS).map(([name, [text, , danger]]) =>
-      action(`bulk-${name}`, `${text}…`, () => bulk(name, filter, page), { danger, disabled: isAll }),
+    ACTIONS.map(one =>
+      action(`bulk-${one.action}`, `${one.verb}…`, () => begin(page, { ...one, thing: "job", filter }), {
+        danger: one.danger,
+        disabled: isAll,
+      }),
     ),
     roleNote(),
   );
 }
 
-/** Counts first: what is confirmed is a number of jobs. */
-async function bulk(name, filter, page) {
-  const [text, meaning, danger] = ACTIONS[name];
-  let found;
-  try {
-    found = await post("/v1/operations/preview", { action: name, filter, reason: "preview" });
-  } catch (problem) {
-    return refused(`${text} jobs`, problem);
-  }
-  const many = found.capped ? `more than ${count(found.count)}` : count(found.count);
-  if (found.count === 0) return toast("No job fits the filter.");
-  ask({
-    title: `${text} ${many} ${found.count === 1 ? "job" : "jobs"}?`,
-    text: [
-      meaning,
-      "Jobs that the action does not fit are left as they are, and counted with the reason. It is done in the background and can be stopped.",
-    ],
-    fields:
-      name === "retry" ? [{ name: "another_attempt", type: "checkbox", label: "Allow one paid attempt beyond the bound" }] : [],
-    confirm: `${text} ${many}`,
-    danger,
-    run: body => post("/v1/operations", { action: name, filter, expect: found.capped ? null : found.count, ...body }),
-    done: operation => {
-      location.hash = `#/operations/${operation.id}`;
-      return page.refresh();
-    },
-  });
-}
-
 export const jobName = job => job.display_name || job.original_filename;
 
-function table(rows) {
-  if (rows.length === 0) return h("p.empty", "No job fits the filter.");
+function table({ jobs: rows, next_cursor: next }) {
+  if (rows.length === 0)
+    return h("p.empty", next ? "None of the jobs that were looked at fits; older ones may." : "No job fits the filter.");
   return h(
     "table.cards",
     h(

@@ -99,7 +99,7 @@ export function operation({ id, page }) {
             action("continue", "Go on with the others…", () =>
               ask({
                 title: "Go on with the others?",
-                text: "You have seen what became of the canaries.",
+                text: "You have seen what became of the canaries. Groups whose canary is dead again are left alone.",
                 confirm: "Go on",
                 ...sends("POST", `${path}/continue`, page, "The operation goes on."),
               }),

@@ -2,7 +2,7 @@
 
 import { optional, query as queryOf } from "./api.js";
 import { h } from "./dom.js";
-import { time, words } from "./words.js";
+import { VENDORS, time, words } from "./words.js";
 
 const FILTERS = ["by", "action", "subject"];
 
@@ -78,17 +78,22 @@ function table(events) {
           h("td", { "data-label": "When" }, time(event.at)),
           h("td", { "data-label": "Who" }, event.by),
           h("td", { "data-label": "What" }, words(event.action)),
-          h(
-            "td",
-            { "data-label": "To what" },
-            event.job_id ? h("a.id", { href: `#/jobs/${event.job_id}` }, event.job_id) : event.subject,
-          ),
+          h("td", { "data-label": "To what" }, subject(event)),
           h("td.wrap", { "data-label": "Why" }, event.reason),
           h("td.wrap", { "data-label": "Detail" }, detail(event.detail)),
         ),
       ),
     ),
   );
+}
+
+/** What it was done to, with a link to where it is shown. */
+function subject({ job_id: job, subject }) {
+  if (job) return h("a.id", { href: `#/jobs/${job}` }, job);
+  if (subject.startsWith("operation/"))
+    return h("a", { href: `#/operations/${subject.slice("operation/".length)}` }, words(subject));
+  if (VENDORS.some(vendor => subject.startsWith(`${vendor}/`))) return h("a", { href: "#/vendors" }, subject);
+  return words(subject);
 }
 
 function detail(detail) {

@@ -31,6 +31,7 @@ const FILES: &[(&str, &str, &str)] = &[
     script!("api.js"),
     script!("app.js"),
     script!("audits.js"),
+    script!("bulk.js"),
     script!("chart.js"),
     script!("dead_letters.js"),
     script!("dom.js"),
