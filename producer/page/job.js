@@ -115,7 +115,11 @@ function facts(job) {
           ],
     ],
     ["Due", job.stage?.due_at && job.stage.state === "waiting" ? time(job.stage.due_at, relative) : null],
-    ["Result", job.output_url && h("a", { href: safe(job.output_url), rel: "noreferrer" }, job.output_url)],
+    [
+      "Result",
+      job.output_url &&
+        h("a", { href: safe(job.output_url), rel: "noreferrer", title: job.output_url }, job.output_url.split("/").at(-1)),
+    ],
     ["Error", job.error && [h("strong", words(job.error.code ?? "")), " ", job.error.message]],
   ];
   return definitions("dl.facts.card", rows);

@@ -5,7 +5,7 @@ import { get, optional } from "./api.js";
 import { bars, gauge, lines } from "./chart.js";
 import { h } from "./dom.js";
 import { STAGES, STATES, VENDORS, badge, count, money, plural, shortId, span, time, vendorName } from "./words.js";
-import { stopped } from "./why.js";
+import { sending, stopped } from "./why.js";
 
 export function overview({ page }) {
   return {
@@ -140,7 +140,7 @@ function stages(rows) {
   );
 }
 
-function accounts({ vendors, costs }) {
+function accounts({ vendors, costs, fleet }) {
   return h(
     "section",
     { "aria-label": "Vendors" },
@@ -153,12 +153,7 @@ function accounts({ vendors, costs }) {
         return h(
           "div.card",
           { id: `${account.vendor}/${account.account}`, test: "vendor-row" },
-          h(
-            "h3",
-            vendorName(account.vendor),
-            h("small", account.account),
-            account.refusal ? badge("parked", { title: stopped(account) }) : badge("running"),
-          ),
+          h("h3", vendorName(account.vendor), h("small", account.account), badge(sending(account, fleet.status))),
           account.refusal && h("p.warn", `Nothing new is sent: ${stopped(account)}.`),
           gauge("In flight", account.in_flight, cap, cap ? `${account.in_flight} of ${cap}` : `${account.in_flight}, no cap`),
           gauge(
@@ -170,7 +165,7 @@ function accounts({ vendors, costs }) {
           ),
           gauge("Of that wasted", 0, 0, money(account.vendor, cost?.wasted ?? 0)),
           gauge("Rate", 0, 0, account.max_per_minute === null ? "no limit" : `${account.max_per_minute} a minute`),
-          account.balance !== null && gauge("Balance", 0, 0, money(account.vendor, account.balance)),
+          gauge("Balance", 0, 0, account.balance === null ? "not told by the vendor" : money(account.vendor, account.balance)),
         );
       }),
     ),

@@ -6,7 +6,7 @@ import { gauge } from "./chart.js";
 import { definitions, h, toast } from "./dom.js";
 import { paid } from "./overview.js";
 import { badge, count, money, time, vendorName } from "./words.js";
-import { stopped } from "./why.js";
+import { sending, stopped } from "./why.js";
 
 const PAUSES = [
   ["", "until somebody resumes it"],
@@ -27,7 +27,7 @@ export function vendors({ page }) {
       h("h1", { tabindex: "-1" }, "Vendors"),
       h(
         "div.grid",
-        accounts.map(account => card(account, page)),
+        accounts.map(account => card(account, fleet.status, page)),
       ),
       paid(fleet.status, page),
       costTable(days),
@@ -35,17 +35,14 @@ export function vendors({ page }) {
   };
 }
 
-function card(account, page) {
+function card(account, status, page) {
   const limit = (value, text) => (value === null ? "no limit" : (text ?? String(value)));
   const pays = amount => money(account.vendor, amount);
   return h(
     "article.card",
     { test: "vendor", id: `${account.vendor}/${account.account}`, "data-refusal": account.refusal ?? "" },
-    h("h2", vendorName(account.vendor), h("small", account.account), account.refusal ? badge("parked") : badge("running")),
-    h(
-      account.refusal ? "p.warn" : "p.note",
-      account.refusal ? `Nothing new is sent: ${stopped(account)}.` : "Work is sent as it comes.",
-    ),
+    h("h2", vendorName(account.vendor), h("small", account.account), badge(sending(account, status))),
+    account.refusal && h("p.warn", `Nothing new is sent: ${stopped(account)}.`),
     gauge(
       "In flight",
       account.in_flight,

@@ -54,3 +54,6 @@ export function stopped(account) {
   const passes = account.refusal === "full" || account.refusal === "rate";
   return `${REFUSALS[account.refusal] ?? words(account.refusal)}${because}${passes ? "" : `, ${until}`}`;
 }
+
+/** Whether work is sent to an account, as a word. */
+export const sending = (account, status) => (status.paid_sends_stopped || account.refusal ? "paused" : "sending");
