@@ -41,7 +41,7 @@ let page = null;
 /** What the address names: `#/jobs/ID?status=failed`. */
 function address() {
   const [path, search = ""] = location.hash.replace(/^#\/?/, "").split("?");
-  const [name, id = null] = path.split("/").map(decodeURIComponent);
+  const [name, id = null] = path.split("/");
   return { name, id, query: Object.fromEntries(new URLSearchParams(search)) };
 }
 
@@ -54,7 +54,9 @@ async function navigate() {
   if (!make) return lost();
   page = new Page(name, make, id, query);
   navigation(name);
-  await page.refresh();
+  const mine = page;
+  await mine.refresh();
+  if (page !== mine) return;
   const back = held && main.querySelector(`[data-test="${held}"]`);
   (back || main.querySelector("h1"))?.focus({ preventScroll: Boolean(back) });
 }
@@ -104,9 +106,8 @@ class Page {
       this.more = true;
       return this.reading;
     }
-    this.reading = this.#read();
+    this.reading = this.#read().finally(() => (this.reading = null));
     await this.reading;
-    this.reading = null;
     if (this.more) {
       this.more = false;
       await this.refresh();

@@ -47,6 +47,8 @@ export async function strip() {
   if (me.role === "submit") return null;
   const [read, asked] = await Promise.all([optional("/v1/overview"), optional("/v1/operations", { limit: 20 })]);
   const fleet = { ...(read ?? { status: await get("/v1/status") }), operations: asked?.operations };
+  // Somebody may have signed out meanwhile.
+  if (!me.role) return null;
   const { status } = fleet;
   counts = { "dead-letters": status.dead_letters, unknowns: sum(status.unknown, row => row.unknown) };
   navigation();
