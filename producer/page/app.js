@@ -63,6 +63,9 @@ async function navigate() {
 
 function lost() {
   page = null;
+  follow(null);
+  navigation(null);
+  main.dataset.view = "lost";
   renew(main, h("h1", { tabindex: "-1" }, "There is no such view"), h("p", h("a", { href: "#/" }, "Go to the overview")));
 }
 
