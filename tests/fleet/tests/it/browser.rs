@@ -4,12 +4,13 @@
 //! its content security policy. Pictures of each step are in `target/browser`.
 
 mod chromium;
+mod driver;
 mod jobs;
 mod operator;
 mod pictures;
 
 use chromium::{Browser, browse, row};
-use fleet::Fleet;
+use fleet::{DEADLINE, Fleet, eventually};
 use producer::web::access::ROUTES;
 use reqwest::Method;
 use sandbox::SandboxConfig;
@@ -34,7 +35,45 @@ fn has_route(path: &str) -> bool {
     ROUTES.iter().any(|(_, route, _)| *route == path)
 }
 
-/// Runs a test at the page, with nobody signed in.
+/// Visits the page of a producer that is started for it, with nobody signed in.
+async fn visit(
+    fleet: &Fleet,
+    name: &str,
+    role: &str,
+    test: impl AsyncFnOnce(Desk<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let producer = Producer::start(fleet, &fleet.environment).await?;
+    let token = token(fleet, "ann", role).await?;
+    let page = producer.request(Method::GET, "/").build()?;
+    let origin = page.url().origin().ascii_serialization();
+    browse(name, &origin, fleet.folder(), async |browser| {
+        // How the page learns that nobody is signed in.
+        browser.expect("/session 401");
+        // The page does without routes that the producer does not have yet.
+        for path in [
+            "/v1/overview",
+            "/v1/series",
+            "/v1/workers",
+            "/v1/operator-events",
+            "/v1/operations",
+        ] {
+            if !has_route(path) {
+                browser.expect(&format!("{path} 404"));
+            }
+        }
+        let token = &token;
+        test(Desk {
+            fleet,
+            browser,
+            token,
+        })
+        .await
+    })
+    .await?;
+    producer.stop().await
+}
+
+/// Runs a test at the page of a fleet of its own, with nobody signed in.
 async fn at_the_page(
     name: &str,
     role: &str,
@@ -42,35 +81,7 @@ async fn at_the_page(
 ) -> anyhow::Result<()> {
     let _one = ONE.lock().await;
     fleet::run(SandboxConfig::default(), async |fleet| {
-        let producer = Producer::start(fleet, &fleet.environment).await?;
-        let token = token(fleet, "ann", role).await?;
-        let origin = producer.request(Method::GET, "/").build()?.url().origin();
-        let origin = origin.ascii_serialization();
-        browse(name, &origin, fleet.folder(), async |browser| {
-            // How the page learns that nobody is signed in.
-            browser.expect("/session 401");
-            // The page does without routes that the producer does not have yet.
-            for path in [
-                "/v1/overview",
-                "/v1/series",
-                "/v1/workers",
-                "/v1/operator-events",
-                "/v1/operations",
-            ] {
-                if !has_route(path) {
-                    browser.expect(&format!("{path} 404"));
-                }
-            }
-            let token = &token;
-            test(Desk {
-                fleet,
-                browser,
-                token,
-            })
-            .await
-        })
-        .await?;
-        producer.stop().await
+        visit(fleet, name, role, test).await
     })
     .await
 }
@@ -180,6 +191,44 @@ async fn somebody_who_may_only_read_changes_nothing() -> anyhow::Result<()> {
         anyhow::ensure!(job.is_some_and(|job| job.status == "queued"));
         anyhow::ensure!(fleet.db.paid_stop().await?.is_none());
         Ok(())
+    })
+    .await
+}
+
+/// What the tests see besides the page.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_of_a_script_and_a_breach_of_the_policy_fail_a_test() -> anyhow::Result<()> {
+    const FAULTS: &str = "addEventListener('error', () => { window.fault = true }); \
+        document.addEventListener('securitypolicyviolation', () => { window.breach = true }); \
+        setTimeout(() => { throw new Error('a fault of a script') }); \
+        document.body.append(Object.assign(new Image(), { src: 'http://127.0.0.1:9/a.png' }))";
+    let _one = ONE.lock().await;
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let outcome = visit(fleet, "faults", "read", async |Desk { browser, .. }| {
+            browser.open("/").await?;
+            browser.see("sign-in").await?;
+            browser.script(FAULTS).await?;
+            eventually(DEADLINE, async || {
+                let both = browser
+                    .script("return Boolean(window.fault && window.breach)")
+                    .await?;
+                anyhow::ensure!(both == true, "not both have happened");
+                Ok(())
+            })
+            .await
+        });
+        let seen = match outcome.await {
+            Ok(()) => anyhow::bail!("nothing was seen"),
+            Err(error) => format!("{error:#}"),
+        };
+        let has = |text: &str| {
+            anyhow::Ok(anyhow::ensure!(
+                seen.contains(text),
+                "`{text}` is not in {seen}"
+            ))
+        };
+        has("a fault of a script")?;
+        has("Content Security Policy")
     })
     .await
 }

@@ -1,22 +1,19 @@
-//! A headless Chromium that a test drives through `chromedriver`: a profile and a port of its own, gone at the end, also when the
-//! test fails.
+//! A headless Chromium that a test drives: with a profile of its own, gone at the end, also when the test fails.
 //!
 //! It finds things by the names that the page gives them for tests (`data-test`), and waits for what is shown, never for a while.
 //! It must not know what a page should show, nor talk to the API in place of the page.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Mutex;
 
 use anyhow::Context as _;
 use fleet::{DEADLINE, eventually};
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use thirtyfour::common::capabilities::chromium::ChromiumLikeCapabilities as _;
 use thirtyfour::prelude::*;
 use thirtyfour::{ChromeCapabilities, LoggingPrefsLogLevel, WebElement};
-use tokio::process::{Child, Command};
+
+use super::driver::{Driver, program};
 
 /// No display, no sandbox of Chromium's own (it needs rights that root and containers lack), and no traffic but the page's.
 const FLAGS: [&str; 12] = [
@@ -43,80 +40,6 @@ pub(super) fn pictures() -> anyhow::Result<PathBuf> {
     let bin = fleet::binary("producer")?;
     let target = bin.parent().and_then(Path::parent).context("no target")?;
     Ok(target.join("browser"))
-}
-
-/// The program of a Debian package, by which it can be installed.
-fn program(name: &str) -> anyhow::Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join(name));
-    let mut found = found.filter(|file| file.is_file());
-    found.next().with_context(|| {
-        format!("`{name}` is needed: `deploy/local install chromium chromium-driver` installs it")
-    })
-}
-
-/// A `chromedriver` and every browser it started, which are in its process group. Killed when dropped.
-struct Driver {
-    child: Child,
-    group: Option<Pid>,
-    url: String,
-}
-
-impl Driver {
-    /// Starts one on a free port, with this folder as its home.
-    async fn start(home: &Path) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(home)?;
-        let log = home.join("chromedriver.log");
-        let file = File::create(&log)?;
-        let child = Command::new(program("chromedriver")?)
-            .arg("--port=0")
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", home)
-            .env("TMPDIR", home)
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .context("cannot start chromedriver")?;
-        let group = child.id().and_then(|id| i32::try_from(id).ok());
-        let mut driver = Self {
-            group: group.and_then(Pid::from_raw),
-            child,
-            url: String::new(),
-        };
-        let port = eventually(DEADLINE, async || {
-            let text = std::fs::read_to_string(&log)?;
-            let (_, rest) = text
-                .split_once("started successfully on port ")
-                .with_context(|| text.clone())?;
-            let port = rest.split_once('.').context("half a line")?.0;
-            Ok(port.to_owned())
-        });
-        driver.url = format!("http://127.0.0.1:{}", port.await?);
-        Ok(driver)
-    }
-
-    async fn stop(&mut self) -> anyhow::Result<()> {
-        self.kill();
-        self.child.wait().await?;
-        Ok(())
-    }
-
-    fn kill(&mut self) {
-        // Taken, since a group that is gone may come again as somebody else's.
-        if let Some(group) = self.group.take() {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-    }
-}
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.kill();
-    }
 }
 
 /// A browser at a producer's page.
@@ -147,7 +70,8 @@ pub(super) async fn browse(
     if outcome.is_err() {
         let _ = browser.picture("failed").await;
     }
-    let faults = browser.faults().await?;
+    let faults = browser.faults().await;
+    let faults = faults.unwrap_or_else(|error| vec![format!("it cannot be read: {error:#}")]);
     if !faults.is_empty() {
         let faults = format!("in the browser's log:\n{}", faults.join("\n"));
         outcome = match outcome {
