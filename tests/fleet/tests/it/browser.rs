@@ -221,14 +221,10 @@ async fn a_fault_of_a_script_and_a_breach_of_the_policy_fail_a_test() -> anyhow:
             Ok(()) => anyhow::bail!("nothing was seen"),
             Err(error) => format!("{error:#}"),
         };
-        let has = |text: &str| {
-            anyhow::Ok(anyhow::ensure!(
-                seen.contains(text),
-                "`{text}` is not in {seen}"
-            ))
-        };
-        has("a fault of a script")?;
-        has("Content Security Policy")
+        for text in ["a fault of a script", "Content Security Policy"] {
+            anyhow::ensure!(seen.contains(text), "`{text}` is not in {seen}");
+        }
+        Ok(())
     })
     .await
 }

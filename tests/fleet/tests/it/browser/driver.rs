@@ -31,9 +31,20 @@ pub(super) struct Driver {
 impl Driver {
     /// Starts one on a free port, with this folder as its home.
     pub(super) async fn start(home: &Path) -> anyhow::Result<Self> {
+        const ATTEMPTS: usize = 5;
         std::fs::create_dir_all(home)?;
         let log = home.join("chromedriver.log");
-        let file = File::create(&log)?;
+        for _ in 0..ATTEMPTS {
+            let mut driver = Self::launch(home, &log)?;
+            if driver.listens(&log).await? {
+                return Ok(driver);
+            }
+        }
+        anyhow::bail!("chromedriver ends at once, see {}", log.display())
+    }
+
+    fn launch(home: &Path, log: &Path) -> anyhow::Result<Self> {
+        let file = File::create(log)?;
         let child = Command::new(program("chromedriver")?)
             .arg("--port=0")
             .env_clear()
@@ -48,21 +59,31 @@ impl Driver {
             .spawn()
             .context("cannot start chromedriver")?;
         let group = child.id().and_then(|id| i32::try_from(id).ok());
-        let mut driver = Self {
+        Ok(Self {
             group: group.and_then(Pid::from_raw),
             child,
             url: String::new(),
-        };
+        })
+    }
+
+    /// Waits until it listens. False: it has ended, as it does when the port that it chose for IPv6 is taken for IPv4.
+    async fn listens(&mut self, log: &Path) -> anyhow::Result<bool> {
         let port = eventually(DEADLINE, async || {
-            let text = std::fs::read_to_string(&log)?;
-            let (_, rest) = text
-                .split_once("started successfully on port ")
-                .with_context(|| text.clone())?;
-            let port = rest.split_once('.').context("half a line")?.0;
-            Ok(port.to_owned())
-        });
-        driver.url = format!("http://127.0.0.1:{}", port.await?);
-        Ok(driver)
+            // Looked at before the log is read: what an ended process has written is complete.
+            let ended = self.child.try_wait()?.is_some();
+            let text = std::fs::read_to_string(log)?;
+            let line = text.split_once("started successfully on port ");
+            match line.and_then(|(_, rest)| rest.split_once('.')) {
+                Some((port, _)) => Ok(Some(port.to_owned())),
+                None if ended => Ok(None),
+                None => anyhow::bail!("it does not listen yet: {text}"),
+            }
+        })
+        .await?;
+        if let Some(port) = &port {
+            self.url = format!("http://127.0.0.1:{port}");
+        }
+        Ok(port.is_some())
     }
 
     /// Ends it and its browsers, which need not be gone yet when this returns.

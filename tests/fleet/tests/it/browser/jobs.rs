@@ -42,7 +42,7 @@ async fn a_job_is_watched_to_its_end_and_found_again() -> anyhow::Result<()> {
                 .says(&submission, &line.vendor_task_id.unwrap_or_default())
                 .await?;
         }
-        fleet.wait_for(&[other.clone()]).await?;
+        fleet.wait_for(std::slice::from_ref(&other)).await?;
 
         browser.click("nav-jobs").await?;
         let (found, hidden) = (row("job-row", job.job), row("job-row", other.job));

@@ -9,6 +9,7 @@ use sandbox::{Fault, FaultRule, Operation, Vendor as Payee, When};
 use super::chromium::{Browser, DESKTOP, PHONE};
 use super::operator::undecided;
 use super::{Desk, signed_in};
+use crate::sql::execute;
 
 /// Views without a subject.
 const VIEWS: [&str; 8] = [
@@ -43,10 +44,38 @@ pub(super) fn broken_results() -> FaultRule {
     FaultRule::new(Payee::Sync, Operation::Result, page)
 }
 
-/// Makes a dead letter and some finished jobs; the dead job is the last.
+/// What the jobs are called that people see in the README.
+const NAMES: [&str; 6] = [
+    "Harbour interview",
+    "Spring collection, cut 3",
+    "Town hall, part 2",
+    "Plum cake, Portuguese",
+    "Onboarding 2026",
+    "Trailer without captions",
+];
+
+/// An hour of a fleet, for the charts: copies of a finished job and of its submissions, one every 14 seconds.
+const HOUR: &str = "\
+    WITH copies AS ( \
+        SELECT gen_random_uuid() AS id, now() - n * interval '14 seconds' AS ended, (50 + n * 37 % 61) * interval '1 second' AS took \
+        FROM generate_series(1, 250) n), \
+    jobs AS ( \
+        INSERT INTO video_jobs SELECT copy.* FROM copies c, video_jobs j, jsonb_populate_record(j, jsonb_build_object('id', c.id, \
+            'created_at', (c.ended - c.took) AT TIME ZONE 'UTC', 'completed_at', c.ended AT TIME ZONE 'UTC')) copy WHERE j.id = '{job}') \
+    INSERT INTO submissions SELECT copy.* FROM copies c, submissions s, jsonb_populate_record(s, jsonb_build_object( \
+        'token', gen_random_uuid(), 'job_id', c.id, 'vendor_task_id', gen_random_uuid(), \
+        'claimed_at', c.ended - c.took, 'send_deadline', c.ended)) copy WHERE s.job_id = '{job}'";
+
+async fn submit(fleet: &Fleet, kind: Kind, number: usize) -> anyhow::Result<Expectation> {
+    let mut request = fleet.media.request(kind, number);
+    request["display_name"] = NAMES[number % NAMES.len()].into();
+    Ok(Expectation::completed(fleet.submit(&request).await?, kind))
+}
+
+/// Makes a dead letter, some finished jobs and an hour of the past; the dead job is the last.
 async fn history(fleet: &Fleet) -> anyhow::Result<Vec<Expectation>> {
     let broken = fleet.sandbox.faults().add(broken_results())?;
-    let dead = fleet.submit_kind(Kind::Lipsync, 1).await?;
+    let dead = submit(fleet, Kind::Lipsync, 1).await?;
     let dead = Expectation {
         status: "failed",
         ..dead
@@ -55,9 +84,11 @@ async fn history(fleet: &Fleet) -> anyhow::Result<Vec<Expectation>> {
     fleet.sandbox.faults().remove(broken);
     let mut jobs = Vec::new();
     for number in 0..6 {
-        jobs.push(fleet.submit_kind(Kind::ALL[number % 3], number).await?);
+        jobs.push(submit(fleet, Kind::ALL[number % 3], number).await?);
     }
     fleet.wait_for(&jobs).await?;
+    let hour = HOUR.replace("{job}", &jobs[0].job.to_string());
+    execute(&fleet.database.url, &hour).await?;
     jobs.push(dead);
     Ok(jobs)
 }
@@ -80,7 +111,7 @@ async fn every_view_fits_a_phone_and_a_desk_in_light_and_dark() -> anyhow::Resul
                 settings.ghostcut.process_ms = (600_000, 600_000);
             });
             for number in 0..9 {
-                fleet.submit_kind(Kind::ALL[number % 3], number).await?;
+                submit(fleet, Kind::ALL[number % 3], number).await?;
             }
             let mut views: Vec<String> = VIEWS.iter().map(|view| format!("/#/{view}")).collect();
             for id in [jobs[0].job, stuck, jobs[jobs.len() - 1].job] {
