@@ -46,9 +46,15 @@ chaos: toolchain ## Break everything for MINUTES=10 by the plan of SEED=1; BROKE
 test: runner = $(if $(shell PATH="$(PATH)" command -v cargo-nextest),nextest run,test --tests)
 test: toolchain ## Run all tests
 	@command -v promtool >/dev/null || $(local) install prometheus || true # the tests that need it say so
+	@command -v chromedriver >/dev/null || $(local) install chromium chromium-driver || true # likewise
 	cargo build --workspace --bins --tests
 	$(local) run --name test -- cargo $(runner) --workspace --no-fail-fast
 	cargo test --workspace --doc --no-fail-fast
+
+.PHONY: screenshots
+screenshots: toolchain ## Take the README's pictures of the page again, with a real browser at a running fleet
+	cargo build --workspace --bins --tests
+	UPDATE_SCREENSHOTS=1 $(local) run --name test -- cargo test --workspace --test it browser::pictures
 
 .PHONY: api-test
 api-test: toolchain ## Hold the API against its OpenAPI description; needs `pip install schemathesis`

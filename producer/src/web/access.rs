@@ -56,6 +56,8 @@ pub enum Need {
 pub const ROUTES: &[(Method, &str, Need)] = {
     use Need::{Nothing, Right as Needs, Signature, Token};
     &[
+        (Method::GET, "/", Nothing),
+        (Method::GET, "/assets/{file}", Nothing),
         (Method::GET, "/session", Token),
         (Method::POST, "/session", Nothing),
         (Method::DELETE, "/session", Nothing),

@@ -1,6 +1,6 @@
 //! The HTTP API: jobs, dead letters, unknown outcomes, accounts and the fleet under `/v1`; vendors call back under `/webhooks`;
-//! browsers sign in at `/session`; `/openapi.json` describes it, `/docs` is a page of that. A route that is not in
-//! [`access::ROUTES`] is not reachable.
+//! browsers sign in at `/session`; `/openapi.json` describes it, `/docs` is a page of that; `/` is the operator's page. A route
+//! that is not in [`access::ROUTES`] is not reachable.
 //!
 //! Must not publish, call a vendor or move a stage otherwise than through the guarded functions of `shared::db`. Every error is
 //! a problem document (RFC 9457, `application/problem+json`).
@@ -20,6 +20,7 @@ mod list;
 mod metrics;
 mod openapi;
 mod operations;
+mod page;
 mod problem;
 mod requests;
 mod unknowns;
@@ -160,6 +161,8 @@ fn described(state: &AppState, access: &Access) -> Result<Router, serde_json::Er
     let (own, own_description) = OpenApiRouter::new()
         .routes(routes!(openapi::document))
         .routes(routes!(openapi::page))
+        .routes(routes!(page::index))
+        .routes(routes!(page::asset))
         .split_for_parts();
     let (routes, mut description) = routes(state, access).split_for_parts();
     description.merge(own_description);

@@ -26,6 +26,7 @@ use super::requests::JobRequest;
         (name = "fleet", description = "What concerns all jobs."),
         (name = "access", description = "Who asks."),
         (name = "webhooks", description = "For the vendors."),
+        (name = "page", description = "For operators."),
         (name = "description", description = "This document."))
 )]
 pub(super) struct Description;

@@ -43,6 +43,7 @@ pub(super) enum Kind {
     PaidStillStopped,
     TooManyStreams,
     LetterClosed,
+    FileNotFound,
     RouteNotFound,
     MethodNotAllowed,
     Unavailable,
@@ -159,6 +160,7 @@ impl Kind {
                 "dead-letter-closed",
                 "The dead letter is closed already",
             ),
+            Self::FileNotFound => (S::NOT_FOUND, "file-not-found", "The page has no such file"),
             Self::RouteNotFound => (S::NOT_FOUND, "not-found", "There is nothing here"),
             Self::MethodNotAllowed => (
                 S::METHOD_NOT_ALLOWED,

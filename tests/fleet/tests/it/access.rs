@@ -20,7 +20,7 @@ use crate::command;
 use crate::sql::{execute, value, values};
 
 /// Makes a token by command and returns it.
-async fn token(fleet: &Fleet, name: &str, role: &str) -> anyhow::Result<String> {
+pub(crate) async fn token(fleet: &Fleet, name: &str, role: &str) -> anyhow::Result<String> {
     let args = [
         "tokens", "create", name, "--role", role, "--reason", "test", "--by", "ann",
     ];

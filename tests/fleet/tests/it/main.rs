@@ -15,6 +15,7 @@ mod api_create;
 mod api_operator;
 mod api_read;
 mod audit;
+mod browser;
 mod callback_evidence;
 mod callbacks;
 mod command;

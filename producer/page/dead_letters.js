@@ -1,0 +1,193 @@
+// What was given up, in groups of the same fault; a look at what a replay would do and cost; replaying and discarding.
+
+import { action, problemBox, roleNote } from "./act.js";
+import { get } from "./api.js";
+import { begin, preview, told } from "./bulk.js";
+import { definitions, h } from "./dom.js";
+import { plural, time, words } from "./words.js";
+
+const FILTERS = ["stage", "reason", "class", "since", "job", "user"];
+
+export function deadLetters({ query, page }) {
+  const filter = Object.fromEntries(Object.entries(query).filter(([name]) => FILTERS.includes(name)));
+  const previews = new Map();
+  return {
+    title: "Dead letters",
+    async load() {
+      const [grouped, flat] = await Promise.all([
+        get("/v1/dead-letters", { ...filter, cursor: query.groups }),
+        get("/v1/dead-letters", { ...filter, view: "flat", cursor: query.cursor }),
+      ]);
+      return { groups: grouped.groups, moreGroups: grouped.next_cursor, letters: flat.letters, next: flat.next_cursor };
+    },
+    draw: ({ groups, moreGroups, letters, next, fleet }) => [
+      h("h1", { tabindex: "-1" }, "Dead letters"),
+      h(
+        "p.note",
+        "Jobs that were given up. A replay puts them back to where the ledger says; it sends no paid request by itself.",
+      ),
+      Object.keys(filter).length > 0 &&
+        h(
+          "p",
+          "Only those with ",
+          Object.entries(filter).map(([key, value], index) => [index > 0 && ", ", `${key} `, h("code", value)]),
+          ". ",
+          h("a", { href: "#/dead-letters" }, "Show all"),
+        ),
+      roleNote(),
+      groups.length === 0
+        ? h("p.empty", "Nothing was given up. All is well.")
+        : groups.map(group => card(group, letters, { previews, page, filter, canAct: fleet.operations })),
+      moreGroups && h("nav.pager", h("a.button", { href: address({ ...filter, groups: moreGroups }) }, "More groups")),
+      letters.length > 0 && [h("h2", "One by one"), list(letters)],
+      next &&
+        h(
+          "nav.pager",
+          { "aria-label": "Pages" },
+          h("a.button", { test: "older", href: address({ ...filter, cursor: next }) }, "Older"),
+        ),
+    ],
+  };
+}
+
+const address = parameters => `#/dead-letters?${new URLSearchParams(parameters)}`;
+const name = group => `${group.stage}/${group.reason}/${group.class}`;
+
+function card(group, letters, { previews, page, filter, canAct }) {
+  const selection = { ...filter, stage: group.stage, reason: group.reason, class: group.class };
+  const sample = letters.find(
+    letter => letter.stage === group.stage && letter.reason === group.reason && letter.class === group.class,
+  );
+  const looked = previews.get(name(group));
+  const look = async () => {
+    previews.set(name(group), await preview("replay", selection).catch(problem => ({ problem })));
+    page.redraw();
+  };
+  return h(
+    "article.card",
+    { test: "group", id: name(group) },
+    h("h2", plural(group.letters, "dead letter"), h("small", ` ${words(group.reason)} in ${group.stage}`)),
+    h("p", h("code", group.class)),
+    h(
+      "p.note",
+      "The oldest is from ",
+      time(group.oldest),
+      ", the newest from ",
+      time(group.newest),
+      ". ",
+      h("a", { href: `#/dead-letters/${group.first}` }, `Sample: no. ${group.first}`),
+      sample?.error && [": ", sample.error],
+    ),
+    canAct &&
+      h(
+        "div.buttons.left",
+        h("button", { type: "button", test: "group-preview", onclick: look }, "Preview a replay"),
+        action("group-replay", "Replay…", () => begin(page, { ...REPLAY, filter: selection })),
+        action("group-discard", "Discard…", () => begin(page, { ...DISCARD, filter: selection }), { danger: true }),
+      ),
+    looked && (looked.problem ? problemBox(looked.problem) : told(looked)),
+  );
+}
+
+const REPLAY = {
+  action: "replay",
+  verb: "Replay",
+  thing: "dead letter",
+  text: "Their jobs go to where the ledger says.",
+  fields: [
+    {
+      name: "canary",
+      type: "checkbox",
+      value: true,
+      label: "One of each group first",
+      hint: "The others wait until you have seen what became of it",
+    },
+    { name: "per_minute", type: "number", min: 1, label: "At most so many a minute", hint: "Empty: all at once" },
+    { name: "another_attempt", type: "checkbox", label: "Allow one paid attempt beyond the bound" },
+  ],
+};
+const DISCARD = {
+  action: "discard",
+  verb: "Discard",
+  thing: "dead letter",
+  text: "Their jobs stay failed. A job can still be put back on its way by a retry.",
+  danger: true,
+};
+
+function list(letters) {
+  return h(
+    "table.cards",
+    h(
+      "thead",
+      h(
+        "tr",
+        ["Letter", "Received", "Stage", "Why", "Job"].map(text => h("th", text)),
+      ),
+    ),
+    h(
+      "tbody",
+      letters.map(letter =>
+        h(
+          "tr",
+          { test: "letter-row", id: letter.id },
+          h("th", { scope: "row" }, h("a", { href: `#/dead-letters/${letter.id}` }, `no. ${letter.id}`)),
+          h("td", { "data-label": "Received" }, time(letter.received_at)),
+          h("td", { "data-label": "Stage" }, letter.stage),
+          h("td.wrap", { "data-label": "Why" }, words(letter.reason), letter.error && h("small", " ", letter.error)),
+          h("td", { "data-label": "Job" }, letter.job_id ? h("a.id", { href: `#/jobs/${letter.job_id}` }, letter.job_id) : "–"),
+        ),
+      ),
+    ),
+  );
+}
+
+export function deadLetter({ id }) {
+  return {
+    title: `Dead letter ${id}`,
+    load: async () => ({ letter: await get(`/v1/dead-letters/${encodeURIComponent(id)}`) }),
+    draw: ({ letter }) => {
+      const rows = [
+        ["Received", time(letter.received_at)],
+        ["Stage", letter.stage],
+        ["Reason", words(letter.reason)],
+        ["Error", letter.error],
+        ["Group", h("code", letter.class)],
+        ["Job", letter.job_id && h("a", { href: `#/jobs/${letter.job_id}` }, letter.job_id)],
+        [
+          "Closed",
+          letter.resolution && [
+            words(letter.resolution),
+            " ",
+            time(letter.resolved_at),
+            ` by ${letter.resolved_by}: ${letter.note}`,
+          ],
+        ],
+        [
+          "Message",
+          letter.body && [h("small", `${letter.body.bytes} bytes`), h("pre", letter.body.text ?? letter.body.hex ?? "")],
+        ],
+        ["Headers of the broker", letter.headers && h("pre", JSON.stringify(letter.headers, null, 2))],
+      ];
+      return [
+        h("p.crumbs", h("a", { href: "#/dead-letters" }, "Dead letters"), ` / ${letter.id}`),
+        h("h1", { tabindex: "-1" }, `Dead letter ${letter.id}`),
+        h(
+          "p.why",
+          letter.resolution
+            ? "It is closed."
+            : [
+                "It is open. ",
+                h(
+                  "a",
+                  { href: address({ stage: letter.stage, reason: letter.reason, class: letter.class }) },
+                  "Replay or discard its group",
+                ),
+                letter.job_id && [", or ", h("a", { href: address({ job: letter.job_id }) }, "this one alone")],
+                ".",
+              ],
+        ),
+        definitions("dl.facts.card", rows),
+      ];
+    },
+  };
+}

@@ -1,0 +1,210 @@
+// One job: where it is and why, what happened when and by whom, what was paid for with the proof, and what can be done.
+
+import { action, ask, me, refused, roleNote, sends } from "./act.js";
+import { get, post } from "./api.js";
+import { definitions, h } from "./dom.js";
+import { submissions } from "./proof.js";
+import { runs, timeline } from "./timeline.js";
+import { jobName } from "./jobs.js";
+import { badge, between, exact, money, relative, time, vendorName, words } from "./words.js";
+import { why } from "./why.js";
+
+const OVER = ["completed", "failed", "canceled"];
+
+export function job({ id, page }) {
+  const path = `/v1/jobs/${encodeURIComponent(id)}`;
+  return {
+    title: `Job ${id.slice(0, 8)}`,
+    stream: `${path}/events`,
+    async load() {
+      const [found, proof] = await Promise.all([get(path), me.role === "submit" ? null : get(`${path}/submissions`)]);
+      return { job: found, proof: proof?.submissions };
+    },
+    draw: ({ job, proof, fleet }) => [
+      h("p.crumbs", h("a", { href: "#/jobs" }, "Jobs"), " / ", h("span.id", job.id)),
+      h("h1", { tabindex: "-1" }, jobName(job), " ", badge(job.status, { test: "job-status", "data-status": job.status })),
+      h("p.why", { test: "why" }, why(job, fleet?.status), " ", help(job, proof)),
+      buttons(job, path, page),
+      facts(job),
+      way(job),
+      timeline(job),
+      proof && submissions(proof),
+      history(job.history),
+    ],
+  };
+}
+
+/** Leads to where a job that stands is decided about. */
+function help(job, proof) {
+  const open = proof?.find(one => one.state === "unknown");
+  if (open) return h("a", { href: `#/unknowns/${open.token}` }, "Look at the evidence");
+  return job.stage?.state === "dead" && h("a", { href: `#/dead-letters?job=${job.id}` }, "Look at its dead letter");
+}
+
+function buttons(job, path, page) {
+  const isOver = OVER.includes(job.status);
+  return h(
+    "div.buttons.left",
+    action(
+      "cancel",
+      "Cancel…",
+      () =>
+        ask({
+          title: "Cancel this job?",
+          text: "Nothing more is paid for. A work that is paid for already is followed to its end and booked as wasted.",
+          confirm: "Cancel the job",
+          danger: true,
+          ...sends("POST", `${path}/cancel`, page, "The job is canceled."),
+        }),
+      { danger: true, disabled: isOver },
+    ),
+    action("retry", "Retry…", () => retry(path, page), { disabled: job.status !== "failed" && job.status !== "canceled" }),
+    action(
+      "resume",
+      "Resume…",
+      () =>
+        ask({
+          title: "Resume this job?",
+          text: `It becomes due now in ${job.stage.stage}, where it stood because of: ${words(job.stage.reason)}.`,
+          confirm: "Resume the job",
+          ...sends("POST", `${path}/resume`, page, "The job is due."),
+        }),
+      { disabled: job.stage?.state !== "parked" },
+    ),
+    roleNote(),
+  );
+}
+
+/** Says first where the job would go and whom that pays. */
+async function retry(path, page) {
+  let plan;
+  try {
+    plan = await post(`${path}/retry`, { reason: "preview", preview: true, another_attempt: true });
+  } catch (problem) {
+    return refused("Retry this job", problem);
+  }
+  const pays = plan.pays
+    ? `This pays ${vendorName(plan.pays)} again, about ${money(plan.pays, plan.last_cost)} by the last time.`
+    : "This pays for nothing.";
+  ask({
+    title: "Retry this job?",
+    text: [`It goes to ${plan.stage}, which will first ${plan.first}.`, pays],
+    fields: [{ name: "another_attempt", type: "checkbox", label: "Allow one paid attempt beyond the bound" }],
+    confirm: "Retry the job",
+    ...sends("POST", `${path}/retry`, page, "The job goes on."),
+  });
+}
+
+function facts(job) {
+  const rows = [
+    ["User", h("a", { href: `#/jobs?user_id=${job.user_id}` }, job.user_id)],
+    ["File", job.original_filename],
+    ["Created", time(job.created_at)],
+    [
+      "Ended",
+      job.completed_at ? [time(job.completed_at), h("small", ` after ${between(job.created_at, job.completed_at)}`)] : null,
+    ],
+    [
+      "Progress",
+      OVER.includes(job.status)
+        ? null
+        : [
+            h("progress", { max: 100, value: job.progress_percentage, "aria-label": "Progress" }),
+            ` ${job.progress_percentage} %`,
+            h("small", " ", job.progress_message),
+          ],
+    ],
+    ["Due", job.stage?.due_at && job.stage.state === "waiting" ? time(job.stage.due_at, relative) : null],
+    [
+      "Result",
+      job.output_url &&
+        h("a", { href: safe(job.output_url), rel: "noreferrer", title: job.output_url }, job.output_url.split("/").at(-1)),
+    ],
+    ["Error", job.error && [h("strong", words(job.error.code ?? "")), " ", job.error.message]],
+  ];
+  return definitions("dl.facts.card", rows);
+}
+
+/** Only web addresses become links: a row of another application may hold anything. */
+const safe = url => (/^https?:\/\//i.test(url) ? url : null);
+
+/** The states of this job as a way: what is behind it, and where it is. */
+function way(job) {
+  const behind = runs(job)
+    .map(run => run.stage)
+    .filter((stage, index, all) => all.indexOf(stage) === index);
+  const steps = behind.map(stage => [stage, stage === job.stage?.stage ? job.stage.state : "done"]);
+  const end = OVER.includes(job.status) ? job.status : "end";
+  return h(
+    "ol.path",
+    { "aria-label": "The way of this job" },
+    [["put in", "done"], ...steps, [end, OVER.includes(job.status) ? job.status : "waiting"]].map(([name, state]) =>
+      h(
+        "li",
+        { id: name, "aria-current": name === job.stage?.stage ? "step" : null },
+        badge(state, { title: words(state) }, name),
+      ),
+    ),
+  );
+}
+
+/** The trail, oldest first, with what each line changed in the job's metadata. */
+function history(lines) {
+  const known = {};
+  const rows = lines
+    .toSorted((a, b) => a.id - b.id)
+    .map(line => {
+      const changes = Object.entries(line.metadata_changed ?? {}).map(([key, value]) => {
+        const before = known[key];
+        known[key] = value;
+        return h("div.change", h("code", key), " ", h("del", show(before)), " → ", h("ins", show(value)));
+      });
+      const { reason, error, ...rest } = line.detail ?? {};
+      return h(
+        "tr",
+        { id: line.id, test: "event-row", "data-kind": line.kind },
+        h("td", { "data-label": "When" }, time(line.at, exact)),
+        h("td", { "data-label": "What" }, words(line.kind)),
+        h("td", { "data-label": "Who" }, line.actor),
+        h("td", { "data-label": "Stage" }, line.stage ?? ""),
+        h(
+          "td.wrap",
+          { "data-label": "Detail" },
+          reason && h("span", words(reason), ". "),
+          error && h("span", error, ". "),
+          detail(rest),
+          changes,
+        ),
+      );
+    });
+  return h(
+    "details.section",
+    { open: true },
+    h("summary", h("h2", "Everything that happened")),
+    lines.length >= 200 && h("p.note", "The newest 200 lines; the API’s history has all."),
+    h(
+      "table.cards.dense",
+      h(
+        "thead",
+        h(
+          "tr",
+          ["When", "What", "Who", "Stage", "Detail, and the metadata before and after"].map(text => h("th", text)),
+        ),
+      ),
+      h("tbody", rows),
+    ),
+  );
+}
+
+const show = value => (value === undefined ? "not set" : typeof value === "string" ? value : JSON.stringify(value));
+
+function detail(rest) {
+  const told = Object.entries(rest).filter(([, value]) => value !== "none" && value !== null);
+  return (
+    told.length > 0 &&
+    h(
+      "small",
+      told.map(([name, value]) => `${words(name)} ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", "),
+    )
+  );
+}

@@ -1,0 +1,282 @@
+// What the fleet does now: stages, charts of the last hour, accounts, workers, and what waits for a person.
+
+import { action, ask, roleNote, sends } from "./act.js";
+import { get, optional } from "./api.js";
+import { bars, gauge, lines } from "./chart.js";
+import { h } from "./dom.js";
+import { STAGES, STATES, VENDORS, badge, count, money, plural, shortId, span, time, vendorName } from "./words.js";
+import { sending, stopped } from "./why.js";
+
+export function overview({ page }) {
+  return {
+    title: "Overview",
+    async load() {
+      const [series, workers, vendors, costs] = await Promise.all([
+        optional("/v1/series", { minutes: 60 }),
+        optional("/v1/workers"),
+        get("/v1/vendors"),
+        get("/v1/costs", { days: 1 }),
+      ]);
+      return { series: series?.points, workers: workers?.workers, vendors: vendors.vendors, costs: costs.days };
+    },
+    draw: data => [
+      h("h1", { tabindex: "-1" }, "Overview"),
+      tiles(data),
+      h("div.two", data.series && charts(data.series)),
+      data.fleet.stages && stages(data.fleet.stages),
+      accounts(data),
+      data.workers && workers(data.workers),
+      paid(data.fleet.status, page),
+    ],
+  };
+}
+
+function tile(test, href, number, text, tone) {
+  return h(`a.tile.${tone}`, { test, href }, h("b", number), h("span", text));
+}
+
+function tiles({ fleet, costs }) {
+  const { status } = fleet;
+  const unknown = status.unknown.reduce((sum, row) => sum + row.unknown, 0);
+  const parked = status.standing.filter(row => row.state === "parked").reduce((sum, row) => sum + row.jobs, 0);
+  const twice = fleet.duplicates_ever?.reduce((sum, row) => sum + row.submissions, 0);
+  const today = vendor => costs.find(day => day.vendor === vendor) ?? { reserved: 0, charged: 0, wasted: 0 };
+  const spent = ["sync", "ghostcut"].map(vendor => money(vendor, today(vendor).reserved + today(vendor).charged));
+  return h(
+    "section.tiles",
+    { "aria-label": "In short" },
+    twice !== undefined &&
+      h(
+        `div.tile.${twice ? "bad" : "good"}`,
+        { test: "duplicates" },
+        h("b", twice ? count(twice) : "None"),
+        h("span", twice ? plural(twice, "submission was", "submissions were") + " paid twice" : "Nothing was ever paid twice"),
+      ),
+    tile(
+      "count-dead-letters",
+      "#/dead-letters",
+      count(status.dead_letters),
+      "dead letters",
+      status.dead_letters ? "bad" : "calm",
+    ),
+    tile("count-unknowns", "#/unknowns", count(unknown), "unknown outcomes", unknown ? "warn" : "calm"),
+    tile("count-parked", "#/jobs?state=parked", count(parked), "jobs wait for a decision", parked ? "warn" : "calm"),
+    tile("paid-today", "#/vendors", spent.join(" + "), "paid today (UTC)", "calm"),
+  );
+}
+
+function charts(points) {
+  const sum = key => points.reduce((total, point) => total + point[key], 0);
+  const sent = VENDORS.map(
+    vendor => `${vendorName(vendor)} ${count(points.reduce((total, point) => total + point.submissions[vendor], 0))}`,
+  );
+  const flat = points.map(point => ({ ...point, p50: point.job_seconds.p50, p95: point.job_seconds.p95 }));
+  const last = flat.findLast(point => point.p50 !== null);
+  return [
+    bars(
+      "chart-throughput",
+      "Jobs ended per minute",
+      `In the last hour ${plural(sum("finished"), "job")} finished, ${count(sum("failed"))} failed, ${count(sum("canceled"))} were canceled. Sent: ${sent.join(", ")}.`,
+      flat,
+      [
+        { key: "finished", name: "finished", tone: "good" },
+        { key: "failed", name: "failed", tone: "bad" },
+        { key: "canceled", name: "canceled", tone: "calm" },
+      ],
+    ),
+    lines(
+      "chart-latency",
+      "From creation to end",
+      last
+        ? `Of those that finished last, half took ${span(last.p50)} or less and 95 % took ${span(last.p95)} or less.`
+        : "No job finished in the last hour.",
+      flat,
+      [
+        { key: "p50", name: "half", tone: "busy" },
+        { key: "p95", name: "95 %", tone: "warn" },
+      ],
+      span,
+    ),
+  ];
+}
+
+function stages(rows) {
+  const known = STAGES.map(stage => rows.find(row => row.stage === stage)).filter(Boolean);
+  const link = (row, state) =>
+    row[state] > 0 ? h("a", { href: `#/jobs?stage=${row.stage}&state=${state}` }, count(row[state])) : h("span.zero", "0");
+  return h(
+    "section",
+    { "aria-label": "Jobs by stage" },
+    h("h2", "Jobs by stage"),
+    h(
+      "table.stages",
+      { test: "stages" },
+      h(
+        "thead",
+        h(
+          "tr",
+          ["Stage", "Waiting", "Running", "Parked", "Dead", "Oldest due"].map((text, index) =>
+            h(index ? "th.number" : "th", text),
+          ),
+        ),
+      ),
+      h(
+        "tbody",
+        known.map(row =>
+          h(
+            "tr",
+            { id: row.stage, test: "stage-row" },
+            h("th", { scope: "row" }, row.stage),
+            STATES.map(state => h("td.number", { id: state }, link(row, state))),
+            h(
+              "td.number",
+              { title: "How long the job that is due for longest waits" },
+              row.oldest_due_seconds > 0 ? span(row.oldest_due_seconds) : h("span.zero", "–"),
+            ),
+          ),
+        ),
+      ),
+    ),
+  );
+}
+
+function accounts({ vendors, costs, fleet }) {
+  return h(
+    "section",
+    { "aria-label": "Vendors" },
+    h("h2", h("a", { href: "#/vendors" }, "Vendors")),
+    h(
+      "div.grid",
+      vendors.map(account => {
+        const cost = costs.find(day => day.vendor === account.vendor);
+        const cap = account.in_flight_cap;
+        return h(
+          "div.card",
+          { id: `${account.vendor}/${account.account}`, test: "vendor-row" },
+          h("h3", vendorName(account.vendor), h("small", account.account), badge(sending(account, fleet.status))),
+          account.refusal && h("p.warn", `Nothing new is sent: ${stopped(account)}.`),
+          gauge("In flight", account.in_flight, cap, cap ? `${account.in_flight} of ${cap}` : `${account.in_flight}, no cap`),
+          gauge(
+            "Spent today",
+            account.spent_today,
+            account.daily_budget,
+            money(account.vendor, account.spent_today) +
+              (account.daily_budget === null ? "" : ` of ${money(account.vendor, account.daily_budget)}`),
+          ),
+          gauge("Of that wasted", 0, 0, money(account.vendor, cost?.wasted ?? 0)),
+          gauge("Rate", 0, 0, account.max_per_minute === null ? "no limit" : `${account.max_per_minute} a minute`),
+          gauge("Balance", 0, 0, account.balance === null ? "not told by the vendor" : money(account.vendor, account.balance)),
+        );
+      }),
+    ),
+  );
+}
+
+function workers(rows) {
+  return h(
+    "section",
+    { "aria-label": "Workers" },
+    h("h2", "Workers"),
+    rows.length === 0
+      ? h("p.note", "No worker runs.")
+      : h(
+          "table.cards",
+          { test: "workers" },
+          h(
+            "thead",
+            h(
+              "tr",
+              ["Worker", "State", "In hand", "Stages", "Last delivery", "Started", "Version"].map(text => h("th", text)),
+            ),
+          ),
+          h(
+            "tbody",
+            rows.map(row =>
+              h(
+                "tr",
+                { id: row.id, test: "worker-row" },
+                h("th", { scope: "row", title: row.id }, row.name ?? shortId(row.id)),
+                h(
+                  "td",
+                  { "data-label": "State" },
+                  badge(row.state),
+                  !row.ready && row.why_not_ready && h("small", " ", row.why_not_ready),
+                ),
+                h("td", { "data-label": "In hand" }, inHand(row)),
+                h(
+                  "td",
+                  { "data-label": "Stages", title: row.stages.join(", ") },
+                  row.stages.length === STAGES.length ? "all" : row.stages.join(", "),
+                ),
+                h("td", { "data-label": "Last delivery" }, time(row.last_delivery_at)),
+                h("td", { "data-label": "Started" }, time(row.started_at)),
+                h("td", { "data-label": "Version" }, row.version),
+              ),
+            ),
+          ),
+        ),
+  );
+}
+
+function inHand(row) {
+  const total = row.in_hand.reduce((sum, one) => sum + one.count, 0);
+  const each = row.in_hand.map(one => `${one.count} ${one.stage}`).join(", ");
+  return h("span", { title: `Up to ${row.concurrency} of each stage at once` }, String(total), each && h("small", ` ${each}`));
+}
+
+/** The global stop. */
+export function paid(status, page) {
+  const stop = status.paid_sends_stopped;
+  return h(
+    "section.card",
+    { "aria-label": "Paid sends" },
+    h("h2", "Paid sends"),
+    h(
+      "p",
+      stop
+        ? [
+            "They are ",
+            h("strong", "stopped"),
+            ` by ${stop.by} since `,
+            time(stop.at),
+            `: ${stop.reason}.`,
+            stop.audit_first && " The database forgot commits: an audit has to rebuild the ledger first.",
+          ]
+        : "They are allowed. Stopping them stops every paid request of the whole fleet; polling and storing go on, and nothing is lost.",
+    ),
+    h(
+      "div.buttons.left",
+      stop
+        ? action("resume-paid", "Allow paid sends again…", () =>
+            ask({
+              title: "Allow paid sends again?",
+              text: "Jobs that waited for it are sent at once, within the limits of the accounts.",
+              fields: [
+                {
+                  name: "force",
+                  type: "checkbox",
+                  label: "Go without the audit",
+                  hint: "Only if you know that the ledger is whole: otherwise works may be paid for twice.",
+                },
+              ],
+              confirm: "Allow them",
+              ...sends("POST", "/v1/paid-sends/resume", page, "Paid sends are allowed again."),
+            }),
+          )
+        : action(
+            "stop-paid",
+            "Stop all paid sends…",
+            () =>
+              ask({
+                title: "Stop all paid sends?",
+                text: "Of the whole fleet, at both vendors, until somebody allows them again. A request already on its way is not called back.",
+                confirm: "Stop them",
+                danger: true,
+                ...sends("POST", "/v1/paid-sends/stop", page, "Paid sends are stopped."),
+              }),
+            { danger: true },
+          ),
+    ),
+    roleNote(),
+  );
+}

@@ -1,0 +1,104 @@
+// The strip at the top: one sentence that says whether somebody has to act, with links to where. And the links between the views.
+
+import { me } from "./act.js";
+import { get, optional } from "./api.js";
+import { h, renew } from "./dom.js";
+import { NEEDS_SOMEBODY, REASONS, count, plural, vendorName, words } from "./words.js";
+import { stopped } from "./why.js";
+
+const LINKS = [
+  ["", "Overview"],
+  ["jobs", "Jobs"],
+  ["dead-letters", "Dead letters"],
+  ["unknowns", "Unknown outcomes"],
+  ["vendors", "Vendors"],
+  ["operations", "Operations"],
+  ["audits", "Audits"],
+  ["trail", "Trail"],
+];
+
+let current = "";
+let counts = {};
+
+/** Draws the links; `name` is the view that is shown. */
+export function navigation(name = current) {
+  current = name;
+  renew(
+    document.getElementById("nav"),
+    LINKS.map(([view, text]) =>
+      h(
+        "a",
+        {
+          id: view || "overview",
+          href: `#/${view}`,
+          test: `nav-${view || "overview"}`,
+          "aria-current": view === name ? "page" : null,
+        },
+        text,
+        counts[view] > 0 && h("b.count", count(counts[view])),
+      ),
+    ),
+  );
+}
+
+/** Reads what the fleet does, what stands still and the newest `operations`, and draws the strip; returns what it read. */
+export async function strip() {
+  // A role that sees no more than single jobs is not told about the fleet.
+  if (me.role === "submit") return null;
+  const [read, asked] = await Promise.all([optional("/v1/overview"), optional("/v1/operations", { limit: 20 })]);
+  const fleet = { ...(read ?? { status: await get("/v1/status") }), operations: asked?.operations };
+  // Somebody may have signed out meanwhile.
+  if (!me.role) return null;
+  const { status } = fleet;
+  counts = { "dead-letters": status.dead_letters, unknowns: sum(status.unknown, row => row.unknown) };
+  navigation();
+  const parts = waiting(fleet);
+  renew(
+    document.getElementById("strip"),
+    h(
+      `p.strip.${parts.length ? "act" : "calm"}`,
+      { test: "strip", "data-act": String(parts.length > 0) },
+      parts.length
+        ? ["Somebody has to act: ", parts.map((part, index) => [index > 0 && "; ", part]), "."]
+        : "Nothing is waiting for you.",
+    ),
+  );
+  return fleet;
+}
+
+const sum = (rows, of) => rows.reduce((total, row) => total + of(row), 0);
+const link = (href, ...text) => h("a", { href }, ...text);
+
+/** What waits for a person, each with a link. */
+function waiting({ status, duplicates_ever: duplicates = [], workers, operations = [] }) {
+  const parts = [];
+  for (const { vendor, submissions } of duplicates.filter(row => row.submissions > 0)) {
+    parts.push(link("#/audits", `${vendorName(vendor)} was paid twice for ${plural(submissions, "work")}`));
+  }
+  if (workers?.running === 0) parts.push(link("#/", "no worker runs"));
+  if (workers?.lost) parts.push(link("#/", `${plural(workers.lost, "worker")} went away without a word`));
+  const stop = status.paid_sends_stopped;
+  if (stop) parts.push(link("#/vendors", `all paid sends are stopped (${stop.by}: ${stop.reason})`));
+  for (const account of status.accounts_stopped.filter(account => NEEDS_SOMEBODY.includes(account.refusal))) {
+    parts.push(link("#/vendors", `nothing new is sent to ${vendorName(account.vendor)}: ${stopped(account)}`));
+  }
+  for (const row of status.standing.filter(row => row.state === "parked")) {
+    const isUndecided = row.reason === "outcome_undecided";
+    parts.push(
+      link(
+        isUndecided ? "#/unknowns" : `#/jobs?state=parked&reason=${encodeURIComponent(row.reason)}`,
+        `${plural(row.jobs, "job waits", "jobs wait")} for a decision: ${REASONS[row.reason]?.[0] ?? words(row.reason)}`,
+      ),
+    );
+  }
+  for (const { id } of operations.filter(operation => operation.state === "awaiting")) {
+    parts.push(link(`#/operations/${id}`, `operation ${id} waits for a look at its canaries`));
+  }
+  if (status.dead_letters) parts.push(link("#/dead-letters", plural(status.dead_letters, "dead letter")));
+  if (status.last_audit?.open) {
+    parts.push(
+      link(`#/audits/${status.last_audit.id}`, `the last audit found ${plural(status.last_audit.open, "work")} to be repaired`),
+    );
+  }
+  return parts;
+}

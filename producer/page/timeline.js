@@ -1,0 +1,123 @@
+// The runs of a job through its stages, made from its trail, and drawn as bars over time.
+
+import { now } from "./api.js";
+import { h, svg } from "./dom.js";
+import { badge, between, clock, span, time, words } from "./words.js";
+
+const BEGINS = ["created", "adopted", "retried", "resumed", "replayed", "operator", "swept"];
+const WITHIN = ["claimed", "retry"];
+const ENDS = { advanced: "settled", parked: "parked", gave_up: "dead", failed: "failed", canceled: "canceled" };
+/** Not every line moved the job: who came too late moved nothing. */
+const hasMoved = line => (line.detail?.move ?? "moved") === "moved";
+
+/** `{ stage, from, claimed, to, by, tries, outcome, state }` of each run, oldest first; the last one may not have ended. */
+export function runs(job) {
+  const all = [];
+  let open = null;
+  let last = job.created_at;
+  for (const line of job.history.toSorted((a, b) => a.id - b.id)) {
+    const isNew = BEGINS.includes(line.kind);
+    const end = ENDS[line.kind];
+    if (!line.stage || !(isNew || end || WITHIN.includes(line.kind)) || !hasMoved(line)) continue;
+    // What stood did so until somebody decided.
+    if (isNew && all.at(-1)?.state === "parked") all.at(-1).to = line.at;
+    if (isNew || open?.stage !== line.stage) {
+      open = { stage: line.stage, from: isNew ? line.at : last, tries: 0 };
+      all.push(open);
+    }
+    if (line.kind === "claimed") open.claimed = line.at;
+    if (line.kind === "retry") open.tries += 1;
+    if (!end) continue;
+    Object.assign(open, { to: line.at, by: line.actor, state: end, outcome: outcome(line) });
+    last = line.at;
+    open = null;
+  }
+  const { stage } = job;
+  const current = all.at(-1);
+  if (stage && current?.stage === stage.stage && (!current.to || stage.state === "dead" || stage.state === "parked")) {
+    current.state = stage.state;
+    if (stage.state === "parked") delete current.to;
+  } else if (stage)
+    all.push({ stage: stage.stage, from: stage.entered_at, tries: stage.tries, state: stage.state, due: stage.due_at });
+  return all;
+}
+
+/** `Stored { effects: true }` is what the trail says; its first word is for people. */
+function outcome(line) {
+  const word = line.detail?.event ?? line.detail?.reason ?? line.kind;
+  return words(
+    String(word)
+      .split(/[ ({]/)[0]
+      .replace(/(?<=[a-z])(?=[A-Z])/g, " ")
+      .toLowerCase(),
+  );
+}
+
+/** A row for each run: a bar from when it was entered to when it was settled, with the paid claim marked. */
+export function timeline(job) {
+  const all = runs(job);
+  if (all.length === 0) return null;
+  const at = text => Date.parse(text);
+  const begin = at(all[0].from);
+  const end = Math.max(begin + 1, job.stage && job.stage.state !== "dead" ? now() : 0, ...all.map(run => at(run.to ?? run.from)));
+  const x = text => ((at(text) - begin) / (end - begin)) * 100;
+  const bar = run => {
+    const from = x(run.from);
+    const to = run.to ? x(run.to) : 100;
+    return svg(
+      "svg.bar",
+      {
+        viewBox: "0 0 100 10",
+        preserveAspectRatio: "none",
+        role: "img",
+        "aria-label": `from ${span((at(run.from) - begin) / 1000)} on`,
+      },
+      svg("rect.rest", { y: 4, width: 100, height: 2 }),
+      svg(`rect.${{ settled: "good", dead: "bad", failed: "bad", parked: "warn" }[run.state] ?? "busy"}`, {
+        x: Math.min(from, 99.4),
+        y: 1,
+        width: Math.max(0.6, to - from),
+        height: 8,
+        rx: 0.5,
+      }),
+      run.claimed &&
+        svg("rect.mark", { x: x(run.claimed), y: 0, width: 0.5, height: 10 }, svg("title", "The paid request was claimed here")),
+    );
+  };
+  return h(
+    "section",
+    { "aria-label": "Timeline" },
+    h("h2", "Timeline"),
+    h(
+      "table.cards.timeline",
+      { test: "timeline" },
+      h(
+        "thead",
+        h(
+          "tr",
+          ["Stage", "Due", "", "Took", "State", "Who", "What came of it"].map(text => h("th", text)),
+        ),
+      ),
+      h(
+        "tbody",
+        all.map(run =>
+          h(
+            "tr",
+            { test: "timeline-row", id: run.stage },
+            h("th", { scope: "row" }, run.stage),
+            h("td", { "data-label": "Due" }, time(run.from, clock)),
+            h("td.plot", bar(run)),
+            h("td.number", { "data-label": "Took" }, run.to ? between(run.from, run.to) : span((now() - at(run.from)) / 1000)),
+            h("td", { "data-label": "State" }, badge(run.state ?? "running")),
+            h("td", { "data-label": "Who" }, run.by ?? "–"),
+            h(
+              "td",
+              { "data-label": "Came of it" },
+              [run.outcome, run.tries > 0 && `${run.tries} tries failed`].filter(Boolean).join(", ") || "–",
+            ),
+          ),
+        ),
+      ),
+    ),
+  );
+}

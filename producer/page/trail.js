@@ -1,0 +1,107 @@
+// What operators did, with name and reason, newest first.
+
+import { optional, query as queryOf } from "./api.js";
+import { h } from "./dom.js";
+import { VENDORS, time, words } from "./words.js";
+
+const FILTERS = ["by", "action", "subject"];
+
+export function trail({ query }) {
+  const filter = Object.fromEntries(Object.entries(query).filter(([name]) => FILTERS.includes(name)));
+  return {
+    title: "Trail of operators",
+    load: async () => (await optional("/v1/operator-events", { ...filter, limit: 50, cursor: query.cursor })) ?? { events: null },
+    draw: ({ events, next_cursor: next }) => [
+      h("h1", { tabindex: "-1" }, "Trail of operators"),
+      h("p.note", "What operators did, with name and reason. Lines are never changed."),
+      events === null
+        ? h("p.empty", "This producer does not serve the trail.")
+        : [
+            form(filter),
+            events.length === 0 ? h("p.empty", "Nothing was done.") : table(events),
+            next &&
+              h(
+                "nav.pager",
+                { "aria-label": "Pages" },
+                h("a.button", { test: "older", href: `#/trail${queryOf({ ...filter, cursor: next })}` }, "Older"),
+              ),
+          ],
+    ],
+  };
+}
+
+function form(filter) {
+  const submit = event => {
+    event.preventDefault();
+    location.hash = `#/trail${queryOf(Object.fromEntries(new FormData(event.currentTarget)))}`;
+  };
+  return h(
+    "form.filter.card",
+    { id: JSON.stringify(filter), test: "filter", role: "search", onsubmit: submit },
+    FILTERS.map(name =>
+      h(
+        "label",
+        h("span", { by: "Who", action: "What was done", subject: "To what" }[name]),
+        h("input", {
+          name,
+          test: `filter-${name}`,
+          value: filter[name] ?? "",
+          autocomplete: "off",
+          "data-shortcut": name === "by" ? "/" : null,
+        }),
+      ),
+    ),
+    h(
+      "div.buttons",
+      h("a.button", { href: "#/trail", test: "filter-clear" }, "Clear"),
+      h("button.primary", { type: "submit", test: "filter-apply" }, "Filter"),
+    ),
+  );
+}
+
+function table(events) {
+  return h(
+    "table.cards",
+    h(
+      "thead",
+      h(
+        "tr",
+        ["When", "Who", "What", "To what", "Why", "Detail"].map(text => h("th", text)),
+      ),
+    ),
+    h(
+      "tbody",
+      events.map(event =>
+        h(
+          "tr",
+          { test: "trail-row", id: `${event.job_id ? "job" : "fleet"} ${event.id}` },
+          h("td", { "data-label": "When" }, time(event.at)),
+          h("td", { "data-label": "Who" }, event.by),
+          h("td", { "data-label": "What" }, words(event.action)),
+          h("td", { "data-label": "To what" }, subject(event)),
+          h("td.wrap", { "data-label": "Why" }, event.reason),
+          h("td.wrap", { "data-label": "Detail" }, detail(event.detail)),
+        ),
+      ),
+    ),
+  );
+}
+
+/** What it was done to, with a link to where it is shown. */
+function subject({ job_id: job, subject }) {
+  if (job) return h("a.id", { href: `#/jobs/${job}` }, job);
+  if (subject.startsWith("operation/"))
+    return h("a", { href: `#/operations/${subject.slice("operation/".length)}` }, words(subject));
+  if (VENDORS.some(vendor => subject.startsWith(`${vendor}/`))) return h("a", { href: "#/vendors" }, subject);
+  return words(subject);
+}
+
+function detail(detail) {
+  const told = Object.entries(detail ?? {}).filter(([name, value]) => value !== null && name !== "reason");
+  return told.length > 0
+    ? h(
+        "small",
+        told.map(([name, value]) => `${words(name)} ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", "),
+      )
+    : "";
+}

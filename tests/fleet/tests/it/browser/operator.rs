@@ -1,0 +1,213 @@
+//! What somebody who operates a fleet does on the page.
+
+use anyhow::Context as _;
+use fleet::{DEADLINE, Expectation, Fleet, Kind, eventually};
+use sandbox::{Fault, FaultRule, Operation, Vendor as Payee};
+use thirtyfour::Key;
+use uuid::Uuid;
+
+use super::chromium::row;
+use super::pictures::broken_results;
+use super::{Desk, signed_in};
+
+/// Runs a job whose answer of GhostCut is lost, and whose work GhostCut's list does not show from now on, until it waits for a
+/// person. Returns it, the submission's token, and the id of the work that was paid for.
+pub(super) async fn undecided(fleet: &Fleet) -> anyhow::Result<(Uuid, Uuid, String)> {
+    let everything = Fault::DropItems {
+        contains: String::new(),
+    };
+    fleet
+        .sandbox
+        .faults()
+        .add(FaultRule::new(Payee::Ghostcut, Operation::List, everything))?;
+    let lost = FaultRule::new(Payee::Ghostcut, Operation::Submit, Fault::LoseAnswer).times(1);
+    fleet.sandbox.faults().add(lost)?;
+    let job = fleet.submit_kind(Kind::Inpaint, 0).await?.job;
+    let token = eventually(DEADLINE, async || {
+        let stage = fleet.db.job_stage(job).await?;
+        anyhow::ensure!(
+            stage.as_ref().is_some_and(|stage| stage.state == "parked"),
+            "{stage:?}"
+        );
+        let submissions = fleet.db.job_submissions(job).await?;
+        Ok(submissions.last().context("nothing was claimed")?.token)
+    })
+    .await?;
+    let works = fleet.sandbox.truth().works(Payee::Ghostcut);
+    let marker = token.to_string();
+    let mut works = works.into_iter();
+    let work = works.find(|work| {
+        work.marker
+            .as_deref()
+            .is_some_and(|name| name.contains(&marker))
+    });
+    Ok((job, token, work.context("nothing was paid")?.id))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_work_whose_answer_was_lost_is_adopted() -> anyhow::Result<()> {
+    signed_in(
+        "unknown",
+        "operate",
+        async |Desk { fleet, browser, .. }| {
+            let worker = fleet.worker_process("worker-1").await?;
+            let (job, token, work) = undecided(fleet).await?;
+            browser.open("/#/").await?;
+            browser.see("strip[data-act=true]").await?;
+            browser.picture("1-overview").await?;
+            browser.click("nav-unknowns").await?;
+            browser.see(&row("unknown-row", token)).await?;
+            browser.open(&format!("/#/unknowns/{token}")).await?;
+            browser.says("evidence", &token.to_string()).await?;
+            browser.picture("2-evidence").await?;
+            browser.click("adopt").await?;
+            browser.fill("dialog-task_id", "404404404").await?;
+            browser
+                .fill("dialog-reason", "seen in the vendor's dashboard")
+                .await?;
+            browser.expect(&format!("/v1/unknowns/{token}/adopt 409"));
+            browser.click("dialog-confirm").await?;
+            browser.says("dialog problem", "404404404").await?;
+            browser.picture("3-refused").await?;
+            browser.fill("dialog-task_id", &work).await?;
+            browser.click("dialog-confirm").await?;
+            browser.gone("dialog").await?;
+            browser.open(&format!("/#/jobs/{job}")).await?;
+            browser.see("job-status[data-status=completed]").await?;
+            browser.see("event-row[data-kind=operator]").await?;
+            browser.picture("4-completed").await?;
+            anyhow::ensure!(
+                fleet.sandbox.truth().paid(Payee::Ghostcut) == 1,
+                "paid twice"
+            );
+            drop(worker);
+            Ok(())
+        },
+    )
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_is_paused_by_keys_and_resumed_by_mouse() -> anyhow::Result<()> {
+    signed_in("vendor", "operate", async |Desk { browser, .. }| {
+        let account = row("vendor", "ghostcut/default");
+        let pause = format!("{account} pause");
+        let key = async |key: Key| browser.press(key.value().to_string()).await;
+        browser.open("/#/vendors").await?;
+        browser
+            .see("view[data-view=vendors][data-ready=true]")
+            .await?;
+        browser.tab_to(&pause).await?;
+        key(Key::Enter).await?;
+        browser.see("dialog").await?;
+        key(Key::Escape).await?;
+        browser.gone("dialog").await?;
+        // The focus is back where it was.
+        key(Key::Enter).await?;
+        browser.tab_to("dialog-reason").await?;
+        browser.press("the vendor's results are broken").await?;
+        browser.picture("1-dialog").await?;
+        browser.tab_to("dialog-confirm").await?;
+        key(Key::Enter).await?;
+        browser.gone("dialog").await?;
+        browser
+            .see(&format!("{account}[data-refusal=manual]"))
+            .await?;
+        browser
+            .says(&account, "the vendor's results are broken")
+            .await?;
+        browser.picture("2-paused").await?;
+        browser.click("nav-overview").await?;
+        browser.see("strip[data-act=true]").await?;
+
+        browser.click("nav-vendors").await?;
+        browser.click(&format!("{account} unpause")).await?;
+        browser.fill("dialog-reason", "they are mended").await?;
+        browser.click("dialog-confirm").await?;
+        browser.gone("dialog").await?;
+        browser
+            .gone(&format!("{account}[data-refusal=manual]"))
+            .await?;
+        browser.see(&pause).await?;
+        browser.click("nav-jobs").await?;
+        browser.see("filter-text").await?;
+        browser.press("/").await?;
+        browser.press("needle").await?;
+        let typed = browser
+            .script(
+                "return document.activeElement.dataset.test + '=' + document.activeElement.value",
+            )
+            .await?;
+        anyhow::ensure!(typed == "filter-text=needle", "{typed}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "there is no route /v1/operations yet"]
+async fn a_group_of_dead_letters_is_replayed_behind_a_canary() -> anyhow::Result<()> {
+    const JOBS: usize = 5;
+    signed_in(
+        "dead-letters",
+        "operate",
+        async |Desk { fleet, browser, .. }| {
+            let worker = fleet.worker_process("worker-1").await?;
+            let broken = fleet.sandbox.faults().add(broken_results())?;
+            let mut jobs = Vec::new();
+            for number in 0..JOBS {
+                jobs.push(fleet.submit_kind(Kind::Lipsync, 2 * number).await?);
+            }
+            let failed = |job: &Expectation| Expectation {
+                status: "failed",
+                ..job.clone()
+            };
+            let failed: Vec<_> = jobs.iter().map(failed).collect();
+            fleet.wait_for(&failed).await?;
+            browser.says("count-dead-letters", "5").await?;
+            browser.click("nav-dead-letters").await?;
+            browser.click("group-preview").await?;
+            browser.says("group preview", "5 of 5 can go on").await?;
+            browser
+                .says("group preview", "Nothing is paid for again")
+                .await?;
+            browser.picture("1-preview").await?;
+
+            // Its aftermath: the vendor's results are well again.
+            fleet.sandbox.faults().remove(broken);
+            browser.click("group-replay").await?;
+            browser.fill("dialog-reason", "the vendor is back").await?;
+            let canary = browser
+                .script("return document.querySelector('[data-test=dialog-canary]').checked")
+                .await?;
+            anyhow::ensure!(canary == true, "a canary is what is proposed");
+            browser.click("dialog-confirm").await?;
+            browser.gone("dialog").await?;
+            browser.see("operation[data-state=awaiting]").await?;
+            browser.says("canary-row", "settled").await?;
+            browser.picture("2-canary").await?;
+            browser.reload().await?;
+            browser.says("canary-row", "settled").await?;
+            browser.click("continue").await?;
+            browser.fill("dialog-reason", "the canary is well").await?;
+            browser.click("dialog-confirm").await?;
+            browser.gone("dialog").await?;
+            browser.see("operation[data-state=done]").await?;
+            browser.says("view", "5 of 5").await?;
+            browser.picture("3-done").await?;
+            fleet.wait_for(&jobs).await?;
+            browser.click("nav-dead-letters").await?;
+            browser
+                .see("view[data-view=dead-letters][data-ready=true]")
+                .await?;
+            browser.gone("group").await?;
+            anyhow::ensure!(
+                fleet.sandbox.truth().paid(Payee::Sync) == JOBS,
+                "paid twice"
+            );
+            drop(worker);
+            Ok(())
+        },
+    )
+    .await
+}
