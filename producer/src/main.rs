@@ -8,7 +8,7 @@ use producer::cli::submit::submit;
 use producer::cli::{Cli, Command, audit, costs, paid, status, tokens, unknowns, vendors};
 use shared::db::Db;
 use shared::service::Stopper;
-use shared::telemetry::init_logs;
+use shared::telemetry;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -23,8 +23,14 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    init_logs(&cli.log)?;
-    match cli.command {
+    let traces = telemetry::init(&cli.log, "producer")?;
+    let result = command(cli.command).await;
+    traces.shut_down().await;
+    result
+}
+
+async fn command(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Serve(config) => {
             let stopper = Stopper::on_signals(config.service.stop_grace)?;
             producer::run(*config, stopper).await?;

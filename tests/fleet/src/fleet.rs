@@ -13,7 +13,7 @@ use shared::config::{DatabaseConfig, FetchConfig, StorageConfig};
 use shared::db::{Created, Db};
 use shared::service::Stopper;
 use shared::storage::{Fetcher, Storage};
-use shared::telemetry::{LogConfig, LogFormat, init_logs};
+use shared::telemetry::{self, LogConfig, LogFormat};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 use worker::config::WorkerConfig;
@@ -138,10 +138,14 @@ impl Fleet {
         // What runs in this process is silent unless asked.
         if let Ok(log_filter) = std::env::var("LOG_FILTER") {
             let log_format = LogFormat::Human;
-            init_logs(&LogConfig {
-                log_format,
-                log_filter,
-            })?;
+            telemetry::init(
+                &LogConfig {
+                    log_format,
+                    log_filter,
+                    otlp_endpoint: None,
+                },
+                "test",
+            )?;
         }
         let sandbox = Sandbox::start(config).await?;
         let database = Database::create(&servers.database_url).await?;
