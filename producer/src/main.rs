@@ -44,6 +44,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Costs(args) => return costs::run(args).await,
         Command::Jobs(command) => return producer::cli::jobs::run(command).await,
         Command::DeadLetters(command) => return producer::cli::dead_letters::run(command).await,
+        Command::Notices(command) => return producer::cli::notices::run(command).await,
         Command::StopPaid(args) => return paid::stop(args).await,
         Command::ResumePaid(args) => return paid::resume(*args).await,
         Command::Doctor(args) => return producer::cli::doctor::run(*args).await,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use futures::FutureExt as _;
 use producer::config::ServeConfig;
-use producer::intake::{INTAKE, Intake};
+use producer::intake::{CallbackRule, INTAKE, Intake};
 use sandbox::{Sandbox, SandboxConfig};
 use serde_json::Value;
 use shared::config::{DatabaseConfig, FetchConfig, StorageConfig};
@@ -247,6 +247,10 @@ impl Fleet {
             fetcher: self.fetcher.clone(),
             probe: self.environment.parse()?,
             max_segments: MAX_SEGMENTS,
+            callbacks: CallbackRule {
+                signed: true,
+                allow_private: true,
+            },
         };
         match intake.create(request, None, Uuid::new_v4(), INTAKE).await? {
             Created::New(id) => Ok(id),
