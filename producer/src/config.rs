@@ -5,13 +5,11 @@ use std::time::Duration;
 
 use shared::config::{
     BrokerConfig, CallbackConfig, DatabaseConfig, FetchConfig, GhostcutApi, IntakeProbe,
-    ProtocolConfig, StorageConfig, SyncApi, VendorTimeouts,
+    ProtocolConfig, Secret, StorageConfig, SyncApi, VendorTimeouts,
 };
 use shared::domain::outcome::Schedule;
 use shared::service::ServiceConfig;
 use shared::storage::PRESIGN_MAX;
-
-use crate::notices::SigningKey;
 
 /// Settings of `producer serve`.
 #[derive(Clone, Debug, clap::Args)]
@@ -80,14 +78,7 @@ impl ServeConfig {
                     .to_owned(),
             );
         }
-        if self.notices.secrets.notice_secret.is_none()
-            && self.notices.secrets.notice_secret_previous.is_some()
-        {
-            faults.push(
-                "NOTICE_SECRET_PREVIOUS is set and NOTICE_SECRET is not: the newest secret belongs into NOTICE_SECRET"
-                    .to_owned(),
-            );
-        }
+        faults.extend(self.notices.secrets.keys().err());
         let life = self.results.result_link_life;
         if life > PRESIGN_MAX || life < Duration::from_secs(1) {
             faults.push("RESULT_LINK_LIFE has to be between one second and seven days".to_owned());
@@ -131,10 +122,10 @@ pub struct NoticeSecrets {
     /// Secret that notices are signed with (Standard Webhooks): `whsec_` and 24 to 64 bytes in base64, such as
     /// `echo whsec_$(openssl rand -base64 32)` makes. Without it no job may have a `callback_url`
     #[arg(long, env, hide_env_values = true)]
-    pub notice_secret: Option<SigningKey>,
+    pub notice_secret: Option<Secret>,
     /// The secret before: notices are signed with it as well until it is unset
     #[arg(long, env, hide_env_values = true)]
-    pub notice_secret_previous: Option<SigningKey>,
+    pub notice_secret_previous: Option<Secret>,
 }
 
 /// Links to results.

@@ -293,7 +293,8 @@ fn tell(
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let rule = address::rule(config.fetch.fetch_allow_private);
-    let notices = Notices::new(db.clone(), &config.notices, rule, metrics);
+    let keys = config.notices.secrets.keys().map_err(anyhow::Error::msg)?;
+    let notices = Notices::new(db.clone(), keys, &config.notices, rule, metrics);
     match notices.context("client of notices")? {
         Some(notices) => {
             tasks.spawn(notices.run(config.dispatch.dispatch_interval, stop.clone()));

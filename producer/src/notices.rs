@@ -31,10 +31,25 @@ const MARGIN: Duration = Duration::from_secs(10);
 
 impl NoticeSecrets {
     /// What notices are signed with, the newest first; none: nothing is signed, so nothing is sent.
-    #[must_use]
-    pub fn keys(&self) -> Vec<SigningKey> {
-        let both = [&self.notice_secret, &self.notice_secret_previous];
-        both.into_iter().flatten().cloned().collect()
+    ///
+    /// # Errors
+    /// Which of them cannot be used, and what it has to be. Never repeats it.
+    pub fn keys(&self) -> Result<Vec<SigningKey>, String> {
+        if self.notice_secret.is_none() && self.notice_secret_previous.is_some() {
+            return Err("NOTICE_SECRET_PREVIOUS is set and NOTICE_SECRET is not: the newest secret belongs into NOTICE_SECRET".to_owned());
+        }
+        let both = [
+            ("NOTICE_SECRET", &self.notice_secret),
+            ("NOTICE_SECRET_PREVIOUS", &self.notice_secret_previous),
+        ];
+        let set = both
+            .into_iter()
+            .filter_map(|(name, secret)| Some((name, secret.as_ref()?)));
+        set.map(|(name, secret)| {
+            let key = secret.expose().parse();
+            key.map_err(|error: BadKey| format!("{name} {error}"))
+        })
+        .collect()
     }
 }
 
@@ -97,17 +112,17 @@ pub struct Notices {
 }
 
 impl Notices {
-    /// None without a secret: then nothing is sent.
+    /// None without a key: then nothing is sent.
     ///
     /// # Errors
     /// When the TLS roots of the system cannot be loaded.
     pub fn new(
         db: Db,
+        keys: Vec<SigningKey>,
         config: &NoticeConfig,
         rule: Rule,
         metrics: Metrics,
     ) -> Result<Option<Self>, reqwest::Error> {
-        let keys = config.secrets.keys();
         if keys.is_empty() {
             return Ok(None);
         }

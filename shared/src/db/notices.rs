@@ -141,6 +141,7 @@ impl Db {
     /// # Errors
     /// When the database is away; what was picked up is due again after its lease.
     pub async fn pick_notices(&self, room: NoticeRoom) -> DbResult<Vec<NoticeRow>> {
+        // `now()` and the array are what lets the indexes be used however much waits.
         let pick = format!(
             "WITH RECURSIVE hosts AS ( \
                  (SELECT host FROM notices WHERE state = 'waiting' ORDER BY host LIMIT 1) \
@@ -150,13 +151,13 @@ impl Db {
              due AS ( \
                  SELECT n.id FROM hosts h CROSS JOIN LATERAL ( \
                      SELECT w.id, w.due_at FROM notices w \
-                     WHERE w.host = h.host AND w.state = 'waiting' AND w.due_at <= clock_timestamp() \
+                     WHERE w.host = h.host AND w.state = 'waiting' AND w.due_at <= now() \
                      ORDER BY w.due_at LIMIT greatest(0, $2 - ( \
-                         SELECT count(*) FROM notices i WHERE i.host = h.host AND i.in_hand AND i.due_at > clock_timestamp()))) n \
+                         SELECT count(*) FROM notices i WHERE i.host = h.host AND i.in_hand AND i.due_at > now()))) n \
                  ORDER BY n.due_at LIMIT $1) \
              UPDATE notices SET in_hand = true, tries = tries + 1, \
                  due_at = clock_timestamp() + make_interval(secs => $3 / 1000.0) \
-             WHERE id IN (SELECT id FROM due) AND state = 'waiting' RETURNING {COLUMNS}"
+             WHERE id = ANY(ARRAY(SELECT id FROM due)) AND state = 'waiting' AND due_at <= now() RETURNING {COLUMNS}"
         );
         let mut connection = self.connection().await?;
         Ok(connection

@@ -33,12 +33,12 @@ pub struct Args {
     /// Download the result into this file, which must not exist
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// How long the link lives.
-    #[command(flatten)]
-    pub results: ResultConfig,
     /// How to print.
     #[command(flatten)]
     pub print: OutputArgs,
+    /// How long the link lives.
+    #[command(flatten)]
+    pub results: ResultConfig,
     /// Database.
     #[command(flatten)]
     pub database: DatabaseConfig,

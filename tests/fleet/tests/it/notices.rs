@@ -256,10 +256,10 @@ async fn without_a_secret_no_job_may_ask_to_be_told() -> anyhow::Result<()> {
         assert_eq!(problem.faults(), [("/callback_url", "incomplete")]);
         let message = problem.json["errors"][0]["message"].as_str().unwrap();
         assert!(message.contains("NOTICE_SECRET"), "{message}");
-        let weak = fleet.environment.clone().with("NOTICE_SECRET", "secret");
+        let weak = fleet.environment.clone().with("NOTICE_SECRET", "too-weak");
         let serve = producer(&weak, &["serve"]).await?;
-        serve.said(2, "whsec_");
-        assert!(!serve.stderr.contains("'secret'"), "{}", serve.stderr);
+        serve.said(1, "NOTICE_SECRET must be `whsec_`");
+        assert!(!serve.stderr.contains("too-weak"), "{}", serve.stderr);
         api.stop().await
     })
     .await
