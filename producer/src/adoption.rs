@@ -8,8 +8,9 @@ use shared::db::{Db, DbError, UnadoptedRow};
 use shared::domain::adoption::{first_stage, works};
 use shared::domain::intake::JobSpec;
 use shared::storage::Storage;
-use shared::telemetry::{Registry, chain};
+use shared::telemetry::{Registry, chain, trace};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::config::DispatchConfig;
 use crate::dispatcher::Accounts;
@@ -113,7 +114,8 @@ impl Adoption {
             .iter()
             .map(|(vendor, id)| (*vendor, self.accounts.of(*vendor), id.as_str()))
             .collect();
-        let adopted = self.db.adopt(row.id, stage, &named).await?;
+        let adopted = self.db.adopt(row.id, stage, &named);
+        let adopted = adopted.instrument(trace::intake(row.id, "row")).await?;
         crash::point(Point::RowAdopted);
         if adopted {
             self.metrics

@@ -18,11 +18,12 @@ use shared::domain::classify;
 use shared::domain::outcome::Schedule;
 use shared::domain::search::is_of;
 use shared::domain::{LedgerState, Vendor};
-use shared::telemetry::{Registry, chain};
+use shared::telemetry::{Registry, chain, trace};
 use shared::vendor::VendorError;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::booking::{About, found, polls};
 use crate::vendors::Vendors;
@@ -245,7 +246,11 @@ impl Processor {
         let mut tries = JoinSet::new();
         for callback in picked {
             let processor = self.clone();
-            tries.spawn(async move { processor.process(&callback).await });
+            let span = match &callback.submission {
+                Some(about) => trace::callback(about.job, callback.vendor, callback.token),
+                None => tracing::Span::none(),
+            };
+            tries.spawn(async move { processor.process(&callback).await }.instrument(span));
         }
         while let Some(ended) = tries.join_next().await {
             if let Err(error) = ended {
@@ -286,6 +291,7 @@ impl Processor {
     async fn end(&self, callback: &DueCallback, outcome: Outcome, detail: Option<&str>) {
         let (vendor, token) = (callback.vendor, callback.token);
         let word = outcome.as_str();
+        tracing::Span::current().record("outcome", word);
         match self.db.finish_callback(callback.id, word, detail).await {
             Ok(Some(seconds)) => {
                 self.metrics.count(vendor, word);

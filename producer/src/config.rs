@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use shared::config::{
     BrokerConfig, CallbackConfig, DatabaseConfig, FetchConfig, GhostcutApi, IntakeProbe,
-    ProtocolConfig, StorageConfig, SyncApi, VendorTimeouts,
+    ProtocolConfig, Secret, StorageConfig, SyncApi, VendorTimeouts,
 };
 use shared::domain::outcome::Schedule;
 use shared::service::ServiceConfig;
+use shared::storage::PRESIGN_MAX;
 
 /// Settings of `producer serve`.
 #[derive(Clone, Debug, clap::Args)]
@@ -40,6 +41,12 @@ pub struct ServeConfig {
     /// Processing callbacks.
     #[command(flatten)]
     pub callback_processing: CallbackProcessing,
+    /// Notices that a job has ended.
+    #[command(flatten)]
+    pub notices: NoticeConfig,
+    /// Links to results.
+    #[command(flatten)]
+    pub results: ResultConfig,
     /// Vendor timeouts.
     #[command(flatten)]
     pub vendor: VendorTimeouts,
@@ -71,6 +78,11 @@ impl ServeConfig {
                     .to_owned(),
             );
         }
+        faults.extend(self.notices.secrets.keys().err());
+        let life = self.results.result_link_life;
+        if life > PRESIGN_MAX || life < Duration::from_secs(1) {
+            faults.push("RESULT_LINK_LIFE has to be between one second and seven days".to_owned());
+        }
         faults
     }
 }
@@ -83,6 +95,47 @@ pub struct CallbackProcessing {
     /// is opened for its job
     #[arg(long, env, default_value = "1s,2s,5s,10s,30s,1m,2m,5m*12")]
     pub callback_retry_schedule: Schedule,
+}
+
+/// Notices that a job has ended, to the `callback_url` of the job.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Notices")]
+pub struct NoticeConfig {
+    /// The secrets.
+    #[command(flatten)]
+    pub secrets: NoticeSecrets,
+    /// Delays between the tries to tell a receiver; after one more try than there are delays it is given up
+    #[arg(long, env, default_value = "5s,30s,2m,10m,30m,1h,2h,4h,8h*2")]
+    pub notice_retry_schedule: Schedule,
+    /// For one try, from name lookup to the head of the answer
+    #[arg(long, env, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub notice_timeout: Duration,
+    /// Notices to one host at a time, of all producers together: a slow receiver holds up nobody else
+    #[arg(long, env, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub notice_per_host: u8,
+}
+
+/// What notices are signed with. Both are used while both are set, so that receivers can change theirs in between.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Notices")]
+pub struct NoticeSecrets {
+    /// Secret that notices are signed with (Standard Webhooks): `whsec_` and 24 to 64 bytes in base64, such as
+    /// `echo whsec_$(openssl rand -base64 32)` makes. Without it no job may have a `callback_url`
+    #[arg(long, env, hide_env_values = true)]
+    pub notice_secret: Option<Secret>,
+    /// The secret before: notices are signed with it as well until it is unset
+    #[arg(long, env, hide_env_values = true)]
+    pub notice_secret_previous: Option<Secret>,
+}
+
+/// Links to results.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Results")]
+pub struct ResultConfig {
+    /// How long a link to a result lives that is made on request (at most seven days). With `S3_PUBLIC_BASE_URL` links are public
+    /// and do not end
+    #[arg(long, env, default_value = "1h", value_parser = humantime::parse_duration)]
+    pub result_link_life: Duration,
 }
 
 /// How due rows become messages.

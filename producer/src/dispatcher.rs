@@ -17,9 +17,10 @@ use shared::crash::{self, Point};
 use shared::db::{self, Db, DbResult, Picked};
 use shared::domain::message::{JobRef, Message};
 use shared::domain::{Stage, Vendor};
-use shared::telemetry::{Registry, STAGE_SECONDS, chain};
+use shared::telemetry::{Registry, STAGE_SECONDS, chain, trace};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 use uuid::Uuid;
 
 use crate::config::DispatchConfig;
@@ -173,9 +174,16 @@ impl Dispatcher {
 
     async fn publish(&self, stage: Stage, picked: &[Picked]) -> DbResult<()> {
         let groups: Vec<&[Picked]> = picked.chunks(stage.jobs_per_message()).collect();
-        let messages: Vec<Outgoing> = groups.iter().map(|group| message(stage, group)).collect();
+        // Until every confirm is in.
+        let spans: Vec<Span> = groups.iter().map(|group| span(stage, group)).collect();
+        let messages: Vec<Outgoing> = groups
+            .iter()
+            .zip(&spans)
+            .map(|(group, span)| message(stage, group, span))
+            .collect();
         // Model: step Publish.
         let outcomes = self.publisher.publish(stage, &messages).await;
+        drop(spans);
         crash::point(Point::PublishAnswered);
         let (mut refused, mut returned) = (Vec::new(), Vec::new());
         for (group, outcome) in groups.iter().zip(&outcomes) {
@@ -199,7 +207,12 @@ impl Dispatcher {
     }
 }
 
-fn message(stage: Stage, group: &[Picked]) -> Outgoing {
+fn span(stage: Stage, group: &[Picked]) -> Span {
+    let jobs: Vec<Uuid> = group.iter().map(|row| row.job_id).collect();
+    trace::dispatch(stage, &jobs)
+}
+
+fn message(stage: Stage, group: &[Picked], span: &Span) -> Outgoing {
     let jobs = group
         .iter()
         .map(|row| JobRef {
@@ -210,7 +223,7 @@ fn message(stage: Stage, group: &[Picked]) -> Outgoing {
     Outgoing {
         message_id: Uuid::new_v4(),
         body: Message { stage, jobs }.encode().into(),
-        traceparent: None,
+        traceparent: trace::traceparent(span),
     }
 }
 

@@ -8,15 +8,18 @@ use std::time::Duration;
 use chrono::Utc;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
+use shared::address::{is_forbidden, rule};
 use shared::config::{IntakeProbe, ProbeLevel};
 use shared::crash::{self, Point};
 use shared::db::{Created, Db, DbError, RequestKey};
 use shared::domain::fields::{FieldCode, FieldError};
-use shared::domain::intake::{Inputs, JobSpec, NewJob, VIDEO_PATH};
+use shared::domain::intake::{CALLBACK_URL, Inputs, JobSpec, NewJob, VIDEO_PATH};
 use shared::domain::location::Location;
 use shared::domain::media::{MediaFacts, MediaKind};
+use shared::domain::notice::Target;
 use shared::storage::{Depth, Fetcher, ProbeError, Source, Storage, StorageError, probe};
-use shared::telemetry::chain;
+use shared::telemetry::{chain, trace};
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 /// How long an object of ours may take to be looked up. A client waits for the answer.
@@ -55,6 +58,48 @@ pub struct Intake {
     pub probe: IntakeProbe,
     /// Segments a job may have.
     pub max_segments: usize,
+    /// Which `callback_url` a job may have.
+    pub callbacks: CallbackRule,
+}
+
+/// Which `callback_url` a job may have.
+#[derive(Clone, Copy, Debug)]
+pub struct CallbackRule {
+    /// There is a secret to sign notices with.
+    pub signed: bool,
+    /// Receivers may be on this machine or in our own network, and may be asked by plain http.
+    pub allow_private: bool,
+}
+
+impl CallbackRule {
+    fn fault(self, target: &Target) -> Option<FieldError> {
+        let fault = |code, message: &str| {
+            Some(FieldError {
+                path: format!("/{CALLBACK_URL}"),
+                code,
+                message: message.to_owned(),
+            })
+        };
+        if !self.signed {
+            return fault(
+                FieldCode::Incomplete,
+                "cannot be used: the service has no NOTICE_SECRET to sign notices with",
+            );
+        }
+        if self.allow_private {
+            return None;
+        }
+        if target.url.scheme() != "https" {
+            return fault(FieldCode::Malformed, "must begin with https://");
+        }
+        if is_forbidden(&target.url, rule(false)) {
+            return fault(
+                FieldCode::Malformed,
+                "must not be an address that is not public",
+            );
+        }
+        None
+    }
 }
 
 impl Intake {
@@ -74,13 +119,12 @@ impl Intake {
         if let Some(known) = self.known(&job, key).await? {
             return Ok(known);
         }
-        let inputs = self.check_inputs(&job, |_| None).await?;
-        inputs.store(&mut job.job_metadata);
-        let created = self
-            .db
-            .create_job(id, &job, key, by)
-            .await
-            .map_err(refusal)?;
+        let checked = async {
+            let inputs = self.check_inputs(&job, |_| None).await?;
+            inputs.store(&mut job.job_metadata);
+            self.db.create_job(id, &job, key, by).await.map_err(refusal)
+        };
+        let created = checked.instrument(trace::intake(id, "request")).await?;
         crash::point(Point::JobCommitted);
         if matches!(created, Created::New(_))
             && let Err(error) = self.db.notify_due().await
@@ -122,6 +166,11 @@ impl Intake {
                 code: FieldCode::Malformed,
                 message: format!("must be in the bucket `{}`", self.storage.bucket()),
             })
+            .chain(
+                job.notify
+                    .as_ref()
+                    .and_then(|target| self.callbacks.fault(target)),
+            )
             .collect();
         if faults.is_empty() {
             Ok(job)
@@ -367,6 +416,31 @@ fn canonical(value: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_callback_goes_to_public_https_alone_and_only_signed() {
+        let fault = |signed, allow_private, url| {
+            let rule = CallbackRule {
+                signed,
+                allow_private,
+            };
+            rule.fault(&Target::read(url).unwrap())
+                .map(|fault| fault.message)
+        };
+        assert_eq!(fault(true, false, "https://hooks.example/end"), None);
+        assert_eq!(fault(true, true, "http://127.0.0.1:9/end"), None);
+        for (signed, url, part) in [
+            (false, "https://hooks.example/end", "NOTICE_SECRET"),
+            (true, "http://hooks.example/end", "https://"),
+            (true, "https://127.0.0.1/end", "public"),
+            (true, "https://[::1]/end", "public"),
+            (true, "https://0x7f000001/end", "public"),
+            (true, "https://169.254.169.254/", "public"),
+        ] {
+            let message = fault(signed, false, url).unwrap();
+            assert!(message.contains(part), "{url}: {message}");
+        }
+    }
 
     fn hash(text: &str) -> [u8; 32] {
         request_key("k", &serde_json::from_str(text).unwrap()).sha256

@@ -16,7 +16,9 @@ pub mod feed;
 pub mod intake;
 pub mod lost;
 pub mod metrics;
+pub mod notices;
 pub mod operations;
+pub mod results;
 pub mod secrets;
 pub mod status;
 pub mod sweeps;
@@ -27,6 +29,7 @@ pub mod web;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use shared::address;
 use shared::broker::{Connection, Publisher};
 use shared::crash::{self, Point};
 use shared::db::{Db, watch_continuity};
@@ -46,9 +49,10 @@ use crate::config::ServeConfig;
 use crate::decisions::Decider;
 use crate::dispatcher::{Accounts, Dispatcher};
 use crate::feed::Feed;
-use crate::intake::Intake;
+use crate::intake::{CallbackRule, Intake};
 use crate::lost::LostSearch;
 use crate::metrics::Metrics;
+use crate::notices::Notices;
 use crate::sweeps::{Gauges, LedgerSweep};
 use crate::vendors::Vendors;
 use crate::web::{AppState, Receiver};
@@ -118,12 +122,17 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
     );
     tasks.spawn(adoption.run(config.dispatch.clone(), stop.clone()));
 
+    tell(&config, &db, metrics.notices, &tasks, &stop)?;
     let intake = Intake {
         db: db.clone(),
         storage,
         fetcher: Fetcher::new(&config.fetch).context("download client")?,
         probe: config.probe,
         max_segments: usize::from(config.http.max_segments),
+        callbacks: CallbackRule {
+            signed: config.notices.secrets.notice_secret.is_some(),
+            allow_private: config.fetch.fetch_allow_private,
+        },
     };
     let public = config.callbacks.public_url.as_ref();
     let https = public.is_some_and(|url| url.scheme() == "https");
@@ -138,7 +147,8 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
         decider,
         feed,
         metrics.http,
-    );
+    )
+    .linking_for(config.results.result_link_life);
     let (http, serving) = web::serve(&config.http, api, stop.clone())
         .await
         .with_context(|| format!("cannot serve HTTP_ADDR {}", config.http.http_addr))?;
@@ -272,6 +282,28 @@ fn take_callbacks(
         metrics,
         arrived,
     )
+}
+
+/// Starts telling submitters that their jobs have ended, where there is a secret to sign that with.
+fn tell(
+    config: &ServeConfig,
+    db: &Db,
+    metrics: notices::Metrics,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let rule = address::rule(config.fetch.fetch_allow_private);
+    let keys = config.notices.secrets.keys().map_err(anyhow::Error::msg)?;
+    let notices = Notices::new(db.clone(), keys, &config.notices, rule, metrics);
+    match notices.context("client of notices")? {
+        Some(notices) => {
+            tasks.spawn(notices.run(config.dispatch.dispatch_interval, stop.clone()));
+        }
+        None => tracing::info!(
+            "without NOTICE_SECRET no job may have a callback_url and no notice is sent"
+        ),
+    }
+    Ok(())
 }
 
 fn readiness(db: &Db, publishing: &Connection) -> Vec<Check> {

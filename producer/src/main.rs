@@ -8,7 +8,7 @@ use producer::cli::submit::submit;
 use producer::cli::{Cli, Command, audit, costs, paid, status, tokens, unknowns, vendors};
 use shared::db::Db;
 use shared::service::Stopper;
-use shared::telemetry::init_logs;
+use shared::telemetry;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -23,8 +23,14 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    init_logs(&cli.log)?;
-    match cli.command {
+    let traces = telemetry::init(&cli.log, "producer")?;
+    let result = command(cli.command).await;
+    traces.shut_down().await;
+    result
+}
+
+async fn command(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Serve(config) => {
             let stopper = Stopper::on_signals(config.service.stop_grace)?;
             producer::run(*config, stopper).await?;
@@ -38,6 +44,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Costs(args) => return costs::run(args).await,
         Command::Jobs(command) => return producer::cli::jobs::run(command).await,
         Command::DeadLetters(command) => return producer::cli::dead_letters::run(command).await,
+        Command::Notices(command) => return producer::cli::notices::run(command).await,
         Command::StopPaid(args) => return paid::stop(args).await,
         Command::ResumePaid(args) => return paid::resume(*args).await,
         Command::Doctor(args) => return producer::cli::doctor::run(*args).await,

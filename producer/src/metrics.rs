@@ -5,7 +5,7 @@ use shared::telemetry::Registry;
 use shared::{db, vendor};
 
 use crate::web::HttpMetrics;
-use crate::{adoption, audit, callbacks, dispatcher, sweeps};
+use crate::{adoption, audit, callbacks, dispatcher, notices, sweeps};
 
 /// The metrics of a producer, each for the module that sets it.
 pub struct Metrics {
@@ -17,6 +17,7 @@ pub struct Metrics {
     pub(crate) dispatch: dispatcher::Metrics,
     pub(crate) fleet: sweeps::Gauges,
     pub(crate) http: HttpMetrics,
+    pub(crate) notices: notices::Metrics,
     pub(crate) vendor: vendor::Metrics,
 }
 
@@ -26,6 +27,7 @@ impl Metrics {
     /// # Errors
     /// When a name is taken.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let notices = notices::Metrics::register(registry)?;
         Ok(Self {
             adoption: adoption::Metrics::register(registry)?,
             audit: audit::Gauges::register(registry)?,
@@ -33,8 +35,9 @@ impl Metrics {
             callbacks: callbacks::Metrics::register(registry)?,
             db: db::Metrics::register(registry)?,
             dispatch: dispatcher::Metrics::register(registry)?,
-            fleet: sweeps::Gauges::register(registry)?,
+            fleet: sweeps::Gauges::register(registry, notices.clone())?,
             http: HttpMetrics::register(registry)?,
+            notices,
             vendor: vendor::Metrics::register(registry)?,
         })
     }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::DispatchConfig;
 use crate::lost::LostSearch;
+use crate::notices;
 use crate::vendor_gauges::VendorGauges;
 use crate::vendors::Vendors;
 
@@ -175,6 +176,7 @@ pub struct Gauges {
     oldest_unknown: GaugeVec,
     paid_stopped: IntGauge,
     vendors: VendorGauges,
+    notices: notices::Metrics,
     dead_letters: IntGaugeVec,
     last_success: Gauge,
 }
@@ -184,7 +186,10 @@ impl Gauges {
     ///
     /// # Errors
     /// When a name is taken.
-    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub fn register(
+        registry: &Registry,
+        notices: notices::Metrics,
+    ) -> Result<Self, prometheus::Error> {
         let int = |name, help, labels: &[&str]| {
             register_int_gauge_vec_with_registry!(Opts::new(name, help), labels, registry)
         };
@@ -218,6 +223,7 @@ impl Gauges {
                 &["vendor"],
             )?,
             vendors: VendorGauges::register(registry)?,
+            notices,
             dead_letters: int(
                 "dead_letters",
                 "Dead letters that nobody has resolved",
@@ -286,6 +292,7 @@ impl Gauges {
                 .with_label_values(&[&row.stage, &row.reason])
                 .set(row.letters);
         }
+        self.notices.count(db).await?;
         // Last: it reads most, and what people are paged for must not wait for it.
         self.vendors.count(db).await?;
         self.last_success.set(chrono::Utc::now().timestamp() as f64);

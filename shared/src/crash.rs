@@ -49,6 +49,10 @@ points! {
     CallbackSettled,
     /// Callbacks are finished, the dispatchers were not told: their timers find what is due.
     CallbacksFinished,
+    /// Notices are picked up, nothing is sent: they are due again after their lease.
+    NoticesPicked,
+    /// A receiver has answered, which is not recorded: it is told again, under the same id.
+    NoticeSent,
     /// Ledger sweep: old claims have expired, nothing was asked.
     ClaimsExpired,
     /// Ledger sweep: a vendor has answered, nothing of it is recorded.

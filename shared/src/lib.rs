@@ -3,6 +3,7 @@
 //! Imports point one way: `service -> {db, broker, storage, vendor} -> {config, telemetry} -> domain`.
 //! Adapters never import each other; code that needs two of them belongs to a binary.
 
+pub mod address;
 pub mod broker;
 pub mod config;
 pub mod crash;

@@ -1,4 +1,6 @@
-//! Logs and the metric registry. Says nothing about what is logged or measured: that stands beside the code it is about.
+//! Logs, traces and the metric registry. Says nothing about what is logged or measured: that stands beside the code it is about.
+
+pub mod trace;
 
 use std::io::IsTerminal as _;
 use std::str::FromStr;
@@ -6,7 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::core::Collector;
 use prometheus::proto::{MetricFamily, MetricType};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, Registry as Subscriber};
+use url::Url;
+
+use trace::Traces;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -28,35 +36,77 @@ pub struct LogConfig {
     // lapin logs an orderly close as an error; what matters of it comes back as an error of ours.
     #[arg(long, env = "LOG_FILTER", default_value = "info,lapin=off")]
     pub log_filter: String,
+    /// OpenTelemetry collector that gets a trace for each job, such as `http://127.0.0.1:4318` (OTLP, protobuf over HTTP); without it
+    /// there are no traces. `OTEL_EXPORTER_OTLP_HEADERS` may hold headers for it
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_parser = collector)]
+    pub otlp_endpoint: Option<Url>,
 }
 
-/// The filter cannot be read.
+fn collector(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|_| "must be a URL such as http://127.0.0.1:4318")?;
+    if matches!(url.scheme(), "http" | "https") {
+        Ok(url)
+    } else {
+        Err("must begin with http:// or https://".to_owned())
+    }
+}
+
+/// Why logs and traces cannot be had.
 #[derive(Debug, thiserror::Error)]
-#[error("LOG_FILTER `{filter}` is not a log filter such as `info,worker=debug`")]
-pub struct BadFilter {
-    filter: String,
-    source: tracing_subscriber::filter::ParseError,
+pub enum SetupError {
+    /// The filter cannot be read.
+    #[error("LOG_FILTER `{filter}` is not a log filter such as `info,worker=debug`")]
+    Filter {
+        /// As it was given.
+        filter: String,
+        /// What is wrong with it.
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// Traces cannot be sent.
+    #[error("OTEL_EXPORTER_OTLP_ENDPOINT cannot be used")]
+    Traces(#[from] opentelemetry_otlp::ExporterBuildError),
 }
 
-/// Starts logging to standard error. A second call in one process changes nothing.
+/// Starts logging to standard error, and sending traces where a collector is set; `service` is what they call this process. A second
+/// call in one process changes nothing. What is returned is to be shut down at the end.
 ///
 /// # Errors
-/// When the filter cannot be read.
-pub fn init_logs(config: &LogConfig) -> Result<(), BadFilter> {
-    let filter = EnvFilter::from_str(&config.log_filter).map_err(|source| BadFilter {
+/// When the filter cannot be read, or traces cannot be sent.
+pub fn init(config: &LogConfig, service: &'static str) -> Result<Traces, SetupError> {
+    let filter = EnvFilter::from_str(&config.log_filter).map_err(|source| SetupError::Filter {
         filter: config.log_filter.clone(),
         source,
     })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
-    // Tests run several services in one process; the first one's logging serves all.
-    let _ = match config.log_format {
-        LogFormat::Human => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    let lines = match config.log_format {
+        LogFormat::Human => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    Ok(())
+    let traces = match &config.otlp_endpoint {
+        Some(collector) => Traces::to(collector, service)?,
+        None => Traces::default(),
+    };
+    // Tests run several services in one process; the first one's logging serves all.
+    let _ = match traces.tracer() {
+        // The filter of the lines decides alone what is made at all: without a collector spans of traces are not.
+        None => Subscriber::default().with(lines).with(filter).try_init(),
+        Some(tracer) => {
+            let spans = tracing_opentelemetry::layer()
+                .with_tracer(tracer)
+                .with_location(false)
+                .with_threads(false)
+                .with_target(false)
+                .with_level(false)
+                .with_tracked_inactivity(false)
+                .with_context_activation(false);
+            let ours = Targets::new().with_target(trace::TARGET, LevelFilter::TRACE);
+            let layers = Subscriber::default().with(lines.with_filter(filter));
+            layers.with(spans.with_filter(ours)).try_init()
+        }
+    };
+    Ok(traces)
 }
 
 /// An error with all its causes on one line.

@@ -18,7 +18,7 @@ use shared::domain::message::{Message, Undecodable};
 use shared::domain::outcome::{Outcome, Reason};
 use shared::domain::{JobStatus, LedgerState, Stage};
 use shared::service::Stopper;
-use shared::telemetry::chain;
+use shared::telemetry::{chain, trace};
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -58,6 +58,16 @@ enum End {
     Ack,
     Reject,
     Requeue,
+}
+
+impl End {
+    const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Ack => "acknowledged",
+            Self::Reject => "rejected",
+            Self::Requeue => "given_back",
+        }
+    }
 }
 
 impl StageConsumer {
@@ -141,6 +151,15 @@ impl StageConsumer {
                 return End::Reject;
             }
         };
+        let jobs: Vec<Uuid> = message.jobs.iter().map(|job| job.id).collect();
+        let span = trace::delivery(self.stage, delivery.traceparent.as_deref(), &jobs);
+        let end = self.run_message(delivery, &message);
+        let end = end.instrument(span.clone()).await;
+        span.record("outcome", end.as_str());
+        end
+    }
+
+    async fn run_message(&self, delivery: &Delivery, message: &Message) -> End {
         let abort = &self.stopper.abort;
         let lease = self.environment.settings.protocol.stage_lease;
         let start = || self.environment.db.start(self.stage, &message.jobs, lease);
@@ -350,7 +369,15 @@ impl StageConsumer {
             jitter: rand::random(),
         };
         let (mut free, mut alone) = (Vec::new(), Vec::new());
+        // Until all of them are written.
+        let mut spans = Vec::new();
         for (item, run) in runs {
+            spans.push(trace::settle(
+                item.job_id,
+                self.stage,
+                item.epoch,
+                run.label(),
+            ));
             self.environment
                 .metrics
                 .stage_runs

@@ -4,16 +4,18 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use shared::service::Stopper;
-use shared::telemetry::init_logs;
+use shared::telemetry;
 use worker::config::WorkerConfig;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let config = WorkerConfig::parse();
     let result = async {
-        init_logs(&config.log)?;
+        let traces = telemetry::init(&config.log, "worker")?;
         let stopper = Stopper::on_signals(config.service.stop_grace)?;
-        worker::run(config, stopper).await
+        let result = worker::run(config, stopper).await;
+        traces.shut_down().await;
+        result
     };
     match result.await {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,7 +12,8 @@ use shared::domain::answer::SubmitAnswer;
 use shared::domain::outcome::Reason;
 use shared::domain::transition::Event;
 use shared::domain::{LedgerState, Stage, Vendor};
-use shared::telemetry::chain;
+use shared::telemetry::{chain, trace};
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::admission::{self, throttle_delay};
@@ -78,7 +79,11 @@ pub async fn pay(
             .inc()
     };
     // Model: step Claim.
-    let claimed = environment.db.claim(&claim, &prepared.body).await?;
+    let span = trace::claim(prepared.token);
+    let claimed = environment.db.claim(&claim, &prepared.body);
+    let claimed = claimed.instrument(span.clone()).await?;
+    span.record("outcome", claimed.as_str());
+    drop(span);
     if !matches!(claimed, Claimed::Claimed { .. }) {
         discard_source(environment, prepared).await;
     }
@@ -94,7 +99,8 @@ pub async fn pay(
                 );
             }
             // Model: step Send, then Arrive or TimeOut.
-            let answer = send(left).await;
+            let span = trace::pay(vendor, prepared.token, claim.attempt);
+            let answer = send(left).instrument(span).await;
             // Killed here: the vendor may have it and nobody knows: unknown after the deadline.
             crash::point(Point::PaidAnswered);
             let signal = admission::signal(environment, item, prepared.token, &answer);

@@ -3,6 +3,7 @@
 mod cancel;
 mod held;
 mod list;
+mod result;
 mod resume;
 mod retry;
 mod selection;
@@ -19,6 +20,8 @@ pub enum JobsCommand {
     List(list::Args),
     /// Show a job: where it stands and why, what was paid, what happened
     Show(show::Args),
+    /// Print a link to the result of a job, or download it
+    Result(Box<result::Args>),
     /// Make parked jobs due now
     Resume(resume::Args),
     /// Cancel jobs; what is paid for is followed to its end
@@ -35,6 +38,7 @@ pub async fn run(command: JobsCommand) -> anyhow::Result<ExitCode> {
     match command {
         JobsCommand::List(args) => list::run(args).await,
         JobsCommand::Show(args) => show::run(args).await,
+        JobsCommand::Result(args) => result::run(*args).await,
         JobsCommand::Resume(args) => resume::run(args).await,
         JobsCommand::Cancel(args) => cancel::run(args).await,
         JobsCommand::Retry(args) => retry::run(args).await,

@@ -7,6 +7,7 @@ pub mod costs;
 pub mod dead_letters;
 pub mod doctor;
 pub mod jobs;
+pub mod notices;
 pub mod operator;
 pub mod output;
 pub mod paid;
@@ -57,6 +58,9 @@ pub enum Command {
     /// Look at what was given up; replay or discard it
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLettersCommand),
+    /// Notices that jobs have ended: list, look at, send again
+    #[command(subcommand)]
+    Notices(notices::NoticesCommand),
     /// Stop every paid send of the fleet; polling and storing go on
     StopPaid(paid::StopArgs),
     /// Allow paid sends again

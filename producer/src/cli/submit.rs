@@ -27,7 +27,8 @@ use shared::storage::{Fetcher, Storage};
 use shared::telemetry::chain;
 use uuid::Uuid;
 
-use crate::intake::{INTAKE, Intake, IntakeError};
+use crate::config::NoticeSecrets;
+use crate::intake::{CallbackRule, INTAKE, Intake, IntakeError};
 
 /// Jobs that are uploaded and stored at the same time. An upload holds up to 16 MiB.
 const AT_ONCE: usize = 4;
@@ -77,6 +78,9 @@ pub struct SubmitArgs {
     /// How soon compared with other jobs
     #[arg(long, conflicts_with = "jobs", value_parser = PossibleValuesParser::new(["low", "normal", "high"]))]
     pub priority: Option<String>,
+    /// Told by a signed POST when the job ends; only with NOTICE_SECRET, which the service signs with
+    #[arg(long, value_name = "URL", conflicts_with = "jobs")]
+    pub callback_url: Option<String>,
     /// File of jobs, one JSON object a line; `-` reads standard input. Paths in it count from the current folder
     #[arg(long, value_name = "FILE")]
     pub jobs: Option<String>,
@@ -101,6 +105,9 @@ pub struct SubmitArgs {
     /// Looking at files.
     #[command(flatten)]
     pub probe: IntakeProbe,
+    /// Whether notices are signed.
+    #[command(flatten)]
+    pub secrets: NoticeSecrets,
 }
 
 /// Runs `producer submit`.
@@ -108,12 +115,17 @@ pub struct SubmitArgs {
 /// # Errors
 /// When the database or the object store cannot be used. What a job came to is in the exit code.
 pub async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
+    let callbacks = CallbackRule {
+        signed: args.secrets.notice_secret.is_some(),
+        allow_private: args.fetch.fetch_allow_private,
+    };
     let intake = Intake {
         db: Db::new(&args.database)?,
         storage: Storage::new(&args.storage)?,
         fetcher: Fetcher::new(&args.fetch)?,
         probe: args.probe,
         max_segments: args.max_segments.into(),
+        callbacks,
     };
     let (mut drafts, faults) = match read(&args, intake.storage.bucket()).await {
         Ok(read) => read,

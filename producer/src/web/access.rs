@@ -72,6 +72,7 @@ pub const ROUTES: &[(Method, &str, Need)] = {
         (Method::GET, "/v1/jobs/{id}/events", Needs(Right::Look)),
         (Method::GET, "/v1/jobs/{id}/history", Needs(Right::Look)),
         (Method::GET, "/v1/jobs/{id}/submissions", Needs(Right::Read)),
+        (Method::GET, "/v1/jobs/{id}/result", Needs(Right::Look)),
         (Method::POST, "/v1/jobs/{id}/cancel", Needs(Right::Operate)),
         (Method::POST, "/v1/jobs/{id}/retry", Needs(Right::Operate)),
         (Method::POST, "/v1/jobs/{id}/resume", Needs(Right::Operate)),
@@ -86,6 +87,13 @@ pub const ROUTES: &[(Method, &str, Need)] = {
         (
             Method::POST,
             "/v1/dead-letters/discards",
+            Needs(Right::Operate),
+        ),
+        (Method::GET, "/v1/notices", Needs(Right::Read)),
+        (Method::GET, "/v1/notices/{id}", Needs(Right::Read)),
+        (
+            Method::POST,
+            "/v1/notices/{id}/replay",
             Needs(Right::Operate),
         ),
         (Method::GET, "/v1/unknowns", Needs(Right::Read)),

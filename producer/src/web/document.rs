@@ -10,6 +10,8 @@ use shared::domain::{LedgerState, Stage, StageState, Vendor};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::results::has_result;
+
 /// What stands for a query string.
 const REDACTED: &str = "?[redacted]";
 
@@ -28,6 +30,8 @@ pub struct JobDocument {
     stage: Option<StageDocument>,
     /// Where the result lies.
     output_url: Option<String>,
+    /// Path of the API that leads to the result, and goes on doing so; null while there is none.
+    result: Option<String>,
     /// Why it failed.
     error: Option<ErrorDocument>,
     #[schema(format = DateTime)]
@@ -126,6 +130,7 @@ impl JobDocument {
     /// Of a row and of the stage it is in.
     #[must_use]
     pub fn new(job: JobRow, stage: Option<StageRow>) -> Self {
+        let has_result = has_result(&job);
         let error = ErrorDocument {
             code: job.error_code,
             message: job.error_message.map(redacted),
@@ -141,12 +146,19 @@ impl JobDocument {
             stage: stage.map(StageDocument::from),
             // Ours has no query string; that of an adopted job may be signed.
             output_url: job.output_url.map(redacted),
+            result: has_result.then(|| result_path(job.id)),
             error: (error.code.is_some() || error.message.is_some()).then_some(error),
             created_at: job.created_at.map(naive_utc),
             updated_at: job.updated_at.map(naive_utc),
             completed_at: job.completed_at.map(naive_utc),
         }
     }
+}
+
+/// Path of the API that leads to the result of a job.
+#[must_use]
+pub fn result_path(job: Uuid) -> String {
+    format!("/v1/jobs/{job}/result")
 }
 
 impl FullDocument {

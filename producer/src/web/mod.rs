@@ -18,18 +18,21 @@ mod jobs;
 mod letter_document;
 mod list;
 mod metrics;
+mod notices;
 mod openapi;
 mod operations;
 mod page;
 mod problem;
 mod requests;
+mod results;
 mod unknowns;
 
 pub use callbacks::Receiver;
 pub(crate) use document::{EventDocument, redacted_json};
-pub use document::{FullDocument, JobDocument, redacted};
+pub use document::{FullDocument, JobDocument, redacted, result_path};
 pub use letter_document::LetterDocument;
 pub use metrics::HttpMetrics;
+pub use notices::NoticeDocument;
 
 use std::any::Any;
 use std::net::SocketAddr;
@@ -60,6 +63,9 @@ use crate::intake::Intake;
 /// For a whole request, reading its body included. Above what storing a job may wait for.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long links to results live unless something else is set.
+const DEFAULT_RESULT_LIFE: Duration = Duration::from_secs(3600);
+
 /// About methods that a path does not have.
 const OTHER_METHODS: &str = "the header `Allow` has the methods that are";
 
@@ -73,6 +79,7 @@ pub struct AppState {
     https: bool,
     decider: Decider,
     feed: Feed,
+    result_life: Duration,
 }
 
 impl AppState {
@@ -95,7 +102,15 @@ impl AppState {
             https,
             decider,
             feed,
+            result_life: DEFAULT_RESULT_LIFE,
         }
+    }
+
+    /// The same with links to results that live so long.
+    #[must_use]
+    pub const fn linking_for(mut self, life: Duration) -> Self {
+        self.result_life = life;
+        self
     }
 }
 
@@ -117,6 +132,9 @@ fn routes(state: &AppState, access: &Access) -> OpenApiRouter {
         .routes(routes!(dead_letters::show))
         .routes(routes!(dead_letters::replay))
         .routes(routes!(dead_letters::discard))
+        .routes(routes!(notices::list))
+        .routes(routes!(notices::show))
+        .routes(routes!(notices::replay))
         .routes(routes!(unknowns::list))
         .routes(routes!(unknowns::show))
         .routes(routes!(accounts::list))
@@ -134,6 +152,13 @@ fn routes(state: &AppState, access: &Access) -> OpenApiRouter {
             db: db.clone(),
             protocol: state.decider.protocol.clone(),
         });
+    let results = OpenApiRouter::new()
+        .routes(routes!(results::show))
+        .with_state(results::Results {
+            db: db.clone(),
+            storage: state.intake.storage.clone(),
+            life: state.result_life,
+        });
     let decisions = OpenApiRouter::new()
         .routes(routes!(unknowns::adopt))
         .routes(routes!(unknowns::confirm_not_accepted))
@@ -145,7 +170,8 @@ fn routes(state: &AppState, access: &Access) -> OpenApiRouter {
             db,
             feed: state.feed.clone(),
         });
-    jobs.merge(operator)
+    jobs.merge(results)
+        .merge(operator)
         .merge(decisions)
         .merge(events)
         .merge(access::routes(access.clone()))

@@ -38,6 +38,16 @@ pub(super) struct JobRequest {
     /// For people; the end of the video's URL by default.
     #[schema(nullable, min_length = 1, max_length = 500)]
     original_filename: Option<String>,
+    /// Told when the job ends, by a signed POST (Standard Webhooks). `https://`, on a public address. The body has `type`
+    /// (`job.completed`, `job.failed`, `job.canceled`), `event_id`, `id` of the job, `status`, `result` (a path of this API),
+    /// `error` and `at`. Sent again until it is answered with 2xx or 410, for a day.
+    #[schema(
+        nullable,
+        min_length = 10,
+        max_length = 2048,
+        example = "https://app.example.com/hooks/video"
+    )]
+    callback_url: Option<String>,
 }
 
 /// A stretch of the video and the audio that is spoken in it, at least half a second.

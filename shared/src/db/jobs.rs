@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::notices::insert_target;
 use super::schema::{job_events, job_requests, job_stages, submissions, video_jobs};
 use super::{Db, DbResult};
 use crate::domain::intake::NewJob;
@@ -462,5 +463,8 @@ async fn insert_job(
         ))
         .execute(connection)
         .await?;
+    if let Some(target) = &job.notify {
+        insert_target(connection, id, target).await?;
+    }
     Ok(())
 }

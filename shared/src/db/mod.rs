@@ -14,6 +14,7 @@ mod letters;
 mod load;
 mod metrics;
 mod migrations;
+mod notices;
 mod operations;
 mod protocol;
 mod restart;
@@ -37,6 +38,7 @@ pub use letters::{Discarded, Letter, LetterFilter, LetterGroup};
 pub use load::{Loaded, Submission, WorkItem};
 pub use metrics::Metrics;
 pub use migrations::SchemaState;
+pub use notices::{NoticeFilter, NoticeGauge, NoticeReplayed, NoticeRoom, NoticeRow, NoticeTry};
 pub use operations::{Canceled, Resumed};
 pub use protocol::{
     Claim, Claimed, Fact, JobPatch, LedgerVerdict, MetadataVerdict, Move, MoveState, MoveVerdict,

@@ -68,6 +68,23 @@ pub enum Claimed {
     LeaseTooShort,
 }
 
+impl Claimed {
+    /// The word for it in traces.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Claimed { .. } => "claimed",
+            Self::Imported => "imported",
+            Self::Conflict => "conflict",
+            Self::Forgot => "forgot",
+            Self::Occupied => "occupied",
+            Self::Stale => "stale",
+            Self::NotNow(_) => "not_now",
+            Self::LeaseTooShort => "lease_too_short",
+        }
+    }
+}
+
 /// What was learned about a submission; written by its token from any state.
 #[derive(Clone, Debug, Serialize)]
 pub struct Fact {

@@ -18,6 +18,7 @@ pub mod location;
 pub mod media;
 pub mod message;
 pub mod metadata;
+pub mod notice;
 pub mod outcome;
 pub mod progress;
 pub mod resume;

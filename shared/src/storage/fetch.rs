@@ -3,17 +3,16 @@
 //! Only public addresses are asked unless configured otherwise, also on redirects; every wait has an end; what is not
 //! the kind of media expected is not taken. Errors name the host, never the URL: it is often signed.
 
-use super::address::{NotPublic, Rule, RuledResolver, is_public};
 use super::transfer::TransferError;
+use crate::address::{NotPublic, Rule, RuledResolver, is_forbidden, rule};
 use crate::config::storage::FetchConfig;
 use crate::domain::media::{Container, MediaKind, SNIFF_BYTES};
 use bytes::{Bytes, BytesMut};
 use reqwest::{Response, StatusCode, header};
 use std::error::Error;
-use std::net::IpAddr;
 use std::time::Duration;
 use tokio::time::Instant;
-use url::{Host, Url};
+use url::Url;
 
 /// How many redirects are followed.
 const MAX_REDIRECTS: usize = 5;
@@ -71,12 +70,7 @@ impl Fetcher {
     /// # Errors
     /// When the TLS roots of the system cannot be loaded.
     pub fn new(config: &FetchConfig) -> Result<Self, reqwest::Error> {
-        let rule: Rule = if config.fetch_allow_private {
-            |_| true
-        } else {
-            is_public
-        };
-        Self::ruled(config, rule)
+        Self::ruled(config, rule(config.fetch_allow_private))
     }
 
     fn ruled(config: &FetchConfig, rule: Rule) -> Result<Self, reqwest::Error> {
@@ -251,14 +245,10 @@ impl Fetcher {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(TransferError::Url("holds a user name or password"));
         }
-        let address = match url.host() {
-            None => return Err(TransferError::Url("has no host")),
-            Some(Host::Domain(_)) => None,
-            Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
-            Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
+        let Some(host) = url.host_str().map(str::to_owned) else {
+            return Err(TransferError::Url("has no host"));
         };
-        let host = url.host_str().unwrap_or_default().to_owned();
-        if address.is_some_and(|address| !(self.rule)(address)) {
+        if is_forbidden(url, self.rule) {
             return Err(TransferError::Forbidden { host });
         }
         Ok(host)

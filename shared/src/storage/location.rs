@@ -14,6 +14,8 @@ pub(super) struct Location {
     pub(super) region: Region,
     /// URLs under which the bucket's keys appear, each ending in `/`; object URLs are built on the first.
     bases: Vec<Url>,
+    /// Whether the first of them is readable by everybody (`S3_PUBLIC_BASE_URL`).
+    public: bool,
 }
 
 impl Location {
@@ -25,6 +27,7 @@ impl Location {
         let own_endpoint = base_url("S3_ENDPOINT_URL", config.s3_endpoint_url.as_deref())?;
         let public = base_url("S3_PUBLIC_BASE_URL", config.s3_public_base_url.as_deref())?;
 
+        let is_public = public.is_some();
         let mut bases: Vec<Url> = public.into_iter().collect();
         let endpoint = match own_endpoint {
             Some(endpoint) => endpoint,
@@ -54,7 +57,12 @@ impl Location {
                 endpoint,
             },
             bases,
+            public: is_public,
         })
+    }
+
+    pub(super) fn public_url(&self, key: &str) -> Option<String> {
+        self.public.then(|| self.object_url(key))
     }
 
     pub(super) fn object_url(&self, key: &str) -> String {

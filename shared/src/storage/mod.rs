@@ -3,7 +3,6 @@
 //! rusoto is no longer maintained: its operations, signing and presigning are used, its HTTP stack is not. Everything
 //! outside this module sees keys, bytes and [`StorageError`] only. It must not decide what a failure means for a job.
 
-mod address;
 mod boxes;
 mod credentials;
 mod dispatch;
@@ -118,6 +117,12 @@ impl Storage {
     #[must_use]
     pub fn object_url(&self, key: &str) -> String {
         self.shared.location.object_url(key)
+    }
+
+    /// The URL under which everybody can read an object; none where objects are not public (`S3_PUBLIC_BASE_URL` is not set).
+    #[must_use]
+    pub fn public_url(&self, key: &str) -> Option<String> {
+        self.shared.location.public_url(key)
     }
 
     /// The key a URL means when it lies in our bucket: `s3://bucket/key`, or an object's URL, presigned or not.

@@ -8,9 +8,11 @@ use super::fetch::{Download, Fetcher};
 use super::{Key, Storage, StorageError, UploadError};
 use crate::crash::{self, Point};
 use crate::domain::media::{Container, MediaKind};
+use crate::telemetry::trace;
 use bytes::Bytes;
 use futures::{Stream, stream};
 use std::time::Duration;
+use tracing::Instrument as _;
 
 /// What was stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,13 +183,20 @@ pub async fn transfer(
     key: &Key,
     kind: MediaKind,
 ) -> Result<Stored, TransferError> {
-    let download = fetcher.fetch(url, kind).await?;
-    let container = download.container();
-    let content_type = container.content_type();
-    let body = Box::pin(checked(download));
-    let bytes = storage
-        .put_stream(&key.to_string(), content_type, body)
-        .await?;
+    let span = trace::transfer();
+    let moved = async {
+        let download = fetcher.fetch(url, kind).await?;
+        let container = download.container();
+        let content_type = container.content_type();
+        let body = Box::pin(checked(download));
+        let bytes = storage
+            .put_stream(&key.to_string(), content_type, body)
+            .await?;
+        Ok::<_, TransferError>((container, content_type, bytes))
+    };
+    let (container, content_type, bytes) = moved.instrument(span.clone()).await?;
+    span.record("bytes", bytes);
+    drop(span);
     crash::point(Point::FileTransferred);
     Ok(Stored {
         bytes,

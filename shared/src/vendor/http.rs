@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::header::RETRY_AFTER;
 use reqwest::{RequestBuilder, Response};
+use tracing::Instrument as _;
 use url::Url;
 
 use super::metrics::{self, Metrics};
@@ -14,6 +15,7 @@ use crate::crash::{self, Point};
 use crate::domain::Vendor;
 use crate::domain::answer::SubmitAnswer;
 use crate::domain::classify::{Answer, NoAnswer, QueryError};
+use crate::telemetry::trace;
 
 /// A page of 200 works is below 1 MiB.
 const ANSWER_LIMIT_BYTES: usize = 8 << 20;
@@ -110,7 +112,7 @@ impl Http {
         prepare: impl FnOnce(RequestBuilder) -> RequestBuilder,
         read: impl FnOnce(&Answer) -> SubmitAnswer,
     ) -> SubmitAnswer {
-        let started = Instant::now();
+        let (started, span) = (Instant::now(), trace::vendor_call(self.vendor, operation));
         let outcome = if budget.is_zero() {
             SubmitAnswer::NotSent {
                 reason: "the send deadline had passed".to_owned(),
@@ -119,12 +121,14 @@ impl Http {
             let request =
                 prepare(self.paid.post(self.url(path))).timeout(budget.min(self.request_timeout));
             let begun = || crash::point(Point::PaidAnswerBegun);
-            match exchange(&self.paid, request, begun).await {
+            let answer = exchange(&self.paid, request, begun).instrument(span.clone());
+            match answer.await {
                 Ok(answer) => read(&answer),
                 Err(error) => NoAnswer::from(error).into(),
             }
         };
         let word = metrics::paid_outcome(&outcome);
+        span.record("outcome", word);
         self.metrics
             .observe(self.vendor, operation, word, started.elapsed());
         outcome
@@ -160,8 +164,9 @@ impl Http {
         request: RequestBuilder,
         read: impl FnOnce(&Answer) -> Result<T, QueryError>,
     ) -> Result<T, VendorError> {
-        let started = Instant::now();
-        let result = match exchange(&self.free, request, || {}).await {
+        let (started, span) = (Instant::now(), trace::vendor_call(self.vendor, operation));
+        let answer = exchange(&self.free, request, || {}).instrument(span.clone());
+        let result = match answer.await {
             Ok(answer) => {
                 read(&answer).map_err(|error| VendorError::answer(self.vendor, operation, error))
             }
@@ -174,6 +179,7 @@ impl Http {
         let word = result
             .as_ref()
             .map_or_else(|error| metrics::error_outcome(error.class()), |_| "ok");
+        span.record("outcome", word);
         self.metrics
             .observe(self.vendor, operation, word, started.elapsed());
         result

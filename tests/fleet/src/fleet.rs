@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use futures::FutureExt as _;
 use producer::config::ServeConfig;
-use producer::intake::{INTAKE, Intake};
+use producer::intake::{CallbackRule, INTAKE, Intake};
 use sandbox::{Sandbox, SandboxConfig};
 use serde_json::Value;
 use shared::config::{DatabaseConfig, FetchConfig, StorageConfig};
 use shared::db::{Created, Db};
 use shared::service::Stopper;
 use shared::storage::{Fetcher, Storage};
-use shared::telemetry::{LogConfig, LogFormat, init_logs};
+use shared::telemetry::{self, LogConfig, LogFormat};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 use worker::config::WorkerConfig;
@@ -138,10 +138,14 @@ impl Fleet {
         // What runs in this process is silent unless asked.
         if let Ok(log_filter) = std::env::var("LOG_FILTER") {
             let log_format = LogFormat::Human;
-            init_logs(&LogConfig {
-                log_format,
-                log_filter,
-            })?;
+            telemetry::init(
+                &LogConfig {
+                    log_format,
+                    log_filter,
+                    otlp_endpoint: None,
+                },
+                "test",
+            )?;
         }
         let sandbox = Sandbox::start(config).await?;
         let database = Database::create(&servers.database_url).await?;
@@ -243,6 +247,10 @@ impl Fleet {
             fetcher: self.fetcher.clone(),
             probe: self.environment.parse()?,
             max_segments: MAX_SEGMENTS,
+            callbacks: CallbackRule {
+                signed: true,
+                allow_private: true,
+            },
         };
         match intake.create(request, None, Uuid::new_v4(), INTAKE).await? {
             Created::New(id) => Ok(id),

@@ -234,6 +234,7 @@ fn assemble(
         "user_id": args.user_id,
         "display_name": args.display_name,
         "priority": args.priority,
+        "callback_url": args.callback_url,
         "video_url": video,
         "audio": audio,
         "segments": segments,

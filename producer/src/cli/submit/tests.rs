@@ -71,6 +71,7 @@ async fn the_arguments_become_a_request() {
         &segments.to_string(),
         "--priority=low",
         "--display-name=Talk",
+        "--callback-url=https://hooks.example/end",
     ])
     .await
     .unwrap();
@@ -81,6 +82,7 @@ async fn the_arguments_become_a_request() {
             "user_id": USER,
             "display_name": "Talk",
             "priority": "low",
+            "callback_url": "https://hooks.example/end",
             "video_url": "https://a.example/v.mp4",
             "audio": {"x": "https://a.example/2.wav", "y": "https://a.example/1.wav"},
             "segments": segments,

@@ -8,5 +8,5 @@ mod request;
 mod spec;
 
 pub use inputs::{Inputs, VIDEO_PATH, refused_by_ghostcut};
-pub use request::{NewJob, Priority};
+pub use request::{CALLBACK_URL, NewJob, Priority};
 pub use spec::{JobSpec, SpecError};

@@ -7,12 +7,13 @@ use super::spec::{JobSpec, Parts};
 use crate::domain::Stage;
 use crate::domain::fields::{Faults, FieldCode, FieldError, Node, Origin};
 use crate::domain::location::Location;
+use crate::domain::notice::{MAX_URL_LENGTH, Target};
 use crate::domain::words::vocabulary;
 
 /// Longest name in `video_jobs`, in characters (`varchar(500)`).
 const MAX_NAME_LENGTH: usize = 500;
 /// Every field of a request.
-const FIELDS: [&str; 8] = [
+const FIELDS: [&str; 9] = [
     "user_id",
     "display_name",
     "original_filename",
@@ -21,7 +22,10 @@ const FIELDS: [&str; 8] = [
     "segments",
     "effects",
     "priority",
+    CALLBACK_URL,
 ];
+/// The field that names who is told that the job has ended.
+pub const CALLBACK_URL: &str = "callback_url";
 
 vocabulary! {
     /// How soon a job is dispatched compared with others.
@@ -69,6 +73,8 @@ pub struct NewJob {
     pub priority: Priority,
     /// `job_stages.stage`.
     pub first_stage: Stage,
+    /// `notice_targets`: who is told that the job has ended.
+    pub notify: Option<Target>,
 }
 
 impl NewJob {
@@ -107,6 +113,7 @@ impl NewJob {
             }
         });
         let priority = read_priority(&root.get("priority"));
+        let notify = read_target(&root.get(CALLBACK_URL));
         let [video, audio, segments, effects] =
             ["video_url", "audio", "segments", "effects"].map(|key| root.get(key));
         let list = |node: &Node<'_>| node.value().and_then(Value::as_array).cloned();
@@ -130,6 +137,7 @@ impl NewJob {
             is_pro_job: true,
             priority: priority?,
             first_stage: spec.first_stage(is_ours(&spec.video)),
+            notify,
         })
     }
 }
@@ -151,6 +159,20 @@ fn read_priority(node: &Node<'_>) -> Option<Priority> {
         node.fault(FieldCode::Malformed, "must be `low`, `normal` or `high`");
     }
     priority
+}
+
+/// Where it may lead is decided by the deployment, in the producer's intake.
+fn read_target(node: &Node<'_>) -> Option<Target> {
+    if node.is_null() {
+        return None;
+    }
+    match Target::read(node.text(MAX_URL_LENGTH)?) {
+        Ok(target) => Some(target),
+        Err(message) => {
+            node.fault(FieldCode::Malformed, message);
+            None
+        }
+    }
 }
 
 fn name_of(video: &Location) -> String {
@@ -264,7 +286,10 @@ mod tests {
         request["display_name"] = json!("片段 1");
         request["original_filename"] = json!("clip.mov");
         request["priority"] = json!("high");
+        request["callback_url"] = json!("https://hooks.example/end?key=1");
         let job = job(&request);
+        let host = job.notify.map(|target| target.host);
+        assert_eq!(host.as_deref(), Some("hooks.example"));
         assert_eq!(job.display_name.as_deref(), Some("片段 1"));
         assert_eq!(job.original_filename, "clip.mov");
         assert_eq!(job.priority, Priority::High);
@@ -296,6 +321,9 @@ mod tests {
             ("/video_url", json!("x".repeat(2049)), C::OutOfRange),
             ("/audio", json!([]), C::WrongType),
             ("/priority", json!("urgent"), C::Malformed),
+            ("/callback_url", json!("hooks.example"), C::Malformed),
+            ("/callback_url", json!(7), C::WrongType),
+            ("/callback_url", json!(""), C::OutOfRange),
             ("/resolution", json!("4k"), C::UnknownField),
         ] {
             let mut request = request();

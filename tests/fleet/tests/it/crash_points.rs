@@ -68,6 +68,8 @@ const WALKS: &[Walk] = &[
     producer(Point::CallbacksFinished, Story::CalledBack),
     producer(Point::CallbackLooked, Story::HealedByCallback),
     producer(Point::CallbackSettled, Story::HealedByCallback),
+    producer(Point::NoticesPicked, Story::Told),
+    producer(Point::NoticeSent, Story::Told),
     producer(Point::ForgettingSeen, Story::ForgottenCalledBack),
     producer(Point::PaidStopped, Story::ForgottenCalledBack),
     producer(Point::ClaimsExpired, Story::Lipsync),

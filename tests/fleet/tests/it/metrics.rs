@@ -122,6 +122,7 @@ pub(crate) fn labels() -> BTreeMap<&'static str, Vec<&'static str>> {
         .chain(requests)
         .chain(callbacks)
         .chain(["confirmed", "returned", "nacked", "lost"])
+        .chain(["delivered", "put_off", "given_up"])
         .collect();
     outcomes.sort_unstable();
     outcomes.dedup();

@@ -3,7 +3,7 @@
 
 use fleet::{DEADLINE, eventually};
 use serde_json::json;
-use shared::db::{Db, DeadLetter, JobFilter};
+use shared::db::{Db, DeadLetter, JobFilter, NoticeRoom};
 use shared::domain::Vendor;
 use uuid::Uuid;
 
@@ -204,6 +204,34 @@ async fn a_message_that_was_kept_before_is_found_by_an_index() -> anyhow::Result
         was_read(url, "dead_letters_bodies").await?;
         let kept = number(url, "SELECT count(*)::text AS value FROM dead_letters").await?;
         assert_eq!(kept, ROWS + 1);
+        Ok(())
+    })
+    .await
+}
+
+/// A receiver that is away for a day leaves many notices that wait; picking up reads those that are due.
+#[tokio::test(flavor = "multi_thread")]
+async fn notices_that_are_due_are_found_by_an_index() -> anyhow::Result<()> {
+    with_database(true, async |url, _| {
+        let rows = format!(
+            "INSERT INTO notices (job_id, url, host, status, has_result, due_at) \
+             SELECT gen_random_uuid(), 'https://h', 'h' || n % 2, 'failed', false, \
+                 now() + CASE WHEN n <= 6 THEN -1 ELSE 1 END * interval '1 hour' FROM generate_series(1, {ROWS}) n; \
+             ANALYZE notices"
+        );
+        execute(url, &rows).await?;
+        forget_counts(url).await?;
+        let room = NoticeRoom {
+            limit: 5,
+            per_host: 2,
+            lease: DEADLINE,
+        };
+        let pick = async || queried(url, async |db| Ok(db.pick_notices(room).await?)).await;
+        assert_eq!(pick().await?.len(), 4, "two of each host");
+        assert_eq!(pick().await?.len(), 0, "there is no room");
+        for index in ["notices_due", "notices_in_hand", "notices_pkey"] {
+            was_read(url, index).await?;
+        }
         Ok(())
     })
     .await

@@ -1,7 +1,9 @@
 //! What brings a process to its crash point: a job, perhaps a fault, perhaps an act from outside, and how it must end.
 
 use anyhow::Context as _;
-use fleet::{Api, DEADLINE, Environment, Expectation, Fleet, Kind, Process, Service, eventually};
+use fleet::{
+    Api, DEADLINE, Environment, Expectation, Fleet, Kind, Process, Receiver, Service, eventually,
+};
 use rustix::process::Signal;
 use sandbox::{Fault, FaultRule, Operation, Vendor as Payee, When};
 use serde_json::Value;
@@ -75,6 +77,8 @@ pub(super) enum Story {
     GhostcutRequestLost,
     LargeResult,
     SlowResult,
+    /// The job's submitter wants to know when it has ended.
+    Told,
 }
 
 impl Story {
@@ -184,6 +188,9 @@ impl Story {
             Self::ForgottenAudited => {
                 patient(fleet.environment.clone()).with("AUDIT_INTERVAL", "1h")
             }
+            Self::Told => patient(fleet.environment.clone())
+                .with("NOTICE_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+                .with("NOTICE_TIMEOUT", "1s"),
             _ => patient(fleet.environment.clone()),
         })
     }
@@ -252,7 +259,11 @@ impl Story {
         if self == Self::ForgottenAudited {
             return Ok(Vec::new());
         }
-        let job = fleet.submit(&self.request(fleet)).await?;
+        let mut request = self.request(fleet);
+        if self == Self::Told {
+            request["callback_url"] = Receiver::start().await?.url("/end").into();
+        }
+        let job = fleet.submit(&request).await?;
         let mut expected = Expectation::completed(job, self.kind());
         match self {
             Self::GivenUp => {
@@ -372,6 +383,10 @@ impl Story {
                 let made = "SELECT open::text AS value FROM audits WHERE finished_at IS NOT NULL AND error IS NULL";
                 acts::seen(url, made, "1").await?;
                 acts::rebuild(fleet, environment).await?;
+            }
+            Self::Told => {
+                let told = "SELECT state || ' ' || (tries > 1) AS value FROM notices";
+                acts::seen(url, told, "delivered true").await?;
             }
             // A parked job does not go on by itself.
             Self::Lost | Self::Found => {

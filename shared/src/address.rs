@@ -1,8 +1,9 @@
-//! Which addresses a download may connect to.
+//! Which addresses may be connected to for a URL from outside: downloads, and notices that a job has ended.
 //!
 //! URLs come from vendors and users. Without these rules one could make the fleet read its own network, for example
 //! a cloud's metadata service. The rules are applied to what the name resolved to, where the connection is made, so
-//! that nothing can be answered differently in between.
+//! that nothing can be answered differently in between. A client with such a resolver must follow no redirects and use no
+//! proxy, and addresses that stand in a URL as numbers are not resolved: check them with the rule.
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,13 +11,29 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// A host none of whose addresses is public.
 #[derive(Debug, thiserror::Error)]
 #[error("the host has no public address")]
-pub(super) struct NotPublic;
+pub struct NotPublic;
 
 /// Says which addresses may be connected to.
-pub(super) type Rule = fn(IpAddr) -> bool;
+pub type Rule = fn(IpAddr) -> bool;
+
+/// The rule of a fleet: public addresses alone, unless it is set up to reach private ones (`FETCH_ALLOW_PRIVATE`).
+#[must_use]
+pub fn rule(allow_private: bool) -> Rule {
+    if allow_private { |_| true } else { is_public }
+}
+
+/// Whether the URL's host is an address in numbers that the rule forbids. Names are checked where they are resolved.
+#[must_use]
+pub fn is_forbidden(url: &url::Url, rule: Rule) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(address)) => !rule(IpAddr::V4(address)),
+        Some(url::Host::Ipv6(address)) => !rule(IpAddr::V6(address)),
+        Some(url::Host::Domain(_)) | None => false,
+    }
+}
 
 /// Resolves names by the system and drops every address that the rule forbids.
-pub(super) struct RuledResolver(pub(super) Rule);
+pub struct RuledResolver(pub Rule);
 
 impl Resolve for RuledResolver {
     fn resolve(&self, name: Name) -> Resolving {
@@ -34,7 +51,8 @@ impl Resolve for RuledResolver {
 
 /// Whether an address belongs to the public internet, by the special-purpose registries of IANA:
 /// <https://www.iana.org/assignments/iana-ipv4-special-registry> and `iana-ipv6-special-registry`.
-pub(super) fn is_public(address: IpAddr) -> bool {
+#[must_use]
+pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
         IpAddr::V6(address) => is_public_v6(address),
