@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser as _;
 use producer::cli::submit::submit;
-use producer::cli::{Cli, Command, audit, costs, paid, status, tokens, unknowns, vendors};
+use producer::cli::{
+    Cli, Command, audit, costs, exit::Exit, paid, retention, status, tokens, unknowns, vendors,
+};
 use shared::db::Db;
 use shared::service::Stopper;
 use shared::telemetry::init_logs;
@@ -17,7 +19,7 @@ async fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");
-            ExitCode::FAILURE
+            Exit::of(&error).into()
         }
     }
 }
@@ -44,6 +46,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status(args) => return status::run(args).await,
         Command::Unknowns(args) => return unknowns::run(args).await,
         Command::Audit(args) => return audit::run(*args).await,
+        Command::Retention(args) => return retention::run(*args).await,
         Command::Tokens(args) => return tokens::run(*args).await,
     }
     Ok(ExitCode::SUCCESS)

@@ -5,7 +5,7 @@ use shared::telemetry::Registry;
 use shared::{db, vendor};
 
 use crate::web::HttpMetrics;
-use crate::{adoption, audit, callbacks, dispatcher, sweeps};
+use crate::{adoption, audit, callbacks, dispatcher, retention, sweeps};
 
 /// The metrics of a producer, each for the module that sets it.
 pub struct Metrics {
@@ -17,6 +17,7 @@ pub struct Metrics {
     pub(crate) dispatch: dispatcher::Metrics,
     pub(crate) fleet: sweeps::Gauges,
     pub(crate) http: HttpMetrics,
+    pub(crate) retention: retention::Metrics,
     pub(crate) vendor: vendor::Metrics,
 }
 
@@ -35,6 +36,7 @@ impl Metrics {
             dispatch: dispatcher::Metrics::register(registry)?,
             fleet: sweeps::Gauges::register(registry)?,
             http: HttpMetrics::register(registry)?,
+            retention: retention::Metrics::register(registry)?,
             vendor: vendor::Metrics::register(registry)?,
         })
     }

@@ -6,10 +6,12 @@ pub mod audit;
 pub mod costs;
 pub mod dead_letters;
 pub mod doctor;
+pub mod exit;
 pub mod jobs;
 pub mod operator;
 pub mod output;
 pub mod paid;
+pub mod retention;
 pub mod since;
 pub mod status;
 pub mod submit;
@@ -69,6 +71,8 @@ pub enum Command {
     Unknowns(unknowns::UnknownsArgs),
     /// Compare the ledger with the vendors' own lists
     Audit(Box<audit::AuditArgs>),
+    /// Remove what is old, or say what would go
+    Retention(Box<retention::RetentionArgs>),
     /// Who may use the HTTP API: create, list and revoke access tokens
     Tokens(Box<tokens::TokensArgs>),
 }

@@ -17,6 +17,7 @@ mod migrations;
 mod operations;
 mod protocol;
 mod restart;
+mod retention;
 mod schema;
 mod settings;
 mod submissions;
@@ -43,6 +44,7 @@ pub use protocol::{
     NewEvent, Settlement, Verdict,
 };
 pub use restart::{Candidate, Pace, Plan, RestartOrder};
+pub use retention::{OldSource, Place, Removed};
 pub use settings::{PaidResumed, PaidStop};
 pub use submissions::{AliveSubmission, BacklogGauge, DeadLetterGauge, LedgerGauge};
 pub use tokens::{Holder, NewToken, Revoked, Sha256, TokenRow};

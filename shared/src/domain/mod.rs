@@ -21,6 +21,7 @@ pub mod metadata;
 pub mod outcome;
 pub mod progress;
 pub mod resume;
+pub mod retention;
 pub mod search;
 pub mod segments;
 pub mod transition;

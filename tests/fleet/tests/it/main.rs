@@ -39,6 +39,7 @@ mod protocol;
 mod reference;
 mod regressions;
 mod rejections;
+mod retention;
 mod shown;
 mod sql;
 mod stale_facts;
