@@ -1,8 +1,9 @@
 //! The producer's settings: the shared ones it needs and its own.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use shared::config::{
     BrokerConfig, CallbackConfig, DatabaseConfig, FetchConfig, GhostcutApi, IntakeProbe,
     ProtocolConfig, StorageConfig, SyncApi, VendorTimeouts,
@@ -240,6 +241,22 @@ pub struct HttpConfig {
     /// Segments a job may have; the plan at Sync.so says how many
     #[arg(long, env, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..=10))]
     pub max_segments: u8,
+    /// Networks of proxies before the API, separated by commas, such as `10.1.0.0/16,2001:db8::/48`: what they say in
+    /// `X-Forwarded-For` is believed, so that wrong tokens are counted for the client and not for the proxy. One on this machine
+    /// is always
+    #[arg(long, env, value_delimiter = ',', value_parser = network)]
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let alone = || {
+        text.parse()
+            .ok()
+            .map(|address: IpAddr| IpNet::from(address))
+    };
+    let network = text.parse().ok().or_else(alone);
+    network.ok_or_else(|| "must be a network such as `10.1.0.0/16`, or an address".to_owned())
 }
 
 #[cfg(test)]

@@ -147,7 +147,8 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
         decider,
         feed,
         metrics.http,
-    );
+    )
+    .trusting(&config.http.trusted_proxies);
     let (http, serving) = web::serve(&config.http, api, stop.clone())
         .await
         .with_context(|| format!("cannot serve HTTP_ADDR {}", config.http.http_addr))?;

@@ -2,13 +2,12 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Parser as _;
 use producer::cli::submit::submit;
 use producer::cli::{
-    Cli, Command, audit, costs, exit::Exit, paid, retention, status, tokens, unknowns, vendors,
+    Cli, Command, audit, completions, costs, exit::Exit, migrate, paid, retention, status, tokens,
+    unknowns, vendors,
 };
-use shared::db::Db;
 use shared::service::Stopper;
 use shared::telemetry::init_logs;
 
@@ -31,10 +30,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let stopper = Stopper::on_signals(config.service.stop_grace)?;
             producer::run(*config, stopper).await?;
         }
-        Command::Migrate(database) => {
-            let applied = Db::migrate(&database).await.context("migrate")?;
-            tracing::info!(applied = applied.len(), migrations = ?applied, "the database is up to date");
-        }
+        Command::Migrate(args) => return migrate::run(args).await,
+        Command::Completions(args) => return completions::run(&args),
         Command::Submit(args) => return submit(*args).await,
         Command::Vendors(args) => return vendors::run(*args).await,
         Command::Costs(args) => return costs::run(args).await,

@@ -64,7 +64,12 @@ impl Exit {
     #[must_use]
     pub fn of(error: &anyhow::Error) -> Self {
         let caused = |is: fn(&(dyn std::error::Error + 'static)) -> bool| error.chain().any(is);
-        if caused(|cause| cause.is::<Usage>() || cause.is::<Contradiction>()) {
+        let is_setting = |cause: &(dyn std::error::Error + 'static)| {
+            cause.is::<Usage>()
+                || cause.is::<Contradiction>()
+                || matches!(cause.downcast_ref(), Some(DbError::Setting(_)))
+        };
+        if caused(is_setting) {
             Self::Usage
         } else if caused(|cause| cause.is::<NotFound>()) {
             Self::NotFound

@@ -187,36 +187,3 @@ async fn a_dropped_upload_is_aborted() {
     until("no part is left", || store.has_no_parts()).await;
     assert_eq!(store.storage.head("k").await.unwrap(), None);
 }
-
-/// As the producer's retention ends what a process that died has left.
-#[tokio::test]
-async fn an_upload_that_nobody_ends_is_listed_and_ended() {
-    let store = Store::start().await;
-    store.front.fail("partNumber=2", 1, Answer::Hang);
-    let storage = store.storage.clone();
-    let upload = tokio::spawn(async move {
-        storage
-            .put_stream("left/k", "video/mp4", stream::iter(pieces(30)))
-            .await
-    });
-    until("part 2 is under way", || {
-        store.front.count("partNumber=2") == 1
-    })
-    .await;
-    let listed = store.storage.running_uploads("left/", None).await.unwrap();
-    let [running] = listed.uploads.as_slice() else {
-        panic!("{listed:?}");
-    };
-    assert_eq!((running.key.as_str(), listed.next), ("left/k", None));
-    let age = chrono::Utc::now() - running.begun;
-    assert!(age.num_seconds().abs() < 60, "{age}");
-    let elsewhere = store.storage.running_uploads("other/", None).await.unwrap();
-    assert_eq!(elsewhere.uploads, []);
-
-    let id = running.id.clone();
-    store.storage.abort_upload("left/k", &id).await.unwrap();
-    until("no part is left", || store.has_no_parts()).await;
-    let again = store.storage.abort_upload("left/k", &id).await;
-    assert!(again.is_ok(), "{again:?}");
-    upload.abort();
-}

@@ -363,6 +363,8 @@ async fn abandoned_uploads_of_the_fleet_are_ended() -> anyhow::Result<()> {
             (1, vec![theirs]),
             "{swept:?}"
         );
+        let again = fleet.storage.abort_upload(&ours, "no-such-id").await;
+        assert!(again.is_ok(), "what is gone is ended: {again:?}");
         for upload in uploads {
             upload.abort();
         }
