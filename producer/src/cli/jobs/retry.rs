@@ -90,6 +90,7 @@ fn line(plan: &Plan) -> Line {
             true,
             format!("goes on in {}: {}", to.stage, in_words(to.how)),
         ),
+        Err(Refusal::JobGone) => (false, "there is no such job".to_owned()),
         Err(refusal) => (false, format!("not retried: {}", refusal.explain())),
     };
     Line {
