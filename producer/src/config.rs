@@ -1,13 +1,15 @@
 //! The producer's settings: the shared ones it needs and its own.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use shared::config::{
     BrokerConfig, CallbackConfig, DatabaseConfig, FetchConfig, GhostcutApi, IntakeProbe,
     ProtocolConfig, Secret, StorageConfig, SyncApi, VendorTimeouts,
 };
 use shared::domain::outcome::Schedule;
+use shared::domain::retention::Kind;
 use shared::service::ServiceConfig;
 use shared::storage::PRESIGN_MAX;
 
@@ -59,6 +61,12 @@ pub struct ServeConfig {
     /// Audits on a timer.
     #[command(flatten)]
     pub audit: AuditConfig,
+    /// What is removed when it is old.
+    #[command(flatten)]
+    pub retention: RetentionConfig,
+    /// How often that is done.
+    #[command(flatten)]
+    pub retention_timer: RetentionTimer,
     /// HTTP API.
     #[command(flatten)]
     pub http: HttpConfig,
@@ -180,6 +188,98 @@ pub struct AuditConfig {
     pub audit_lookback: Duration,
 }
 
+/// How often what is old is removed.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Retention")]
+pub struct RetentionTimer {
+    /// How often to remove what is old; `0s` for never
+    #[arg(long, env, default_value = "1h", value_parser = humantime::parse_duration)]
+    pub retention_interval: Duration,
+}
+
+/// How old what is removed has to be. The operators' trail, and what proves payments, stay for ever.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Retention")]
+pub struct RetentionConfig {
+    /// Trail of jobs, from the end of the job on (30d or more); `off` keeps it, as for all of these
+    #[arg(long, env, default_value = "90d", value_parser = keep_trail)]
+    pub retain_events: Keep,
+    /// Bytes of requests in the ledger, from the end of the submission on; their hashes stay
+    #[arg(long, env, default_value = "30d", value_parser = keep)]
+    pub retain_request_bodies: Keep,
+    /// Callbacks, from when they were processed on
+    #[arg(long, env, default_value = "90d", value_parser = keep)]
+    pub retain_callbacks: Keep,
+    /// Dead letters, from when somebody replayed or discarded them on
+    #[arg(long, env, default_value = "90d", value_parser = keep)]
+    pub retain_dead_letters: Keep,
+    /// Idempotency keys; after that the same key makes a new job
+    #[arg(long, env, default_value = "365d", value_parser = keep)]
+    pub retain_idempotency_keys: Keep,
+    /// Audits; the last one that was finished stays
+    #[arg(long, env, default_value = "365d", value_parser = keep)]
+    pub retain_audits: Keep,
+    /// Sessions of browsers, from their end on
+    #[arg(long, env, default_value = "1d", value_parser = keep)]
+    pub retain_sessions: Keep,
+    /// Sources of single submissions in the bucket, from the end of the submission on
+    #[arg(long, env, default_value = "7d", value_parser = keep)]
+    pub retain_sources: Keep,
+    /// Multipart uploads of the fleet that nobody completes, from their begin on
+    #[arg(long, env, default_value = "2d", value_parser = keep)]
+    pub retain_uploads: Keep,
+}
+
+/// For how long something is kept; none for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep(pub Option<Duration>);
+
+/// A day: below it, what is removed may still be needed by what is under way.
+const SHORTEST_DAYS: u64 = 1;
+/// Of the trail: what operators look at after an incident.
+const SHORTEST_TRAIL_DAYS: u64 = 30;
+
+fn keep(text: &str) -> Result<Keep, String> {
+    keep_days(text, SHORTEST_DAYS)
+}
+
+fn keep_trail(text: &str) -> Result<Keep, String> {
+    keep_days(text, SHORTEST_TRAIL_DAYS)
+}
+
+fn keep_days(text: &str, shortest: u64) -> Result<Keep, String> {
+    const DAY: u64 = 24 * 3600;
+    if text == "off" {
+        return Ok(Keep(None));
+    }
+    match humantime::parse_duration(text) {
+        Ok(time) if (shortest * DAY..=36_500 * DAY).contains(&time.as_secs()) => {
+            Ok(Keep(Some(time)))
+        }
+        _ => Err(format!(
+            "must be a time such as `90d`, {shortest}d or more, or `off` to keep everything"
+        )),
+    }
+}
+
+impl RetentionConfig {
+    /// For how long this kind is kept.
+    #[must_use]
+    pub const fn keep(&self, kind: Kind) -> Keep {
+        match kind {
+            Kind::Events => self.retain_events,
+            Kind::RequestBodies => self.retain_request_bodies,
+            Kind::Callbacks => self.retain_callbacks,
+            Kind::DeadLetters => self.retain_dead_letters,
+            Kind::IdempotencyKeys => self.retain_idempotency_keys,
+            Kind::Audits => self.retain_audits,
+            Kind::Sessions => self.retain_sessions,
+            Kind::Sources => self.retain_sources,
+            Kind::Uploads => self.retain_uploads,
+        }
+    }
+}
+
 /// The HTTP API.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "HTTP API")]
@@ -194,4 +294,37 @@ pub struct HttpConfig {
     /// Segments a job may have; the plan at Sync.so says how many
     #[arg(long, env, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..=10))]
     pub max_segments: u8,
+    /// Networks of proxies before the API, separated by commas, such as `10.1.0.0/16,2001:db8::/48`: what they say in
+    /// `X-Forwarded-For` is believed, so that wrong tokens are counted for the client and not for the proxy. One on this machine
+    /// is always
+    #[arg(long, env, value_delimiter = ',', value_parser = network)]
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let alone = || {
+        text.parse()
+            .ok()
+            .map(|address: IpAddr| IpNet::from(address))
+    };
+    let network = text.parse().ok().or_else(alone);
+    network.ok_or_else(|| "must be a network such as `10.1.0.0/16`, or an address".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_has_a_shortest_time_and_may_be_everything() {
+        assert_eq!(keep("off"), Ok(Keep(None)));
+        let days = |days: u64| Ok(Keep(Some(Duration::from_secs(days * 24 * 3600))));
+        assert_eq!(keep("36h"), Ok(Keep(Some(Duration::from_secs(36 * 3600)))));
+        assert_eq!((keep("1d"), keep_trail("30d")), (days(1), days(30)));
+        for wrong in ["", "23h", "0s", "never", "90", "101years"] {
+            assert!(keep(wrong).unwrap_err().contains("1d or more"), "{wrong}");
+        }
+        assert!(keep_trail("29d").unwrap_err().contains("30d or more"));
+    }
 }

@@ -29,6 +29,41 @@ pub struct Decider {
     pub protocol: ProtocolConfig,
 }
 
+/// Where a person decides: a refusal advises in the words of that place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Surface {
+    /// `producer unknowns`.
+    CommandLine,
+    /// `/v1/unknowns`.
+    Http,
+}
+
+impl Surface {
+    /// What goes without a proof.
+    const fn force(self) -> &'static str {
+        match self {
+            Self::CommandLine => "--force",
+            Self::Http => "`\"force\": true`",
+        }
+    }
+
+    fn show(self, token: Uuid) -> String {
+        match self {
+            Self::CommandLine => format!("`producer unknowns show {token}`"),
+            Self::Http => format!("`GET /v1/unknowns/{token}`"),
+        }
+    }
+
+    fn adopt(self, token: Uuid, work: &str) -> String {
+        match self {
+            Self::CommandLine => format!("`producer unknowns adopt {token} --task-id {work}`"),
+            Self::Http => {
+                format!("`POST /v1/unknowns/{token}/adopt` and `\"task_id\": \"{work}\"`")
+            }
+        }
+    }
+}
+
 /// A decision.
 #[derive(Clone, Debug)]
 pub struct Decision {
@@ -40,6 +75,8 @@ pub struct Decision {
     pub reason: String,
     /// Go without what is otherwise waited for or asked first.
     pub force: bool,
+    /// Where it was made.
+    pub surface: Surface,
 }
 
 /// Why a decision was not written.
@@ -52,10 +89,10 @@ pub enum DecisionError {
     #[error("{0}")]
     Refused(String),
     /// That the vendor's list does not show the work proves nothing.
-    #[error("the vendor's list has to prove it first; --force goes without: {0}")]
+    #[error("the vendor's list has to prove it first: {0}")]
     Unproved(String),
     /// The vendor does not answer.
-    #[error("the vendor has to be asked first; --force goes without where nothing else is known")]
+    #[error("the vendor has to be asked first")]
     Vendor(#[from] VendorError),
     /// The submission's source cannot be deleted.
     #[error("the submission's source cannot be deleted")]
@@ -100,8 +137,9 @@ impl Decider {
             }
             if !decision.force {
                 return refused(format!(
-                    "the vendor shows neither our name nor our URL with the work {}; --force adopts it nevertheless",
-                    work.task_id
+                    "the vendor shows neither our name nor our URL with the work {}; {} adopts it nevertheless",
+                    work.task_id,
+                    decision.surface.force()
                 ));
             }
         }
@@ -111,7 +149,7 @@ impl Decider {
         let verdict = self.db.settle(&settlement).await?;
         crash::point(Point::DecisionSettled);
         let done = format!("{vendor}'s work {} is booked", work.task_id);
-        told(verdict, &done, "is polled next")
+        told(verdict, decision, &done, "is polled next")
     }
 
     /// The vendor never got the request: lets the job pay for a new attempt. Says in words what the job does now.
@@ -131,14 +169,15 @@ impl Decider {
         until(row.send_deadline, row.now, why)?;
         if !decision.force {
             let (at, why) = self.earliest(vendor, &row);
-            until(at, row.now, why)?;
+            let why = format!("{why}; {} does not wait", decision.surface.force());
+            until(at, row.now, &why)?;
         }
         match self.absence(vendor, &row).await {
             Ok(None) => {}
             Ok(Some(work)) => {
                 return refused(format!(
-                    "{vendor} lists the work {work} for this submission: adopt it with `producer unknowns adopt {} --task-id {work}`",
-                    row.token
+                    "{vendor} lists the work {work} for this submission: adopt it with {}",
+                    decision.surface.adopt(row.token, &work)
                 ));
             }
             Err(error @ (DecisionError::Unproved(_) | DecisionError::Vendor(_)))
@@ -149,10 +188,16 @@ impl Decider {
                     "nothing proves that the work is not there"
                 );
             }
+            Err(DecisionError::Unproved(why)) => {
+                let force = decision.surface.force();
+                return Err(DecisionError::Unproved(format!(
+                    "{why}; {force} goes without"
+                )));
+            }
             Err(error) => return Err(error),
         }
         if vendor == Vendor::Ghostcut {
-            self.delete_source(&row, decision.force).await?;
+            self.delete_source(&row, decision).await?;
         }
         let detail = json!({ "action": "confirm_not_accepted", "forced": decision.force, "reason": decision.reason });
         let settlement = not_there(about(vendor, &row), &decision.by, "operator", detail);
@@ -168,7 +213,7 @@ impl Decider {
                 row.job_id
             ));
         }
-        told(verdict, done, "pays for a new attempt")
+        told(verdict, decision, done, "pays for a new attempt")
     }
 
     async fn find(&self, token: Uuid) -> Result<(UnknownRow, Vendor), DecisionError> {
@@ -228,18 +273,22 @@ impl Decider {
         match vendor {
             Vendor::Sync => (
                 row.claimed_at + delta(protocol.sync_replay_window + protocol.send_deadline),
-                "until then the worker repeats the request under its key, which clears it up; --force does not wait",
+                "until then the worker repeats the request under its key, which clears it up",
             ),
             Vendor::Ghostcut => (
                 row.send_deadline + delta(protocol.ghostcut_settle_time),
-                "until then the work may still show up, and nothing is deleted; --force does not wait",
+                "until then the work may still show up, and nothing is deleted",
             ),
         }
     }
 
     /// A request that comes late must fail: its source is deleted, and one that was being downloaded has the settle time to show
     /// up.
-    async fn delete_source(&self, row: &UnknownRow, force: bool) -> Result<(), DecisionError> {
+    async fn delete_source(
+        &self,
+        row: &UnknownRow,
+        decision: &Decision,
+    ) -> Result<(), DecisionError> {
         let mut deleted = row.source_deleted_at;
         if deleted.is_none() {
             if let Some(key) = &row.source_key {
@@ -249,7 +298,7 @@ impl Decider {
             deleted = self.db.record_source_deleted(row.token).await?;
             crash::point(Point::OperatorDeletionRecorded);
         }
-        if force {
+        if decision.force {
             return Ok(());
         }
         let at = deleted.unwrap_or(row.send_deadline) + delta(self.protocol.ghostcut_settle_time);
@@ -257,7 +306,8 @@ impl Decider {
             let at = at.format("%Y-%m-%d %H:%M:%S UTC");
             return refused(format!(
                 "the source is deleted, so that a late request can only fail; run this again at {at}: a request that came before may \
-                 still show up (--force does not wait)"
+                 still show up ({} does not wait)",
+                decision.surface.force()
             ));
         }
         Ok(())
@@ -290,13 +340,14 @@ fn state(row: &UnknownRow) -> Result<LedgerState, DecisionError> {
 }
 
 /// What `settle` made of it.
-fn told(verdict: Verdict, done: &str, next: &str) -> Decided {
+fn told(verdict: Verdict, decision: &Decision, done: &str, next: &str) -> Decided {
     match verdict.ledger {
         LedgerVerdict::Written | LedgerVerdict::Same => {}
         LedgerVerdict::Kept => {
-            return refused(
-                "meanwhile the outcome became known: look again with `producer unknowns show`",
-            );
+            let again = decision.surface.show(decision.token);
+            return refused(format!(
+                "meanwhile the outcome became known: look again with {again}"
+            ));
         }
         LedgerVerdict::Second => {
             return refused("the submission has another work already: this one was paid for too");
@@ -314,4 +365,27 @@ fn told(verdict: Verdict, done: &str, next: &str) -> Decided {
             format!("{done}; the job does not wait for it and stays where it is")
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_is_in_the_words_of_where_it_is_read() {
+        let token = Uuid::from_u128(7);
+        for (surface, own, others) in [
+            (Surface::CommandLine, "producer unknowns", "/v1/unknowns"),
+            (Surface::Http, "/v1/unknowns", "producer unknowns"),
+        ] {
+            for advice in [surface.show(token), surface.adopt(token, "w")] {
+                assert!(advice.contains(own) && !advice.contains(others), "{advice}");
+                assert!(advice.contains(&token.to_string()), "{advice}");
+            }
+            assert_eq!(
+                surface.force().contains("--"),
+                surface == Surface::CommandLine
+            );
+        }
+    }
 }

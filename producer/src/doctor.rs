@@ -14,7 +14,7 @@ use shared::db::{Checkup, Db, SchemaState};
 use shared::domain::Vendor;
 use shared::domain::answer::Work;
 use shared::domain::classify::ErrorClass;
-use shared::storage::Storage;
+use shared::storage::{Key, Storage};
 use shared::telemetry::{Registry, chain};
 use shared::tls;
 use shared::vendor::VendorError;
@@ -309,6 +309,15 @@ async fn bucket(config: &StorageConfig) -> Part {
             "presigned URL",
             format!("{error:#}"),
             "vendors read their inputs by such URLs: check S3_PRESIGN_LIFE, the clock and the bucket's policy",
+        ),
+    }
+    match storage.running_uploads(Key::PREFIXES[0], None).await {
+        Ok(_) => part.ok("uploads", "those that were left can be found"),
+        Err(error) => part.warn(
+            "uploads",
+            chain(&error),
+            "parts of uploads whose processes died stay: grant s3:ListBucketMultipartUploads, or set RETAIN_UPLOADS=off and a \
+             lifecycle rule",
         ),
     }
     let copy = format!("{key}.copy");

@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod notices;
 pub mod operations;
 pub mod results;
+pub mod retention;
 pub mod secrets;
 pub mod status;
 pub mod sweeps;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use shared::address;
 use shared::broker::{Connection, Publisher};
+use shared::config::Contradiction;
 use shared::crash::{self, Point};
 use shared::db::{Db, watch_continuity};
 use shared::domain::{Stage, Vendor};
@@ -53,6 +55,7 @@ use crate::intake::{CallbackRule, Intake};
 use crate::lost::LostSearch;
 use crate::metrics::Metrics;
 use crate::notices::Notices;
+use crate::retention::{Remover, RetentionSweep};
 use crate::sweeps::{Gauges, LedgerSweep};
 use crate::vendors::Vendors;
 use crate::web::{AppState, Receiver};
@@ -62,12 +65,7 @@ use crate::web::{AppState, Receiver};
 /// # Errors
 /// A setting that cannot be used, an older schema, or a broker that stayed away for its bound.
 pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
-    let faults = config.check();
-    anyhow::ensure!(
-        faults.is_empty(),
-        "the configuration contradicts itself:\n  {}",
-        faults.join("\n  ")
-    );
+    Contradiction::none(config.check())?;
     Db::require_schema(&config.database)
         .await
         .context("database")?;
@@ -107,6 +105,17 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
         storage: storage.clone(),
         protocol: config.protocol.clone(),
     };
+    let remover = Remover {
+        db: db.clone(),
+        storage: storage.clone(),
+        config: config.retention.clone(),
+    };
+    let retention = RetentionSweep {
+        remover,
+        interval: config.retention_timer.retention_interval,
+        metrics: metrics.retention,
+    };
+    tasks.spawn(retention.run(config.dispatch.gauge_interval, stop.clone()));
     let receiver = take_callbacks(&config, &db, vendors, metrics.callbacks, &tasks, &stop);
     tasks.spawn(dead_letters::ingest(
         db.clone(),
@@ -148,7 +157,8 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
         feed,
         metrics.http,
     )
-    .linking_for(config.results.result_link_life);
+    .linking_for(config.results.result_link_life)
+    .trusting(&config.http.trusted_proxies);
     let (http, serving) = web::serve(&config.http, api, stop.clone())
         .await
         .with_context(|| format!("cannot serve HTTP_ADDR {}", config.http.http_addr))?;

@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Parser as _;
 use producer::cli::submit::submit;
-use producer::cli::{Cli, Command, audit, costs, paid, status, tokens, unknowns, vendors};
-use shared::db::Db;
+use producer::cli::{
+    Cli, Command, audit, completions, costs, exit::Exit, migrate, paid, retention, status, tokens,
+    unknowns, vendors,
+};
 use shared::service::Stopper;
 use shared::telemetry;
 
@@ -17,7 +18,7 @@ async fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");
-            ExitCode::FAILURE
+            Exit::of(&error).into()
         }
     }
 }
@@ -35,10 +36,8 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
             let stopper = Stopper::on_signals(config.service.stop_grace)?;
             producer::run(*config, stopper).await?;
         }
-        Command::Migrate(database) => {
-            let applied = Db::migrate(&database).await.context("migrate")?;
-            tracing::info!(applied = applied.len(), migrations = ?applied, "the database is up to date");
-        }
+        Command::Migrate(args) => return migrate::run(args).await,
+        Command::Completions(args) => return completions::run(&args),
         Command::Submit(args) => return submit(*args).await,
         Command::Vendors(args) => return vendors::run(*args).await,
         Command::Costs(args) => return costs::run(args).await,
@@ -51,6 +50,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Status(args) => return status::run(args).await,
         Command::Unknowns(args) => return unknowns::run(args).await,
         Command::Audit(args) => return audit::run(*args).await,
+        Command::Retention(args) => return retention::run(*args).await,
         Command::Tokens(args) => return tokens::run(*args).await,
     }
     Ok(ExitCode::SUCCESS)

@@ -5,7 +5,7 @@ use shared::telemetry::Registry;
 use shared::{db, vendor};
 
 use crate::web::HttpMetrics;
-use crate::{adoption, audit, callbacks, dispatcher, notices, sweeps};
+use crate::{adoption, audit, callbacks, dispatcher, notices, retention, sweeps};
 
 /// The metrics of a producer, each for the module that sets it.
 pub struct Metrics {
@@ -18,6 +18,7 @@ pub struct Metrics {
     pub(crate) fleet: sweeps::Gauges,
     pub(crate) http: HttpMetrics,
     pub(crate) notices: notices::Metrics,
+    pub(crate) retention: retention::Metrics,
     pub(crate) vendor: vendor::Metrics,
 }
 
@@ -38,6 +39,7 @@ impl Metrics {
             fleet: sweeps::Gauges::register(registry, notices.clone())?,
             http: HttpMetrics::register(registry)?,
             notices,
+            retention: retention::Metrics::register(registry)?,
             vendor: vendor::Metrics::register(registry)?,
         })
     }

@@ -90,6 +90,12 @@ points! {
     OperatorDeletionRecorded,
     /// An operator's decision about an unknown outcome is settled, they were not told: the same command says that it is known.
     DecisionSettled,
+    /// A sweep of what is old has begun, nothing is removed: another producer begins one when this one gives no more sign.
+    RetentionBegun,
+    /// A piece of what is old is removed, the next is not: the next sweep does it.
+    OldRemoved,
+    /// The source of a submission that ended long ago is deleted, which is not recorded: it is deleted again.
+    OldSourceDeleted,
     /// GhostCut's balance is read, not stored.
     BalanceRead,
     /// Told to stop, nothing done about it yet.

@@ -8,11 +8,22 @@ use shared::domain::Stage;
 use shared::service::ServiceConfig;
 use shared::telemetry::LogConfig;
 
+const EXAMPLES: &str = "Examples:
+  With the settings in the environment:
+    worker
+
+  A second one on the same machine, for long transfers only:
+    worker --admin-addr 127.0.0.1:0 --stages lipsync.store,inpaint.store
+
+Stops when it gets SIGTERM, and at once when it gets another one. Exit status: 0 stopped as it was told, 2 settings are missing, wrong
+or contradict each other, 4 the database has another schema, an address cannot be bound, or the broker stayed away for
+BROKER_RECONNECT_BOUND: whatever started it should start it again.";
+
 /// Runs the stages of video jobs: consumes messages, calls the vendors, writes what came of it, then acknowledges.
 ///
 /// Add replicas to scale. Every worker may run every stage; `--stages` limits one to some.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(version)]
+#[command(version, after_help = EXAMPLES)]
 pub struct WorkerConfig {
     /// Logs.
     #[command(flatten)]

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use shared::broker::Connection;
+use shared::config::Contradiction;
 use shared::crash::{self, Point};
 use shared::db::{Db, watch_continuity};
 use shared::service::{Stopper, serve_admin};
@@ -39,12 +40,7 @@ const NOTIFY_DEBOUNCE: Duration = Duration::from_millis(20);
 /// # Errors
 /// A setting that cannot be used, or a broker that stayed away for its bound.
 pub async fn run(config: WorkerConfig, stopper: Stopper) -> anyhow::Result<()> {
-    let faults = config.check();
-    anyhow::ensure!(
-        faults.is_empty(),
-        "the configuration contradicts itself:\n  {}",
-        faults.join("\n  ")
-    );
+    Contradiction::none(config.check())?;
     Db::require_schema(&config.database)
         .await
         .context("database")?;

@@ -3,9 +3,15 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use shared::config::Contradiction;
 use shared::service::Stopper;
 use shared::telemetry;
 use worker::config::WorkerConfig;
+
+/// As `clap` ends where a setting is missing or cannot be read. Both are as of `producer`.
+const WRONG_SETTINGS: u8 = 2;
+/// Something outside failed.
+const FAILED: u8 = 4;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -21,7 +27,11 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(if error.is::<Contradiction>() {
+                WRONG_SETTINGS
+            } else {
+                FAILED
+            })
         }
     }
 }

@@ -11,6 +11,7 @@ use shared::db::{Db, NewAudit};
 use shared::domain::audit::{Comparison, Finding};
 
 use super::accounts::AccountArgs;
+use super::exit::Exit;
 use super::output::{OutputArgs, table};
 use super::since::since;
 use crate::audit::Auditor;
@@ -27,7 +28,7 @@ const EXAMPLES: &str = "Examples:
 Findings: orphan (paid, not in the ledger) and unsettled (paid, the ledger says it is not, or does not know) can be
 repaired; second_work and second_submission were paid twice: ask the vendor for the money; vanished: ask the vendor.
 
-Exit status: 0 ledger and vendors agree, 1 something differs (or did, with --repair), 2 the audit could not be made.";
+Exit status: 0 ledger and vendors agree, 1 something differs (or did, with --repair), 4 the audit could not be made.";
 
 /// Compare the ledger with the vendors' own lists
 #[derive(Debug, clap::Args)]
@@ -74,11 +75,11 @@ pub async fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
         Ok(report) => report,
         Err(error) => {
             tracing::error!("the audit could not be made: {error:#}");
-            return Ok(ExitCode::from(2));
+            return Ok(Exit::Failed.into());
         }
     };
     args.output.print(&report, human)?;
-    Ok(ExitCode::from(u8::from(report.differs)))
+    Ok(Exit::done_if(!report.differs).into())
 }
 
 async fn audit(args: &AuditArgs) -> anyhow::Result<Report> {

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use serde_json::json;
 use shared::config::DatabaseConfig;
 use shared::db::{CostDay, Db};
 
@@ -53,7 +54,8 @@ pub async fn run(args: CostsArgs) -> anyhow::Result<ExitCode> {
     let days = Db::new(&args.database)?
         .cost_days(args.days, by_user)
         .await?;
-    args.output.print(&days, |days| human(days, by_user))?;
+    args.output
+        .print(&json!({ "days": days }), |_| human(&days, by_user))?;
     Ok(ExitCode::SUCCESS)
 }
 

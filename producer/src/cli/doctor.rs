@@ -6,6 +6,7 @@ use serde::Serialize;
 use shared::config::{BrokerConfig, CallbackConfig, DatabaseConfig, StorageConfig};
 
 use super::accounts::AccountArgs;
+use super::exit::Exit;
 use super::output::{OutputArgs, table};
 use crate::doctor::{Check, Level, examine};
 
@@ -59,7 +60,7 @@ pub async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
         checks,
     };
     args.output.print(&report, human)?;
-    Ok(ExitCode::from(u8::from(!report.healthy)))
+    Ok(Exit::done_if(report.healthy).into())
 }
 
 fn human(report: &Report) -> String {

@@ -3,14 +3,18 @@
 pub mod accounts;
 pub mod attempts;
 pub mod audit;
+pub mod completions;
 pub mod costs;
 pub mod dead_letters;
 pub mod doctor;
+pub mod exit;
 pub mod jobs;
 pub mod notices;
+pub mod migrate;
 pub mod operator;
 pub mod output;
 pub mod paid;
+pub mod retention;
 pub mod since;
 pub mod status;
 pub mod submit;
@@ -19,7 +23,6 @@ pub mod unknowns;
 pub mod vendors;
 
 use clap::{Parser, Subcommand};
-use shared::config::DatabaseConfig;
 use shared::telemetry::LogConfig;
 
 use crate::config::ServeConfig;
@@ -27,9 +30,17 @@ use costs::CostsArgs;
 use submit::SubmitArgs;
 use vendors::VendorsArgs;
 
+const SERVE_EXAMPLE: &str = "Example:
+  With the settings in the environment, and another address for the API:
+    producer serve --http-addr 0.0.0.0:8080
+
+Stops when it gets SIGTERM, and at once when it gets another one. Exit status: 0 stopped as it was told, 2 settings are missing, wrong
+or contradict each other, 4 the database has another schema or is away, an address cannot be bound, or the broker stayed away for
+BROKER_RECONNECT_BOUND: whatever started it should start it again.";
+
 /// Takes video jobs in, dispatches their stages to the workers and follows every paid submission.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, after_help = exit::TABLE)]
 pub struct Cli {
     /// Logs.
     #[command(flatten)]
@@ -43,9 +54,10 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the service: HTTP API, dispatch, sweeps, dead-letter ingest
+    #[command(after_help = SERVE_EXAMPLE)]
     Serve(Box<ServeConfig>),
     /// Apply the database migrations that are missing
-    Migrate(DatabaseConfig),
+    Migrate(migrate::MigrateArgs),
     /// Upload files, create jobs and follow them
     Submit(Box<SubmitArgs>),
     /// Show the accounts at the vendors; limit, pause and resume them
@@ -73,6 +85,10 @@ pub enum Command {
     Unknowns(unknowns::UnknownsArgs),
     /// Compare the ledger with the vendors' own lists
     Audit(Box<audit::AuditArgs>),
+    /// Remove what is old, or say what would go
+    Retention(Box<retention::RetentionArgs>),
     /// Who may use the HTTP API: create, list and revoke access tokens
     Tokens(Box<tokens::TokensArgs>),
+    /// Print what makes a shell complete these commands
+    Completions(completions::CompletionsArgs),
 }

@@ -1,5 +1,8 @@
 //! How the operator's commands print: a table for people, with `--json` one document for programs. Results go to standard
 //! output; logs and progress go to standard error and never here.
+//!
+//! The document is one object, with the names and values of the HTTP API; a list is under the name of what it lists
+//! (`{"jobs": […]}`), so that more can be said beside it later. `submit`, which may print for hours, prints an object a line.
 
 use std::io::Write as _;
 
@@ -10,7 +13,7 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct OutputArgs {
     /// Print JSON instead of a table
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub json: bool,
 }
 

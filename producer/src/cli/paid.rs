@@ -2,10 +2,13 @@
 
 use std::process::ExitCode;
 
+use serde_json::json;
 use shared::config::{DatabaseConfig, ProtocolConfig};
 use shared::db::{Db, PaidResumed, PaidStop};
 
+use super::exit::Exit;
 use super::operator::OperatorArgs;
+use super::output::OutputArgs;
 
 const STOP_EXAMPLE: &str = "Example:
   producer stop-paid --reason 'GhostCut charges twice, ticket 4711'
@@ -24,6 +27,9 @@ Exit status: 0 paid sends are allowed, 1 they are still stopped.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = STOP_EXAMPLE)]
 pub struct StopArgs {
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
     /// Who and why.
     #[command(flatten)]
     pub operator: OperatorArgs,
@@ -39,6 +45,9 @@ pub struct ResumeArgs {
     /// Allow them although the database forgot commits and no audit has rebuilt the ledger
     #[arg(long)]
     pub force: bool,
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
     /// Who and why.
     #[command(flatten)]
     pub operator: OperatorArgs,
@@ -57,18 +66,18 @@ pub struct ResumeArgs {
 pub async fn stop(args: StopArgs) -> anyhow::Result<ExitCode> {
     let OperatorArgs { reason, by } = &args.operator;
     let db = Db::new(&args.database)?;
-    let stopped = db.stop_paid(reason, by).await?;
+    let stopped_now = db.stop_paid(reason, by).await?;
     // Somebody may resume between the two.
-    match db.paid_stop().await? {
-        Some(stop) if !stopped => tracing::info!(
+    let stop = db.paid_stop().await?;
+    let document = json!({ "stopped_now": stopped_now, "paid_sends_stopped": stop });
+    args.output.print(&document, |_| match &stop {
+        Some(stop) if !stopped_now => format!(
             "paid sends were stopped already, {}; that reason stays",
-            in_words(&stop)
+            in_words(stop)
         ),
-        _ => {
-            tracing::info!("paid sends are stopped; `producer resume-paid` allows them again");
-        }
-    }
-    Ok(ExitCode::SUCCESS)
+        _ => "paid sends are stopped; `producer resume-paid` allows them again".to_owned(),
+    })?;
+    Ok(Exit::Done.into())
 }
 
 /// Allows paid sends again, or says what has to be done first.
@@ -81,28 +90,29 @@ pub async fn resume(args: ResumeArgs) -> anyhow::Result<ExitCode> {
     let resumed = db
         .resume_paid(reason, by, args.protocol.send_deadline, args.force)
         .await?;
-    match resumed {
-        PaidResumed::Yes => tracing::info!("paid sends are allowed again"),
-        PaidResumed::NotStopped => tracing::info!("paid sends were not stopped"),
-        PaidResumed::AuditFirst { not_before, since } => {
-            tracing::error!(
+    let (allowed, told) = match resumed {
+        PaidResumed::Yes => (true, "paid sends are allowed again".to_owned()),
+        PaidResumed::NotStopped => (true, "paid sends were not stopped".to_owned()),
+        PaidResumed::AuditFirst { not_before, since } => (
+            false,
+            format!(
                 "paid sends stay stopped: the database forgot commits. Run `producer audit --since {} --repair` at or after {}, \
                  then resume",
                 since.format("%Y-%m-%dT%H:%M:%SZ"),
                 not_before.format("%Y-%m-%d %H:%M:%S UTC")
-            );
-            return Ok(ExitCode::FAILURE);
-        }
-        PaidResumed::Unrepaired { findings } => {
-            tracing::error!(
-                findings,
-                "paid sends stay stopped: the last audit found paid works that the ledger does not have. Run `producer audit \
-                 --since DURATION --repair`, then resume"
-            );
-            return Ok(ExitCode::FAILURE);
-        }
-    }
-    Ok(ExitCode::SUCCESS)
+            ),
+        ),
+        PaidResumed::Unrepaired { findings } => (
+            false,
+            format!(
+                "paid sends stay stopped: the last audit found {findings} paid works that the ledger does not have. Run \
+                 `producer audit --since DURATION --repair`, then resume"
+            ),
+        ),
+    };
+    let document = json!({ "allowed": allowed, "told": told });
+    args.output.print(&document, |_| told.clone())?;
+    Ok(Exit::done_if(allowed).into())
 }
 
 /// Since when, by whom and why.

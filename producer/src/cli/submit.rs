@@ -27,13 +27,12 @@ use shared::storage::{Fetcher, Storage};
 use shared::telemetry::chain;
 use uuid::Uuid;
 
+use super::exit::Exit;
 use crate::config::NoticeSecrets;
 use crate::intake::{CallbackRule, INTAKE, Intake, IntakeError};
 
 /// Jobs that are uploaded and stored at the same time. An upload holds up to 16 MiB.
 const AT_ONCE: usize = 4;
-/// The arguments were wrong; nothing was sent.
-const USAGE: u8 = 2;
 
 const EXAMPLES: &str = r#"Examples:
   Lip-sync one audio file into the first ten seconds:
@@ -49,7 +48,7 @@ const EXAMPLES: &str = r#"Examples:
     {"user_id":"…","video_url":"talk.mp4","audio":{"a":"file:voice.wav"},"segments":[…],"idempotency_key":"42"}
 
 Exit status: 0 every job completed (with --no-follow: was stored), 1 not so, 2 the arguments or a job were wrong
-and nothing was stored."#;
+and nothing was stored, 4 database or bucket failed before anything was stored."#;
 
 /// Upload files, create jobs and follow them
 #[derive(Debug, clap::Args)]
@@ -341,7 +340,7 @@ fn refuse(messages: &[String]) -> anyhow::Result<ExitCode> {
         writeln!(stderr, "error: {message}")?;
     }
     writeln!(stderr, "nothing was stored")?;
-    Ok(ExitCode::from(USAGE))
+    Ok(Exit::Usage.into())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use shared::config::DatabaseConfig;
 use shared::db::{Db, NewToken, Revoked, TokenRow};
 use shared::domain::access::{Role, is_name};
 
+use super::exit::NotFound;
 use super::operator::OperatorArgs;
 use super::output::{OutputArgs, table};
 use crate::secrets;
@@ -35,7 +36,7 @@ Roles:
 A token goes into the header `Authorization: Bearer gf_…`. It is shown once and kept as a hash. As soon as there is one token,
 every request of the API needs one; revoking the last does not open it again.
 
-Exit status: 0 done, 1 refused or failed.";
+Exit status: 0 done, 1 the name is taken, 3 there is no such token.";
 
 /// Who may use the HTTP API: create, list and revoke access tokens
 #[derive(Debug, clap::Args)]
@@ -50,8 +51,10 @@ pub struct TokensArgs {
 #[derive(Debug, Subcommand)]
 pub enum TokensCommand {
     /// Make a token and print it, once
+    #[command(after_help = EXAMPLES)]
     Create(CreateArgs),
     /// List tokens: what they are for, who made them, when they were used
+    #[command(after_help = EXAMPLES)]
     List {
         /// How to print.
         #[command(flatten)]
@@ -61,10 +64,14 @@ pub enum TokensCommand {
         database: DatabaseConfig,
     },
     /// End a token and every session of it, at once and for good
+    #[command(after_help = EXAMPLES)]
     Revoke {
         /// Its name
         #[arg(value_parser = name)]
         name: String,
+        /// How to print.
+        #[command(flatten)]
+        output: OutputArgs,
         /// Who and why.
         #[command(flatten)]
         operator: OperatorArgs,
@@ -120,20 +127,30 @@ pub async fn run(args: TokensArgs) -> anyhow::Result<ExitCode> {
         TokensCommand::Create(args) => create(&args).await?,
         TokensCommand::List { output, database } => {
             let tokens = Db::new(&database)?.tokens().await?;
-            output.print(&tokens, |tokens| human(tokens))?;
+            output.print(&json!({ "tokens": tokens }), |_| human(&tokens))?;
         }
         TokensCommand::Revoke {
             name,
+            output,
             operator: OperatorArgs { reason, by },
             database,
-        } => match Db::new(&database)?
-            .revoke_token(&name, &by, &reason)
-            .await?
-        {
-            Revoked::Now => tracing::info!(token.name = name, "the token is revoked"),
-            Revoked::Before => tracing::info!(token.name = name, "the token was revoked before"),
-            Revoked::Unknown => anyhow::bail!("there is no token `{name}`"),
-        },
+        } => {
+            let db = Db::new(&database)?;
+            let now = match db.revoke_token(&name, &by, &reason).await? {
+                Revoked::Now => true,
+                Revoked::Before => false,
+                Revoked::Unknown => {
+                    return Err(NotFound(format!("there is no token `{name}`")).into());
+                }
+            };
+            output.print(&json!({ "name": name, "revoked_now": now }), |_| {
+                if now {
+                    format!("the token `{name}` is revoked")
+                } else {
+                    format!("the token `{name}` was revoked before")
+                }
+            })?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -29,7 +29,8 @@ const EXAMPLES: &str = "Examples:
   It is not there, and the vendor's support says so too:
     producer unknowns confirm-not-accepted 6f0f9d0a-0f8b-4a1e-9d0a-0f8b00000001 --reason 'support, ticket 4711'
 
-Exit status: 0 done, 1 refused or failed; the message says what to do.";
+Exit status: 0 done, 1 refused; the message says what to do. 3 there is no such submission, 4 the vendor, the bucket or the database
+failed.";
 
 /// Submissions whose outcome is unknown: list, look at, decide
 #[derive(Debug, clap::Args)]
@@ -44,6 +45,7 @@ pub struct UnknownsArgs {
 #[derive(Debug, Subcommand)]
 pub enum UnknownsCommand {
     /// List them, oldest first
+    #[command(after_help = EXAMPLES)]
     List {
         /// Only at this vendor: sync or ghostcut
         #[arg(long)]
@@ -59,6 +61,7 @@ pub enum UnknownsCommand {
         database: DatabaseConfig,
     },
     /// Show everything that is known about a submission
+    #[command(after_help = EXAMPLES)]
     Show {
         /// The submission
         token: Uuid,
@@ -70,8 +73,10 @@ pub enum UnknownsCommand {
         database: DatabaseConfig,
     },
     /// The vendor has the work: book it under its id, and let the job go on
+    #[command(after_help = EXAMPLES)]
     Adopt(Box<AdoptArgs>),
     /// The vendor never got the request: let the job pay for a new attempt
+    #[command(after_help = EXAMPLES)]
     ConfirmNotAccepted(Box<ConfirmArgs>),
 }
 
@@ -86,6 +91,9 @@ pub struct AdoptArgs {
     /// Adopt it although the vendor does not show that it is this submission's
     #[arg(long)]
     pub force: bool,
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
     /// Who and why.
     #[command(flatten)]
     pub operator: OperatorArgs,
@@ -111,6 +119,9 @@ pub struct ConfirmArgs {
     /// Do not wait for the replay window (Sync.so) or the settle time (GhostCut), and go without a list that proves it
     #[arg(long)]
     pub force: bool,
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
     /// Who and why.
     #[command(flatten)]
     pub operator: OperatorArgs,

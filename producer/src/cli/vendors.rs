@@ -6,12 +6,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use shared::config::DatabaseConfig;
 use shared::db::{Db, VendorChange, VendorStatus};
 use shared::domain::Vendor;
 use shared::domain::admission::Refusal;
 
+use super::exit::{NotFound, Usage};
 use super::operator::OperatorArgs;
 use super::output::{OutputArgs, table};
 
@@ -25,7 +26,9 @@ Examples:
   producer vendors resume sync --reason 'incident over'
 
 Why nothing is sent (column STOPPED): manual, misconfigured, out_of_credit, throttled, circuit stop all paid sends;
-floor, budget, full stop only new ones. Polling, storing and searching always go on.";
+floor, budget, full stop only new ones. Polling, storing and searching always go on.
+
+Exit status: 0 done, 3 there is no such account.";
 
 /// The account of a fleet whose settings name none.
 const DEFAULT_ACCOUNT: &str = "default";
@@ -162,8 +165,9 @@ pub async fn run(args: VendorsArgs) -> anyhow::Result<ExitCode> {
             .with_context(|| format!("cannot change {}/{}", change.vendor, change.account))?;
     }
     let accounts = db.vendor_status().await?;
-    args.output
-        .print(&accounts, |accounts| human(accounts, Utc::now()))?;
+    args.output.print(&json!({ "vendors": accounts }), |_| {
+        human(&accounts, Utc::now())
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -174,12 +178,12 @@ fn is_known(accounts: &[VendorStatus], vendor: Vendor, account: &str) -> anyhow:
     if known.is_empty() {
         known.push(DEFAULT_ACCOUNT);
     }
-    anyhow::ensure!(
-        known.contains(&account),
-        "--account: there is no account `{account}` of {vendor}; known: {}",
-        known.join(", ")
-    );
-    Ok(())
+    if known.contains(&account) {
+        return Ok(());
+    }
+    let known = known.join(", ");
+    let told = format!("--account: there is no account `{account}` of {vendor}; known: {known}");
+    Err(NotFound(told).into())
 }
 
 fn change(command: VendorsCommand) -> anyhow::Result<VendorChange> {
@@ -191,11 +195,13 @@ fn change(command: VendorsCommand) -> anyhow::Result<VendorChange> {
         } => {
             // A floor that is never compared with anything would look like a safeguard.
             let floor = limits.balance_floor.as_ref();
-            anyhow::ensure!(
-                account.vendor == Vendor::Ghostcut || floor.is_none_or(|floor| floor.0.is_null()),
-                "--balance-floor: {} does not tell its balance; --daily-budget limits what is spent there",
-                account.vendor
-            );
+            if account.vendor != Vendor::Ghostcut && floor.is_some_and(|floor| !floor.0.is_null()) {
+                let told = format!(
+                    "--balance-floor: {} does not tell its balance; --daily-budget limits what is spent there",
+                    account.vendor
+                );
+                return Err(Usage(told).into());
+            }
             VendorChange::limits(
                 account.vendor,
                 account.account,
@@ -308,7 +314,6 @@ fn ago(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use serde_json::json;
 
     use super::*;
 

@@ -33,6 +33,7 @@ use axum::response::{IntoResponse as _, Response};
 use chrono::{DateTime, Utc};
 use credential::Credential;
 use failures::Failures;
+use ipnet::IpNet;
 use shared::db::{Db, DbResult, Holder};
 use shared::domain::access::{Right, Role};
 
@@ -186,6 +187,8 @@ pub(super) struct Access {
     db: Db,
     /// Whether browsers reach us by https, as far as settings say.
     https: bool,
+    /// Proxies that are believed whom they speak for.
+    proxies: Arc<[IpNet]>,
     failures: Arc<Mutex<Failures>>,
     /// There was a token once, so there always will have been.
     closed: Arc<AtomicBool>,
@@ -226,10 +229,11 @@ impl Refusal {
 }
 
 impl Access {
-    pub(super) fn new(db: Db, https: bool) -> Self {
+    pub(super) fn new(db: Db, https: bool, proxies: Arc<[IpNet]>) -> Self {
         Self {
             db,
             https,
+            proxies,
             failures: Arc::new(Mutex::new(Failures::new(Instant::now()))),
             closed: Arc::default(),
         }
@@ -275,7 +279,7 @@ impl Access {
         headers: &HeaderMap,
         credential: &Credential<'_>,
     ) -> Result<Holder, Refusal> {
-        let client = origin::client(peer, headers);
+        let client = origin::client(peer, headers, &self.proxies);
         let sha256 = credential.sha256();
         if let Some(seconds) = self
             .failures()

@@ -36,6 +36,7 @@ pub use notices::NoticeDocument;
 
 use std::any::Any;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use access::Access;
@@ -44,6 +45,7 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::Uri;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
+use ipnet::IpNet;
 use openapi::{Description, Served};
 use problem::{Kind, Problem};
 use tokio::net::TcpListener;
@@ -77,6 +79,7 @@ pub struct AppState {
     metrics: HttpMetrics,
     max_body: usize,
     https: bool,
+    proxies: Arc<[IpNet]>,
     decider: Decider,
     feed: Feed,
     result_life: Duration,
@@ -85,7 +88,7 @@ pub struct AppState {
 impl AppState {
     /// `https`: browsers reach us by https alone. `decider` has the bounds that the workers have.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         intake: Intake,
         callbacks: Receiver,
         max_body: usize,
@@ -100,6 +103,7 @@ impl AppState {
             metrics,
             max_body,
             https,
+            proxies: Arc::default(),
             decider,
             feed,
             result_life: DEFAULT_RESULT_LIFE,
@@ -110,6 +114,13 @@ impl AppState {
     #[must_use]
     pub const fn linking_for(mut self, life: Duration) -> Self {
         self.result_life = life;
+        self
+    }
+
+    /// The same, which believes these proxies whom they speak for.
+    #[must_use]
+    pub fn trusting(mut self, proxies: &[IpNet]) -> Self {
+        self.proxies = proxies.into();
         self
     }
 }
@@ -201,7 +212,11 @@ fn described(state: &AppState, access: &Access) -> Result<Router, serde_json::Er
 /// # Errors
 /// When the description cannot be written.
 pub fn router(state: AppState) -> Result<Router, serde_json::Error> {
-    let access = Access::new(state.intake.db.clone(), state.https);
+    let access = Access::new(
+        state.intake.db.clone(),
+        state.https,
+        Arc::clone(&state.proxies),
+    );
     let guard = middleware::from_fn_with_state(access.clone(), access::guard);
     Ok(served(described(&state, &access)?.layer(guard), state))
 }

@@ -111,7 +111,7 @@ impl Api {
         let decider = decider(&intake);
         let feed = Feed::new(intake.db.clone(), stop.clone());
         let metrics = HttpMetrics::register(&registry).unwrap();
-        let access = Access::new(intake.db.clone(), false);
+        let access = Access::new(intake.db.clone(), false, std::sync::Arc::default());
         let state = AppState::new(intake, receiver, MAX_BODY, false, decider, feed, metrics);
         let routes = described(&state, &access).unwrap();
         let routes = routes.layer(axum::Extension(access::Caller::LOCAL));

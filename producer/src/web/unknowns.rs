@@ -22,7 +22,7 @@ use super::list::{self, Parameters};
 use super::operations::{Operator, RawBody};
 use super::problem::{Kind, Problem};
 use super::requests::{AdoptRequest, ForceRequest};
-use crate::decisions::{Decider, Decision, DecisionError};
+use crate::decisions::{Decider, Decision, DecisionError, Surface};
 use crate::evidence::{SubmissionEvidence, presentable};
 
 /// A page of unknown outcomes, oldest first.
@@ -166,6 +166,7 @@ fn decision(token: Uuid, caller: &Caller, body: &mut Body) -> Decision {
         by,
         reason,
         force: body.flag("force"),
+        surface: Surface::Http,
     }
 }
 

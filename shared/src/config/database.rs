@@ -8,7 +8,8 @@ use super::Secret;
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Database")]
 pub struct DatabaseConfig {
-    /// PostgreSQL connection URL
+    /// PostgreSQL connection URL. With `?sslmode=verify-full` the way there is encrypted and the server's certificate and name are
+    /// checked, by the system's authorities or by those of `&sslrootcert=FILE`; `?sslmode=require` encrypts and checks nothing
     #[arg(long, env, hide_env_values = true)]
     pub database_url: Secret,
     /// Connections in the pool

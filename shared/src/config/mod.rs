@@ -4,6 +4,7 @@
 
 pub mod broker;
 mod callbacks;
+mod contradiction;
 mod cost;
 mod database;
 mod probe;
@@ -14,6 +15,7 @@ pub mod vendor;
 
 pub use broker::BrokerConfig;
 pub use callbacks::CallbackConfig;
+pub use contradiction::Contradiction;
 pub use cost::CostConfig;
 pub use database::DatabaseConfig;
 pub use probe::{IntakeProbe, ProbeLevel, SubmitProbe};

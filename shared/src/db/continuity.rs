@@ -22,8 +22,11 @@ use crate::telemetry::chain;
 /// started and remembers nothing depends on it.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A line of the trail that is known to be committed. Lines are never changed; when old ones are ever deleted, that must leave
-/// those of the last days.
+/// A line of the trail that was the newest one within this time is never removed, however old it is (`retention`): a process that
+/// was frozen for less remembers one that is still there.
+pub(super) const TRAIL_KEPT: &str = "interval '7 days'";
+
+/// A line of the trail that is known to be committed. Lines are never changed; old ones are removed, but for [`TRAIL_KEPT`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Mark {
     pub(super) id: i64,

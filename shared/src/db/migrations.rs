@@ -6,7 +6,8 @@ use diesel::sql_types::Bool;
 use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl as _};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 
-use super::{AWAY_WAIT, Db, DbError, DbResult, connect};
+use super::tls::Target;
+use super::{AWAY_WAIT, Db, DbError, DbResult};
 use crate::config::DatabaseConfig;
 use crate::telemetry::chain;
 
@@ -41,7 +42,7 @@ async fn with_harness<T: Send + 'static>(
     config: &DatabaseConfig,
     work: impl FnOnce(&mut AsyncMigrationHarness<AsyncPgConnection>) -> DbResult<T> + Send + 'static,
 ) -> DbResult<T> {
-    let mut connection = connect(config.database_url.expose()).await?;
+    let mut connection = Target::new(config.database_url.expose())?.connect().await?;
     // For the life of the connection, so that two producers starting together do not collide. Asked for again and again: a
     // statement that waited for it would keep CREATE INDEX CONCURRENTLY waiting for that statement's snapshot.
     while !try_lock(&mut connection).await? {

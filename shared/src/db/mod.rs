@@ -18,9 +18,11 @@ mod notices;
 mod operations;
 mod protocol;
 mod restart;
+mod retention;
 mod schema;
 mod settings;
 mod submissions;
+mod tls;
 mod tokens;
 mod trail;
 mod unknowns;
@@ -45,6 +47,7 @@ pub use protocol::{
     NewEvent, Settlement, Verdict,
 };
 pub use restart::{Candidate, Pace, Plan, RestartOrder};
+pub use retention::{OldSource, Place, Removed};
 pub use settings::{PaidResumed, PaidStop};
 pub use submissions::{AliveSubmission, BacklogGauge, DeadLetterGauge, LedgerGauge};
 pub use tokens::{Holder, NewToken, Revoked, Sha256, TokenRow};
@@ -62,6 +65,8 @@ use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _};
 use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
+use tls::Target;
+
 use crate::config::DatabaseConfig;
 use crate::telemetry::chain;
 
@@ -74,6 +79,9 @@ pub enum DbError {
     /// No connection could be had from the pool.
     #[error("no database connection")]
     Pool(#[from] PoolError),
+    /// A setting cannot be used.
+    #[error("{0}")]
+    Setting(String),
     /// The pool could not be built.
     #[error("the database pool cannot be built")]
     Build(#[from] diesel_async::pooled_connection::deadpool::BuildError),
@@ -129,6 +137,7 @@ impl DbError {
             }
             Self::Query(diesel::result::Error::BrokenTransactionManager) => true,
             Self::Query(_)
+            | Self::Setting(_)
             | Self::Build(_)
             | Self::Migration(_)
             | Self::OlderSchema(_)
@@ -184,12 +193,14 @@ impl Db {
     /// [`DbError::Build`] when the settings contradict each other.
     pub fn new(config: &DatabaseConfig) -> DbResult<Self> {
         let statement_timeout_ms = config.database_statement_timeout.as_millis();
+        let target = Target::new(config.database_url.expose())?;
         let mut manager = ManagerConfig::default();
         // A closed connection is noticed without a query; a test query would double the round trips.
         manager.recycling_method = RecyclingMethod::Fast;
-        manager.custom_setup = Box::new(move |url| {
+        manager.custom_setup = Box::new(move |_| {
+            let target = target.clone();
             async move {
-                let mut connection = connect(url).await?;
+                let mut connection = target.connect().await?;
                 // A commit that the server may forget after saying yes would lose an intent to pay.
                 connection
                     .batch_execute(&format!(
@@ -274,14 +285,9 @@ pub async fn retry_while_away<T, F: Future<Output = DbResult<T>>>(
 /// # Errors
 /// When the database is away.
 pub async fn listen(config: &DatabaseConfig) -> DbResult<AsyncPgConnection> {
-    let mut connection = connect(config.database_url.expose()).await?;
+    let mut connection = Target::new(config.database_url.expose())?.connect().await?;
     connection
         .batch_execute(&format!("LISTEN {DUE_CHANNEL}"))
         .await?;
     Ok(connection)
-}
-
-async fn connect(url: &str) -> Result<AsyncPgConnection, ConnectionError> {
-    use diesel_async::AsyncConnection as _;
-    AsyncPgConnection::establish(url).await
 }

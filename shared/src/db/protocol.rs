@@ -76,6 +76,7 @@ impl Claimed {
             Self::Claimed { .. } => "claimed",
             Self::Imported => "imported",
             Self::Conflict => "conflict",
+            Self::Undecided => "undecided",
             Self::Forgot => "forgot",
             Self::Occupied => "occupied",
             Self::Stale => "stale",

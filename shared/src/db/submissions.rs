@@ -140,7 +140,7 @@ impl Db {
     }
 
     /// Works of the account that the vendor is known to have, claimed in the window under the same sub-user (`uid`) as the
-    /// submission `like`: the positive controls of a search for it.
+    /// submission `like`: the positive controls of a search for it. Those whose bytes are gone prove nothing.
     ///
     /// # Errors
     /// When the database is away.
@@ -156,7 +156,7 @@ impl Db {
         let rows: Vec<KnownRow> = diesel::sql_query(
             "SELECT s.vendor_task_id AS task_id, s.token, s.claimed_at FROM submissions s, submissions own \
              WHERE own.token = $5 AND s.vendor = $1 AND s.account = $2 AND s.claimed_at >= $3 AND s.claimed_at < $4 \
-             AND s.vendor_task_id IS NOT NULL AND CASE WHEN s.imported THEN false ELSE \
+             AND s.vendor_task_id IS NOT NULL AND CASE WHEN s.imported OR s.request_body = '' OR own.request_body = '' THEN false ELSE \
                  convert_from(s.request_body, 'UTF8')::jsonb -> 'uid' \
                  IS NOT DISTINCT FROM convert_from(own.request_body, 'UTF8')::jsonb -> 'uid' END \
              ORDER BY s.claimed_at DESC LIMIT 1000",

@@ -22,6 +22,7 @@ pub mod notice;
 pub mod outcome;
 pub mod progress;
 pub mod resume;
+pub mod retention;
 pub mod search;
 pub mod segments;
 pub mod transition;

@@ -62,6 +62,56 @@ pub enum Key {
 }
 
 impl Key {
+    /// What every key of the fleet begins with. Others may have objects there too: [`Key::parse`] tells.
+    pub const PREFIXES: [&str; 2] = ["users/", "submissions/"];
+
+    /// The key whose text this is; none when it is not one of the fleet's.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let key = match *parts.as_slice() {
+            ["users", user, "jobs", job, "input", file] => {
+                let (user, job) = (user.parse().ok()?, job.parse().ok()?);
+                let (name, container) = named(file)?;
+                match name.strip_prefix("audio-") {
+                    Some(index) => Self::InputAudio {
+                        user,
+                        job,
+                        index: index.parse().ok()?,
+                        container,
+                    },
+                    None => Self::InputVideo {
+                        user,
+                        job,
+                        container,
+                    },
+                }
+            }
+            ["users", user, "jobs", job, file] => {
+                let (user, job) = (user.parse().ok()?, job.parse().ok()?);
+                let (name, container) = named(file)?;
+                if name == "source" {
+                    Self::ImportedSource {
+                        user,
+                        job,
+                        container,
+                    }
+                } else if name.starts_with("pro_sync_") {
+                    Self::LipsyncResult { user, job }
+                } else {
+                    Self::InpaintResult { user, job }
+                }
+            }
+            ["submissions", token, file] => Self::SubmissionSource {
+                token: token.parse().ok()?,
+                container: named(file)?.1,
+            },
+            _ => return None,
+        };
+        // Ids have several spellings and names more than one pattern: only what would be written so is ours.
+        (key.to_string() == text).then_some(key)
+    }
+
     /// The format the object is in.
     #[must_use]
     pub const fn container(&self) -> Container {
@@ -79,6 +129,16 @@ impl Key {
     pub const fn content_type(&self) -> &'static str {
         self.container().content_type()
     }
+}
+
+/// Name and format of a file.
+fn named(file: &str) -> Option<(&str, Container)> {
+    let (name, extension) = file.rsplit_once('.')?;
+    let mut containers = Container::ALL.into_iter();
+    Some((
+        name,
+        containers.find(|container| container.extension() == extension)?,
+    ))
 }
 
 impl fmt::Display for Key {
@@ -118,6 +178,53 @@ impl fmt::Display for Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_read_back_and_what_others_store_is_not_ours() {
+        let (user, job, token) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
+        let container = Container::Mkv;
+        for key in [
+            Key::InputVideo {
+                user,
+                job,
+                container,
+            },
+            Key::InputAudio {
+                user,
+                job,
+                index: 12,
+                container,
+            },
+            Key::ImportedSource {
+                user,
+                job,
+                container,
+            },
+            Key::LipsyncResult { user, job },
+            Key::InpaintResult { user, job },
+            Key::SubmissionSource { token, container },
+        ] {
+            let text = key.to_string();
+            assert_eq!(Key::parse(&text), Some(key), "{text}");
+            let is_prefixed = Key::PREFIXES.iter().any(|prefix| text.starts_with(prefix));
+            assert!(is_prefixed, "{text}");
+            for other in [
+                text.to_uppercase(),
+                format!("{text}/"),
+                format!("{text}.part"),
+            ] {
+                assert_eq!(Key::parse(&other), None, "{other}");
+            }
+        }
+        for other in [
+            "",
+            "users/1/jobs/2/source.mp4",
+            "submissions/00000000000000000000000000000003/source.mkv",
+            "users/00000000-0000-0000-0000-000000000001/jobs/00000000-0000-0000-0000-000000000002/portrait.mp4",
+        ] {
+            assert_eq!(Key::parse(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn keys_have_their_fixed_paths_and_types() {

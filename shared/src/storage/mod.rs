@@ -12,6 +12,7 @@ mod key;
 mod location;
 mod probe;
 mod request;
+mod running;
 mod transfer;
 mod upload;
 
@@ -20,6 +21,7 @@ pub use error::StorageError;
 pub use fetch::{Download, Fetcher};
 pub use key::Key;
 pub use probe::{Depth, ProbeError, Source, probe};
+pub use running::{Marker, Running, RunningPage};
 pub use transfer::{Stored, TransferClass, TransferError, transfer};
 pub use upload::UploadError;
 

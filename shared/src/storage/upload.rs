@@ -9,8 +9,8 @@ use crate::crash::{self, Point};
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, future};
 use rusoto_s3::{
-    AbortMultipartUploadRequest, CompleteMultipartUploadRequest, CompletedMultipartUpload,
-    CompletedPart, CreateMultipartUploadRequest, S3, UploadPartRequest,
+    CompleteMultipartUploadRequest, CompletedMultipartUpload, CompletedPart,
+    CreateMultipartUploadRequest, S3, UploadPartRequest,
 };
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -48,7 +48,7 @@ impl Storage {
     /// Stores a stream and returns its length in bytes. The object appears whole or not at all.
     ///
     /// When it fails, or the future is dropped, the parts sent so far are deleted in the background; if the process
-    /// dies they stay, for the bucket's lifecycle rule (`AbortIncompleteMultipartUpload`) to remove.
+    /// dies they stay, for the producer's retention or the bucket's lifecycle rule (`AbortIncompleteMultipartUpload`) to remove.
     ///
     /// # Errors
     /// [`UploadError`]. Requests to the store are retried, the stream cannot be.
@@ -272,18 +272,7 @@ impl Drop for Upload {
             // A part that hangs is cut off: waiting for its time-out would keep the others stored.
             let _ = tokio::time::timeout(PARTS_GRACE, sending.wait()).await;
             drop(cut_off);
-            let aborted = storage.run("abort upload", &key, || {
-                storage
-                    .shared
-                    .client
-                    .abort_multipart_upload(AbortMultipartUploadRequest {
-                        bucket: storage.bucket().to_owned(),
-                        key: key.clone(),
-                        upload_id: id.clone(),
-                        ..AbortMultipartUploadRequest::default()
-                    })
-            });
-            if let Err(error) = aborted.await {
+            if let Err(error) = storage.abort_upload(&key, &id).await {
                 tracing::warn!(
                     key,
                     error = &error as &dyn std::error::Error,

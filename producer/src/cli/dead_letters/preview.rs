@@ -5,14 +5,16 @@ use std::process::ExitCode;
 use shared::config::DatabaseConfig;
 use shared::db::{Db, RestartOrder};
 
-use super::selection::SelectionArgs;
+use super::selection::{SelectionArgs, are_open};
 use crate::cli::attempts::AttemptArgs;
 use crate::cli::output::OutputArgs;
 use crate::operations;
 
 const EXAMPLES: &str = "Examples:
   Everything:       producer dead-letters preview --all
-  One stage:        producer dead-letters preview --stage lipsync.poll --another-attempt";
+  One stage:        producer dead-letters preview --stage lipsync.poll --another-attempt
+
+Exit status: 0 done, 1 a letter named by its number is closed, 3 there is none of that number.";
 
 /// Say what a replay would do and cost, without doing it
 #[derive(Debug, clap::Args)]
@@ -35,6 +37,7 @@ pub struct Args {
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let filter = args.selection.filter()?;
     let db = Db::new(&args.database)?;
+    are_open(&db, &filter).await?;
     let order = RestartOrder {
         by: String::new(),
         reason: String::new(),

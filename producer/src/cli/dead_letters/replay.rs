@@ -13,6 +13,7 @@ use shared::db::{Db, LetterFilter, Pace, RestartOrder};
 use super::canary::{self, Verdict};
 use super::selection::{SelectionArgs, are_open};
 use crate::cli::attempts::AttemptArgs;
+use crate::cli::exit::Exit;
 use crate::cli::operator::OperatorArgs;
 use crate::cli::output::OutputArgs;
 use crate::operations::{self, PIECE, Tally};
@@ -24,7 +25,8 @@ const EXAMPLES: &str = "Examples:
                                   --canary --per-minute 30 --reason 'the bucket is back'
 
 A replay never sends anything again by itself: the ledger decides what each job does next. It may be killed and simply be
-run again. Exit status: 0 done, 1 a canary did not pass (its group was left alone).";
+run again. Exit status: 0 done, 1 a canary did not pass (its group was left alone), or a letter named
+by its number is closed; 3 there is none of that number.";
 
 /// Groups looked at; more than anybody tells apart.
 const GROUPS: i64 = 10_000;
@@ -136,11 +138,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     replay.bar.finish_and_clear();
     done.context("the replay broke off; run it again to go on")?;
     args.output.print(&replay.report, human)?;
-    Ok(if replay.report.stopped.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(Exit::done_if(replay.report.stopped.is_empty()).into())
 }
 
 impl Replay<'_> {

@@ -6,6 +6,7 @@ use shared::db::{Db, LetterFilter};
 use shared::domain::Stage;
 use uuid::Uuid;
 
+use crate::cli::exit::{NotFound, Usage};
 use crate::cli::since::since;
 use crate::operations;
 
@@ -73,11 +74,12 @@ impl SelectionArgs {
             ids: self.ids,
             ..self.filter.filter()
         };
-        anyhow::ensure!(
-            self.all || filter != LetterFilter::default(),
-            "name dead letters by ID, give a filter such as --stage or --class, or say --all"
-        );
-        Ok(filter)
+        if self.all || filter != LetterFilter::default() {
+            return Ok(filter);
+        }
+        let wanted =
+            "name dead letters by ID, give a filter such as --stage or --class, or say --all";
+        Err(Usage(wanted.to_owned()).into())
     }
 }
 
@@ -85,6 +87,10 @@ impl SelectionArgs {
 pub(super) async fn are_open(db: &Db, filter: &LetterFilter) -> anyhow::Result<()> {
     let not_open = operations::not_open(db, filter).await?;
     let told: Vec<_> = not_open.iter().map(ToString::to_string).collect();
-    anyhow::ensure!(told.is_empty(), "nothing is done: {}", told.join(", "));
+    let told = format!("nothing is done: {}", told.join(", "));
+    if not_open.iter().any(|letter| letter.closed.is_none()) {
+        return Err(NotFound(told).into());
+    }
+    anyhow::ensure!(not_open.is_empty(), told);
     Ok(())
 }

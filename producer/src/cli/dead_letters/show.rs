@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use shared::config::DatabaseConfig;
 use shared::db::Db;
 
+use crate::cli::exit::NotFound;
 use crate::cli::output::OutputArgs;
 use crate::web::LetterDocument;
 
@@ -25,7 +26,7 @@ pub struct Args {
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let db = Db::new(&args.database)?;
     let Some(letter) = db.letter(args.id).await? else {
-        anyhow::bail!("there is no dead letter {}", args.id);
+        return Err(NotFound(format!("there is no dead letter {}", args.id)).into());
     };
     args.output.print(&LetterDocument::new(letter), human)?;
     Ok(ExitCode::SUCCESS)

@@ -14,7 +14,7 @@ const EXAMPLES: &str = "Examples:
   All of a user:       producer jobs cancel --user 7b0c… --reason 'account closed'
 
 Nothing more is paid for. What is paid already is followed to its end and booked as wasted. A finished job stays as it is.
-Exit status: 0 all are canceled, 1 not so.";
+Exit status: 0 all are canceled, 1 not so, 3 there are no such jobs.";
 
 /// Cancel jobs; what is paid for is followed to its end
 #[derive(Debug, clap::Args)]
@@ -58,6 +58,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn line(job: uuid::Uuid, canceled: Canceled) -> Line {
+    let missing = canceled == Canceled::Gone;
     let (done, outcome) = match canceled {
         Canceled::Now => (true, "canceled".to_owned()),
         Canceled::Following => (
@@ -68,5 +69,10 @@ fn line(job: uuid::Uuid, canceled: Canceled) -> Line {
         Canceled::Finished(status) => (false, format!("not canceled: it is {status}")),
         Canceled::Gone => (false, "there is no such job".to_owned()),
     };
-    Line { job, done, outcome }
+    Line {
+        job,
+        done,
+        missing,
+        outcome,
+    }
 }

@@ -14,7 +14,7 @@ const EXAMPLES: &str = "Examples:
   All that wait for points:      producer jobs resume --state parked --with-reason out_of_points --reason 'topped up'
 
 A parked job goes on in the stage where it stands, and the ledger decides what that does: nothing is paid twice by resuming.
-Exit status: 0 all are due, 1 not so.";
+Exit status: 0 all are due, 1 not so, 3 there are no such jobs.";
 
 /// Make parked jobs due now
 #[derive(Debug, clap::Args)]
@@ -59,6 +59,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn line(job: uuid::Uuid, resumed: Resumed) -> Line {
+    let missing = resumed == Resumed::Gone;
     let (done, outcome) = match resumed {
         Resumed::Now => (true, "due now".to_owned()),
         Resumed::NotParked(state) if state == "dead" => (
@@ -69,5 +70,10 @@ fn line(job: uuid::Uuid, resumed: Resumed) -> Line {
         Resumed::Over => (false, "it is over: see `producer jobs retry`".to_owned()),
         Resumed::Gone => (false, "there is no such job".to_owned()),
     };
-    Line { job, done, outcome }
+    Line {
+        job,
+        done,
+        missing,
+        outcome,
+    }
 }

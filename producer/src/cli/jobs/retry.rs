@@ -17,7 +17,7 @@ const EXAMPLES: &str = "Examples:
   Beyond the bound on attempts:  producer jobs retry 0f8b… --another-attempt --reason '...'
 
 `producer jobs show` says what a retry would do. The ledger decides: what is paid for is polled or stored, what may be paid
-for is searched for, and only what is not there is submitted anew. Exit status: 0 all go on, 1 not so.";
+for is searched for, and only what is not there is submitted anew. Exit status: 0 all go on, 1 not so, 3 there are no such jobs.";
 
 /// Put failed or canceled jobs back on their way
 #[derive(Debug, clap::Args)]
@@ -90,11 +90,13 @@ fn line(plan: &Plan) -> Line {
             true,
             format!("goes on in {}: {}", to.stage, in_words(to.how)),
         ),
+        Err(Refusal::JobGone) => (false, "there is no such job".to_owned()),
         Err(refusal) => (false, format!("not retried: {}", refusal.explain())),
     };
     Line {
         job: plan.job,
         done,
+        missing: matches!(plan.to, Err(Refusal::JobGone)),
         outcome,
     }
 }

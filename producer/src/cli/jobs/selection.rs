@@ -1,12 +1,16 @@
 //! Which jobs a command is about, and working through them piece by piece.
 
+use std::process::ExitCode;
+
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use serde::Serialize;
+use serde_json::json;
 use shared::crash::{self, Point};
 use shared::db::{Db, JobFilter};
 use shared::domain::{JobStatus, Stage, StageState};
 use uuid::Uuid;
 
+use crate::cli::exit::{Exit, Usage};
 use crate::cli::output::{OutputArgs, table};
 
 /// Jobs in one transaction.
@@ -78,11 +82,11 @@ impl FilterArgs {
 impl SelectionArgs {
     /// Either ids or filters, and something of it: what is meant must be said.
     pub(super) fn check(&self) -> anyhow::Result<()> {
-        anyhow::ensure!(
-            self.ids.is_empty() != self.filter.is_empty(),
-            "give either ids of jobs or filters such as --state or --user"
-        );
-        Ok(())
+        if self.ids.is_empty() != self.filter.is_empty() {
+            return Ok(());
+        }
+        let wanted = "give either ids of jobs or filters such as --state or --user";
+        Err(Usage(wanted.to_owned()).into())
     }
 
     /// What the selection is, for the trail.
@@ -94,7 +98,7 @@ impl SelectionArgs {
             with_reason,
             user,
         } = &self.filter;
-        serde_json::json!({ "ids": self.ids, "status": status, "state": state, "stage": stage, "reason": with_reason,
+        json!({ "ids": self.ids, "status": status, "state": state, "stage": stage, "reason": with_reason,
             "user": user })
     }
 
@@ -134,13 +138,15 @@ pub(super) struct Line {
     pub(super) job: Uuid,
     /// Whether it is now as was asked for.
     pub(super) done: bool,
+    /// Whether there is no such job.
+    pub(super) missing: bool,
     /// In words.
     pub(super) outcome: String,
 }
 
 /// Prints them, and says by the exit code whether all are as was asked for.
-pub(super) fn report(output: OutputArgs, lines: &[Line]) -> anyhow::Result<std::process::ExitCode> {
-    output.print(&lines, |lines| {
+pub(super) fn report(output: OutputArgs, lines: &[Line]) -> anyhow::Result<ExitCode> {
+    output.print(&json!({ "jobs": lines }), |_| {
         if lines.is_empty() {
             return "no such jobs".to_owned();
         }
@@ -151,9 +157,11 @@ pub(super) fn report(output: OutputArgs, lines: &[Line]) -> anyhow::Result<std::
                 .map(|line| [line.job.to_string(), line.outcome.clone()]),
         )
     })?;
-    Ok(if lines.iter().all(|line| line.done) {
-        std::process::ExitCode::SUCCESS
+    let is_nothing_there = !lines.is_empty() && lines.iter().all(|line| line.missing);
+    let exit = if is_nothing_there {
+        Exit::NotFound
     } else {
-        std::process::ExitCode::FAILURE
-    })
+        Exit::done_if(lines.iter().all(|line| line.done))
+    };
+    Ok(exit.into())
 }

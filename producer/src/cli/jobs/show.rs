@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use serde_json::Value;
 use shared::config::DatabaseConfig;
 use shared::db::{Candidate, Db, RestartOrder};
@@ -11,6 +10,7 @@ use uuid::Uuid;
 
 use super::held::Holds;
 use crate::cli::attempts::AttemptArgs;
+use crate::cli::exit::NotFound;
 use crate::cli::output::{OutputArgs, table};
 use crate::operations::in_words;
 use crate::web::FullDocument;
@@ -39,7 +39,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let db = Db::new(&args.database)?;
     let document = FullDocument::read(&db, args.id, HISTORY)
         .await?
-        .with_context(|| format!("there is no job {}", args.id))?;
+        .ok_or_else(|| NotFound(format!("there is no job {}", args.id)))?;
     let order = RestartOrder {
         by: String::new(),
         reason: String::new(),

@@ -1,11 +1,15 @@
 //! A person's decision about an unknown outcome, from the command line.
 
 use anyhow::Context as _;
+use serde_json::json;
 use shared::db::Db;
 use shared::storage::Storage;
+use uuid::Uuid;
 
 use super::{AdoptArgs, ConfirmArgs};
-use crate::decisions::{Decider, Decision};
+use crate::cli::exit::NotFound;
+use crate::cli::output::OutputArgs;
+use crate::decisions::{Decider, Decision, DecisionError, Surface};
 
 /// The vendor has the work.
 pub(super) async fn adopt(args: &AdoptArgs) -> anyhow::Result<()> {
@@ -20,10 +24,10 @@ pub(super) async fn adopt(args: &AdoptArgs) -> anyhow::Result<()> {
         by: args.operator.by.clone(),
         reason: args.operator.reason.clone(),
         force: args.force,
+        surface: Surface::CommandLine,
     };
-    let told = decider.adopt(&decision, &args.task_id).await?;
-    tracing::info!("{told}");
-    Ok(())
+    let told = decider.adopt(&decision, &args.task_id).await;
+    print(args.output, args.token, told)
 }
 
 /// The vendor never got the request.
@@ -39,8 +43,23 @@ pub(super) async fn confirm_not_accepted(args: &ConfirmArgs) -> anyhow::Result<(
         by: args.operator.by.clone(),
         reason: args.operator.reason.clone(),
         force: args.force,
+        surface: Surface::CommandLine,
     };
-    let told = decider.confirm_not_accepted(&decision).await?;
-    tracing::info!("{told}");
-    Ok(())
+    let told = decider.confirm_not_accepted(&decision).await;
+    print(args.output, args.token, told)
+}
+
+fn print(
+    output: OutputArgs,
+    token: Uuid,
+    decided: Result<String, DecisionError>,
+) -> anyhow::Result<()> {
+    let told = match decided {
+        Ok(told) => told,
+        Err(error @ DecisionError::Gone(_)) => return Err(NotFound(error.to_string()).into()),
+        Err(error) => return Err(error.into()),
+    };
+    output.print(&json!({ "token": token, "outcome": told }), |_| {
+        told.clone()
+    })
 }

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::json;
 use shared::config::DatabaseConfig;
 use shared::db::{Db, UnknownFilter, UnknownRow};
 use shared::domain::Vendor;
 use uuid::Uuid;
 
+use crate::cli::exit::NotFound;
 use crate::cli::output::{OutputArgs, table};
 use crate::evidence::{SubmissionEvidence, presentable};
 use crate::web::EventDocument;
@@ -31,7 +32,7 @@ pub(super) async fn list(
     };
     let rows = Db::new(database)?.unknowns(filter).await?;
     let rows: Vec<_> = rows.into_iter().map(presentable).collect();
-    output.print(&rows, |rows| {
+    output.print(&json!({ "unknowns": rows }), |_| {
         if rows.is_empty() {
             return "no outcome is unknown".to_owned();
         }
@@ -69,10 +70,10 @@ pub(super) async fn show(
 ) -> anyhow::Result<()> {
     let db = Db::new(database)?;
     let known = SubmissionEvidence::find(&db, token).await?;
-    let known = known.with_context(|| {
-        format!(
+    let known = known.ok_or_else(|| {
+        NotFound(format!(
             "there is no submission {token}; `producer unknowns list` shows those that are unknown"
-        )
+        ))
     })?;
     let mut trail = db.job_events(known.submission.job_id, TRAIL).await?;
     trail.retain(|event| event.token == Some(token));

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, header};
+use ipnet::IpNet;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -62,15 +63,30 @@ pub(super) fn is_foreign(headers: &HeaderMap) -> bool {
     !matches!((origin, host), (Some((_, origin)), Some(host)) if origin.eq_ignore_ascii_case(host))
 }
 
-/// Whose wrong tokens they are. A proxy on this machine names its client last; others are not believed, or whoever likes could
-/// name the next one.
-pub(super) fn client(peer: SocketAddr, headers: &HeaderMap) -> IpAddr {
-    let peer = peer.ip().to_canonical();
-    let named = headers.get_all(FORWARDED_FOR).into_iter().next_back();
-    let last = named.and_then(|value| value.to_str().ok()?.rsplit(',').next());
-    last.filter(|_| peer.is_loopback())
-        .and_then(|last| last.trim().parse().ok())
-        .unwrap_or(peer)
+/// Whose wrong tokens they are. A proxy names its client last, behind those that the client itself named. One on this machine and
+/// those of the settings are believed, each about the one before it; others are not, or whoever likes could name the next one.
+pub(super) fn client(peer: SocketAddr, headers: &HeaderMap, proxies: &[IpNet]) -> IpAddr {
+    let mut client = peer.ip().to_canonical();
+    let is_proxy =
+        |address: IpAddr| address.is_loopback() || proxies.iter().any(|net| net.contains(&address));
+    let lines = headers.get_all(FORWARDED_FOR).into_iter();
+    let mut named: Vec<&str> = lines
+        .flat_map(|line| line.to_str().unwrap_or_default().split(','))
+        .collect();
+    while is_proxy(client)
+        && let Some(address) = named.pop().and_then(address)
+    {
+        client = address;
+    }
+    client
+}
+
+/// An address as proxies write it: alone, or with a port.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let with_port = || text.parse().ok().map(|address: SocketAddr| address.ip());
+    let found = text.parse().ok().or_else(with_port)?;
+    Some(IpAddr::to_canonical(&found))
 }
 
 /// Whether the browser reached the proxy before us by https.
@@ -180,8 +196,9 @@ mod tests {
 
     #[test]
     fn the_client_is_whom_a_proxy_of_this_machine_names() {
-        let of =
-            |peer: &str, lines: &[_]| client(peer.parse().unwrap(), &headers(lines)).to_string();
+        let of = |peer: &str, lines: &[_]| {
+            client(peer.parse().unwrap(), &headers(lines), &[]).to_string()
+        };
         assert_eq!(
             of("192.0.2.1:9", &[("x-forwarded-for", "198.51.100.1")]),
             "192.0.2.1"
@@ -204,5 +221,32 @@ mod tests {
         );
         assert!(is_https(&headers(&[("x-forwarded-proto", "https, http")])));
         assert!(!is_https(&headers(&[("x-forwarded-proto", "http")])));
+    }
+
+    #[test]
+    fn a_proxy_of_the_settings_is_believed_and_what_its_client_names_is_not() {
+        let proxies = [
+            "10.1.0.0/16".parse().unwrap(),
+            "2001:db8:9::/48".parse().unwrap(),
+        ];
+        let of = |peer: &str, forwarded: &'static str| {
+            let headers = headers(&[("x-forwarded-for", forwarded)]);
+            client(peer.parse().unwrap(), &headers, &proxies).to_string()
+        };
+        for (peer, forwarded, expected) in [
+            ("10.1.2.3:9", "192.0.2.7", "192.0.2.7"),
+            ("10.1.2.3:9", "192.0.2.7:443", "192.0.2.7"),
+            ("[::ffff:10.1.2.3]:9", "[2001:db8::7]:443", "2001:db8::7"),
+            // Two proxies, one behind the other.
+            ("127.0.0.1:9", "1.2.3.4, 192.0.2.7, 10.1.9.9", "192.0.2.7"),
+            ("[2001:db8:9::1]:9", "10.1.2.3", "10.1.2.3"),
+            // The client has made up the first; and one that is no proxy of ours names whom it likes.
+            ("10.1.2.3:9", "10.1.7.7, 192.0.2.7", "192.0.2.7"),
+            ("10.2.2.3:9", "192.0.2.7", "10.2.2.3"),
+            ("10.1.2.3:9", "192.0.2.7, unknown", "10.1.2.3"),
+            ("10.1.2.3:9", "", "10.1.2.3"),
+        ] {
+            assert_eq!(of(peer, forwarded), expected, "{peer} {forwarded}");
+        }
     }
 }

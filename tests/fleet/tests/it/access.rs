@@ -465,7 +465,7 @@ async fn tokens_are_made_listed_and_revoked_by_command() -> anyhow::Result<()> {
             .said(2, "at most ten years");
         revoke(fleet, "bob")
             .await?
-            .said(1, "there is no token `bob`");
+            .said(3, "there is no token `bob`");
 
         let producer = Producer::start(fleet, &fleet.environment).await?;
         let ask = || {
@@ -475,7 +475,7 @@ async fn tokens_are_made_listed_and_revoked_by_command() -> anyhow::Result<()> {
         };
         let listed = async || {
             let listed = run("tokens list --json").await?.json(0);
-            anyhow::Ok(listed[0].clone())
+            anyhow::Ok(listed["tokens"][0].clone())
         };
         assert!(listed().await?["last_used_at"].is_null());
         assert_eq!(producer.send(ask()).await?.json["name"], "ci");
@@ -506,8 +506,8 @@ async fn tokens_are_made_listed_and_revoked_by_command() -> anyhow::Result<()> {
         .await?;
         producer.refused(ask(), 401, "wrong-token").await?;
         assert_eq!(listed().await?["state"], "expired");
-        revoke(fleet, "ci").await?.said(0, "the token is revoked");
-        revoke(fleet, "ci").await?.said(0, "revoked before");
+        revoke(fleet, "ci").await?.said(0, "`ci` is revoked");
+        revoke(fleet, "ci").await?.said(0, "was revoked before");
         assert_eq!(listed().await?["state"], "revoked");
         run("tokens list").await?.said(0, "revoked");
         run("tokens create ci --role read --reason r")

@@ -163,7 +163,7 @@ async fn a_budget_stops_submissions_and_nothing_else() -> anyhow::Result<()> {
         // Two; when both have ended, charged less than expected, a third (1 + 1 + 2); then too little is left (1 + 1 + 1 + 2).
         eventually(DEADLINE, async || {
             let listed = producer(fleet, &["vendors"]).await?;
-            let ghostcut = listed.as_array().and_then(|all| all.iter().find(|one| one["vendor"] == "ghostcut")).cloned();
+            let ghostcut = listed["vendors"].as_array().and_then(|all| all.iter().find(|one| one["vendor"] == "ghostcut")).cloned();
             let ghostcut = ghostcut.unwrap_or_default();
             anyhow::ensure!(completed(fleet).await? == 3 && ghostcut["spent_today"] == 3.0, "{listed}");
             anyhow::ensure!(ghostcut["in_flight"] == 0, "{listed}");
@@ -175,7 +175,7 @@ async fn a_budget_stops_submissions_and_nothing_else() -> anyhow::Result<()> {
         fleet.books(&jobs).await?.assert_balanced();
 
         let costs = producer(fleet, &["costs", "--days", "1", "--by", "vendor"]).await?;
-        assert_eq!((&costs[0]["submissions"], &costs[0]["charged"]), (&6.into(), &6.0.into()), "{costs}");
+        assert_eq!((&costs["days"][0]["submissions"], &costs["days"][0]["charged"]), (&6.into(), &6.0.into()), "{costs}");
         let trail = "SELECT format('%s %s %s %s', actor, action, subject, reason) AS value FROM operator_events ORDER BY id";
         let trail: Vec<_> = values(&fleet.database.url, trail).await?.into_iter().flatten().collect();
         assert_eq!(trail, ["ada vendor_limited ghostcut/default test", "ada vendor_limited ghostcut/default more"]);
@@ -335,7 +335,7 @@ async fn an_operator_pauses_and_resumes_an_account() -> anyhow::Result<()> {
         let sent = truth.wait_until(DEADLINE, |truth| truth.paid(Payee::Sync) == 2);
         assert!(sent.await);
         let paused = producer(fleet, &["vendors", "pause", "sync", "--reason", "incident"]).await?;
-        let sync = paused
+        let sync = paused["vendors"]
             .as_array()
             .and_then(|all| all.iter().find(|one| one["vendor"] == "sync"));
         let sync = sync.cloned().unwrap_or_default();

@@ -89,7 +89,7 @@ async fn what_was_paid_and_forgotten_is_found_and_booked() -> anyhow::Result<()>
 
         // A vendor that does not answer proves nothing.
         let away = environment.clone().with("GHOSTCUT_API_URL", "http://127.0.0.1:1");
-        producer(&away, &["audit"]).await?.said(2, "ghostcut cannot be audited");
+        producer(&away, &["audit"]).await?.said(4, "ghostcut cannot be audited");
         Ok(())
     })
     .await

@@ -82,6 +82,7 @@ const WALKS: &[Walk] = &[
     producer(Point::ForgettingSeen, Story::ForgottenAudited),
     producer(Point::PaidStopped, Story::ForgottenAudited),
     producer(Point::AuditCompared, Story::ForgottenAudited),
+    producer(Point::RetentionBegun, Story::Swept),
     producer(Point::BalanceRead, Story::Inpaint),
     producer(Point::StopBegun, Story::ToldToStop),
     producer(Point::StopDrained, Story::ToldToStop),

@@ -133,7 +133,7 @@ async fn jobs_canceled_anywhere_and_retried_are_completed_and_paid_once() -> any
         }
         let id = jobs[0].job.to_string();
         let again = printed(fleet, 0, &["jobs", "cancel", &id, "--reason", "test", "--json"]).await?;
-        assert_eq!(again[0]["outcome"], "was canceled before");
+        assert_eq!(again["jobs"][0]["outcome"], "was canceled before");
         // Everything paid is followed to its end. What Sync.so was perhaps asked for is searched for and, where the list does
         // not tell it from other jobs' works, left to a person: sending again under its key might pay for a canceled job.
         let alive = "SELECT string_agg(concat_ws(' ', s.job_id, s.vendor, s.state, st.stage, st.state), ', ') AS value \
@@ -155,7 +155,7 @@ async fn jobs_canceled_anywhere_and_retried_are_completed_and_paid_once() -> any
         assert!(canceled >= 5, "{canceled} were canceled: the test was too slow to show anything");
 
         let retried = printed(fleet, 0, &["jobs", "retry", "--status", "canceled", "--reason", "test", "--json"]).await?;
-        assert_eq!(retried.as_array().map(Vec::len), Some(canceled), "{retried}");
+        assert_eq!(retried["jobs"].as_array().map(Vec::len), Some(canceled), "{retried}");
         fleet.wait_for(&jobs).await?;
         fleet.books(&jobs).await?.assert_balanced();
         let wasted = "SELECT count(*)::text AS value FROM submissions WHERE cost_wasted IS NOT NULL";

@@ -28,6 +28,7 @@ async fn a_sound_fleet_is_found_well_and_nothing_is_paid() -> anyhow::Result<()>
             ("database", "failover"),
             ("broker", "messages"),
             ("bucket", "presigned URL"),
+            ("bucket", "uploads"),
             ("bucket", "delete"),
             ("sync", "key"),
             ("ghostcut", "balance"),

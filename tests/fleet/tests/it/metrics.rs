@@ -10,6 +10,7 @@ use producer::cli::Cli;
 use shared::domain::admission::Refusal;
 use shared::domain::audit::FindingKind;
 use shared::domain::outcome::Reason;
+use shared::domain::retention::Kind;
 use shared::domain::{JobStatus, LedgerState, Stage, StageState, Vendor};
 use shared::telemetry::{self, Description};
 
@@ -135,7 +136,11 @@ pub(crate) fn labels() -> BTreeMap<&'static str, Vec<&'static str>> {
             "kind",
             with(
                 words(FindingKind::ALL, FindingKind::as_str),
-                &["reserved", "charged", "wasted"],
+                &[
+                    words(Kind::ALL, Kind::as_str),
+                    vec!["reserved", "charged", "wasted"],
+                ]
+                .concat(),
             ),
         ),
         ("method", vec!["GET", "HEAD", "POST", "other"]),

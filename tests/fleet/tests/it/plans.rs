@@ -5,6 +5,7 @@ use fleet::{DEADLINE, eventually};
 use serde_json::json;
 use shared::db::{Db, DeadLetter, JobFilter, NoticeRoom};
 use shared::domain::Vendor;
+use shared::domain::retention::Kind;
 use uuid::Uuid;
 
 use crate::sql::{config, execute, value, with_database};
@@ -233,6 +234,53 @@ async fn notices_that_are_due_are_found_by_an_index() -> anyhow::Result<()> {
             was_read(url, index).await?;
         }
         Ok(())
+    })
+    .await
+}
+
+/// A sweep costs what it removes, however much there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_old_is_found_by_indexes() -> anyhow::Result<()> {
+    with_database(true, async |url, _| {
+        // One an hour up to now: what is older than `before` are the first few.
+        let times = format!("FROM generate_series(1, {ROWS}) n, LATERAL (SELECT now() - n * interval '1 hour' AS t) times");
+        let rows = format!(
+            "INSERT INTO job_events (job_id, kind, actor, at) SELECT gen_random_uuid(), 'x', 'x', t {times} ORDER BY t; \
+             INSERT INTO submissions (token, job_id, vendor, account, attempt, state, request_body, request_sha256, source_key, \
+                 claimed_at, send_deadline, settled_at, vendor_task_id) \
+             SELECT gen_random_uuid(), gen_random_uuid(), 'ghostcut', 'default', 1, 'succeeded', '{{}}', sha256('{{}}'), \
+                 'submissions/' || n, t, t + interval '1 s', t, 'work-' || n {times}; \
+             INSERT INTO callbacks (vendor, token, body, processed_at, outcome) \
+             SELECT 'sync', gen_random_uuid(), convert_to(n::text, 'UTF8'), t, 'late' {times}; \
+             INSERT INTO dead_letters (reason, body, resolved_at, resolution) \
+             SELECT 'undecidable', convert_to(n::text, 'UTF8'), t, 'discarded' {times}; \
+             INSERT INTO job_requests (user_id, idempotency_key, request_sha256, job_id, created_at) \
+             SELECT gen_random_uuid(), 'k', sha256(''), gen_random_uuid(), t {times}; \
+             INSERT INTO audits (started_at, finished_at, since, actor, reason, repair) SELECT t, t, t, 'x', 'x', false {times}; \
+             ANALYZE"
+        );
+        execute(url, &rows).await?;
+        let before = chrono::Utc::now() - chrono::TimeDelta::hours(ROWS - 40);
+        for (kind, index) in [
+            (Kind::Events, "job_events_at"),
+            (Kind::RequestBodies, "submissions_bodies"),
+            (Kind::Callbacks, "callbacks_processed"),
+            (Kind::DeadLetters, "dead_letters_resolved"),
+            (Kind::IdempotencyKeys, "job_requests_created"),
+            (Kind::Audits, "audits_started"),
+        ] {
+            forget_counts(url).await?;
+            let removed = queried(url, async |db| {
+                Ok(db.remove_old(kind, before, None, 1000, false).await?.removed)
+            })
+            .await?;
+            assert!((39..=41).contains(&removed), "{removed} {kind}");
+            was_read(url, index).await?;
+        }
+        forget_counts(url).await?;
+        let sources = queried(url, async |db| Ok(db.old_sources(before, None, 1000).await?)).await?;
+        assert!((39..=41).contains(&sources.len()), "{}", sources.len());
+        was_read(url, "submissions_sources").await
     })
     .await
 }

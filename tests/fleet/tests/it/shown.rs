@@ -148,20 +148,20 @@ async fn a_change_of_an_account_that_there_is_not_is_refused() -> anyhow::Result
         for command in [&["pause"][..], &["resume"], &["set", "--burst", "2"]] {
             let typo = [&["vendors", command[0], "sync", "--account", "typo"], &command[1..]].concat();
             let refused = with_reason(fleet, &typo).await?;
-            refused.said(1, "there is no account `typo` of sync; known: default");
+            refused.said(3, "there is no account `typo` of sync; known: default");
         }
         assert_eq!(accounts().await?, None);
         fleet.db.ensure_vendor(Vendor::Sync, "studio").await?;
         // The default is no account of this fleet.
         let refused = with_reason(fleet, &["vendors", "pause", "sync"]).await?;
-        refused.said(1, "there is no account `default` of sync; known: studio");
+        refused.said(3, "there is no account `default` of sync; known: studio");
         let paused = ["vendors", "pause", "sync", "--account", "studio"];
         with_reason(fleet, &paused).await?.said(0, "manual until resumed");
         assert_eq!(accounts().await?.as_deref(), Some("sync/studio"));
 
         let floor = ["vendors", "set", "sync", "--account", "studio", "--balance-floor", "10"];
         let refused = with_reason(fleet, &floor).await?;
-        refused.said(1, "--balance-floor: sync does not tell its balance");
+        refused.said(2, "--balance-floor: sync does not tell its balance");
         Ok(())
     })
     .await
@@ -185,13 +185,16 @@ async fn letters_that_are_named_have_to_be_open() -> anyhow::Result<()> {
         for command in ["replay", "discard"] {
             let ids = ["dead-letters", command, "1", "2", "999"];
             let refused = with_reason(fleet, &ids).await?;
-            refused.said(1, "nothing is done: dead letter 2 was discarded already, there is no dead letter 999");
+            refused.said(3, "nothing is done: dead letter 2 was discarded already, there is no dead letter 999");
         }
+        let preview = producer(&fleet.environment, &["dead-letters", "preview", "999"]).await?;
+        preview.said(3, "there is no dead letter 999");
         untouched().await?;
         let api = Producer::start(fleet, &fleet.environment).await?;
-        for path in ["replays", "discards"] {
+        for (path, more) in [("replays", json!({})), ("replays", json!({ "preview": true })), ("discards", json!({}))] {
             let post = |ids: Value| {
-                let body = json!({ "reason": "r", "filter": { "ids": ids } });
+                let mut body = json!({ "reason": "r", "filter": { "ids": ids } });
+                body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
                 api.request(Method::POST, &format!("/v1/dead-letters/{path}")).json(&body)
             };
             let refused = api.refused(post(json!([1, 2, 999])), 404, "dead-letter-not-found").await?;

@@ -48,7 +48,7 @@ async fn a_person_adopts_a_work_that_the_list_does_not_show() -> anyhow::Result<
         let work = fleet.sandbox.truth().works(Payee::Ghostcut).remove(1).id;
 
         let listed = producer(environment, &["unknowns", "list", "--vendor", "ghostcut", "--json"]).await?.json(0);
-        assert_eq!((&listed[0]["token"], &listed[0]["stage_reason"]), (&token.clone().into(), &"outcome_undecided".into()));
+        assert_eq!((&listed["unknowns"][0]["token"], &listed["unknowns"][0]["stage_reason"]), (&token.clone().into(), &"outcome_undecided".into()));
         producer(environment, &["unknowns", "list"]).await?.said(0, "parked (outcome_undecided)");
         producer(environment, &["unknowns", "list", "--vendor", "sync"]).await?.said(0, "no outcome is unknown");
         let shown = producer(environment, &["unknowns", "show", &token]).await?;

@@ -36,6 +36,8 @@ enum Errand {
     Adopt,
     /// Say that a request was not accepted.
     Confirm,
+    /// Remove what is old: the bytes and the source of a submission.
+    Sweep,
 }
 
 /// Where the first command is killed.
@@ -58,6 +60,8 @@ const WALKS: &[Walk] = &[
     Walk(Point::OperatorSourceDeleted, Errand::Confirm),
     Walk(Point::OperatorDeletionRecorded, Errand::Confirm),
     Walk(Point::DecisionSettled, Errand::Confirm),
+    Walk(Point::OldRemoved, Errand::Sweep),
+    Walk(Point::OldSourceDeleted, Errand::Sweep),
 ];
 
 /// The points that are walked here.
@@ -162,11 +166,21 @@ impl Errand {
             }
             Self::Adopt => unlisted(fleet).await?,
             Self::Confirm => never_sent(fleet).await?,
+            Self::Sweep => {
+                let jobs = vec![fleet.submit_kind(Kind::Inpaint, 0).await?];
+                fleet.wait_for(&jobs).await?;
+                let aged = "UPDATE submissions SET settled_at = settled_at - interval '40 days'";
+                execute(&fleet.database.url, aged).await?;
+                (jobs, vec!["retention".to_owned()])
+            }
         };
         if running.is_empty() {
             running = services(environment)?;
         }
-        args.extend(["--reason", "a test"].map(str::to_owned));
+        // What settings say needs no reason.
+        if self != Self::Sweep {
+            args.extend(["--reason", "a test"].map(str::to_owned));
+        }
         Ok(Ready {
             running,
             jobs,
@@ -179,7 +193,7 @@ impl Errand {
         let good = |ended: &Ended| match self {
             // It says what it had to do.
             Self::Audit => matches!(ended.code, Some(0 | 1)),
-            Self::Replay | Self::Discard => ended.code == Some(0),
+            Self::Replay | Self::Discard | Self::Sweep => ended.code == Some(0),
             // There are ids of no job among them.
             Self::Cancel | Self::Resume | Self::Retry => ended.code == Some(1),
             Self::Adopt => ended.stderr.contains("not unknown"),
@@ -234,6 +248,11 @@ impl Errand {
                 acts::seen(url, booked, "2").await?;
             }
             Self::Resume | Self::Adopt | Self::Confirm => fleet.wait_for(jobs).await?,
+            Self::Sweep => {
+                let swept = "SELECT count(*)::text AS value FROM submissions \
+                             WHERE request_body = '' AND source_deleted_at IS NOT NULL";
+                acts::seen(url, swept, "1").await?;
+            }
         }
         Ok(())
     }

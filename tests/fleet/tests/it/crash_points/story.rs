@@ -47,6 +47,8 @@ pub(super) enum Story {
     ForgottenCalledBack,
     /// The database forgets a work of a job that is completed, and the audit on the timer finds it.
     ForgottenAudited,
+    /// What is old is removed on the timer.
+    Swept,
     /// Sync.so has the work and does not list it, so that the job is parked. After the crash it does.
     Lost,
     /// The same, but it does as soon as the job is parked.
@@ -191,6 +193,7 @@ impl Story {
             Self::Told => patient(fleet.environment.clone())
                 .with("NOTICE_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
                 .with("NOTICE_TIMEOUT", "1s"),
+            Self::Swept => patient(fleet.environment.clone()).with("RETENTION_INTERVAL", "1h"),
             _ => patient(fleet.environment.clone()),
         })
     }
@@ -387,6 +390,13 @@ impl Story {
             Self::Told => {
                 let told = "SELECT state || ' ' || (tries > 1) AS value FROM notices";
                 acts::seen(url, told, "delivered true").await?;
+            }
+            Self::Swept => {
+                // A sweep that gives no sign for five minutes is taken to be dead.
+                let silent = "UPDATE settings SET changed_at = changed_at - interval '6 minutes' WHERE name = 'retention'";
+                execute(url, silent).await?;
+                let made = "SELECT (value ? 'succeeded_at')::text AS value FROM settings WHERE name = 'retention'";
+                acts::seen(url, made, "true").await?;
             }
             // A parked job does not go on by itself.
             Self::Lost | Self::Found => {

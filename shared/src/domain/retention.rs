@@ -1,0 +1,28 @@
+//! What is removed when it is old. How old is a setting; nothing here looks at a clock.
+
+use super::words::vocabulary;
+
+vocabulary! {
+    /// A kind of thing that goes by itself. What an operator did (`operator_events`), and everything in the ledger that proves a
+    /// payment, never goes.
+    Kind {
+        /// Lines of the trail of jobs that have ended.
+        Events = "events",
+        /// The bytes of requests whose submissions have ended; their hashes stay.
+        RequestBodies = "request_bodies",
+        /// Callbacks that were processed, of submissions that have ended.
+        Callbacks = "callbacks",
+        /// Dead letters that somebody replayed or discarded.
+        DeadLetters = "dead_letters",
+        /// Idempotency keys: the same key makes a new job after that.
+        IdempotencyKeys = "idempotency_keys",
+        /// Audits, but for the last one that was finished.
+        Audits = "audits",
+        /// Sessions of browsers that have expired.
+        Sessions = "sessions",
+        /// Sources of single submissions in the bucket, of those that have ended.
+        Sources = "sources",
+        /// Multipart uploads that nobody completed or aborted.
+        Uploads = "uploads",
+    }
+}

@@ -1,0 +1,195 @@
+//! What holds for every command: an example in its help, a document for programs, and one table of exit statuses.
+
+use clap::{Command, CommandFactory as _};
+use fleet::{Environment, binary};
+use producer::cli::Cli;
+use producer::cli::exit::TABLE;
+use sandbox::SandboxConfig;
+use serde_json::json;
+use worker::config::WorkerConfig;
+
+use crate::command::producer;
+
+/// Commands that run something, with their names.
+fn leaves(name: String, command: &Command, found: &mut Vec<(String, Command)>) {
+    let inner: Vec<_> = command
+        .get_subcommands()
+        .filter(|inner| inner.get_name() != "help")
+        .collect();
+    if inner.is_empty() || !command.is_subcommand_required_set() {
+        found.push((name.clone(), command.clone()));
+    }
+    for inner in inner {
+        leaves(format!("{name} {}", inner.get_name()), inner, found);
+    }
+}
+
+fn commands() -> Vec<(String, Command)> {
+    let mut producer = Cli::command();
+    producer.build();
+    let mut found = Vec::new();
+    leaves("producer".to_owned(), &producer, &mut found);
+    found.push(("worker".to_owned(), WorkerConfig::command()));
+    assert!(found.len() > 25, "{}", found.len());
+    found
+}
+
+#[test]
+fn the_help_of_every_command_has_an_example() {
+    let mut faults = Vec::new();
+    for (name, command) in commands() {
+        let help = command
+            .get_after_long_help()
+            .or_else(|| command.get_after_help());
+        let help = help.map(ToString::to_string).unwrap_or_default();
+        let program = name.split(' ').next().unwrap_or_default();
+        let last = name.split(' ').next_back().unwrap_or_default();
+        let has_example = help.contains("Example") && help.contains(program) && help.contains(last);
+        if !has_example {
+            faults.push(name);
+        }
+    }
+    assert!(
+        faults.is_empty(),
+        "without an example of themselves: {faults:?}"
+    );
+    // However wide the terminal is.
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let help = Cli::command().render_help().to_string();
+    assert!(words(&help).contains(&words(TABLE)), "{help}");
+}
+
+#[test]
+fn every_command_that_prints_has_a_document_for_programs() {
+    // What they print is a script, or nothing but logs.
+    let others = ["producer completions", "producer serve", "worker"];
+    let mut without = Vec::new();
+    for (name, command) in commands() {
+        let has = command
+            .get_arguments()
+            .any(|arg| arg.get_long() == Some("json"));
+        if has == others.contains(&name.as_str()) {
+            without.push(name);
+        }
+    }
+    assert!(without.is_empty(), "{without:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shells_learn_the_commands() -> anyhow::Result<()> {
+    let environment = Environment::fast(
+        "postgres://nobody@127.0.0.1:1/none",
+        "amqp://127.0.0.1:1",
+        "p",
+        [],
+    );
+    for shell in ["bash", "zsh", "fish"] {
+        let script = producer(&environment, &["completions", shell]).await?;
+        for word in ["dead-letters", "confirm-not-accepted", "dry-run"] {
+            script.said(0, word);
+        }
+    }
+    producer(&environment, &["completions", "dos"])
+        .await?
+        .said(2, "fish");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_print_one_object_and_end_as_the_table_says() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let environment = &fleet.environment;
+        for (args, key) in [
+            (&["migrate"] as &[&str], "applied"),
+            (&["status"], "unknown"),
+            (&["vendors"], "vendors"),
+            (&["costs"], "days"),
+            (&["tokens", "list"], "tokens"),
+            (&["unknowns", "list"], "unknowns"),
+            (&["jobs", "list"], "jobs"),
+            (&["dead-letters", "list"], "groups"),
+            (&["dead-letters", "list", "--flat"], "letters"),
+            (&["dead-letters", "preview", "--all"], "letters"),
+            (
+                &["jobs", "cancel", "--status", "queued", "--reason", "r"],
+                "jobs",
+            ),
+            (&["stop-paid", "--reason", "r"], "paid_sends_stopped"),
+            (&["resume-paid", "--reason", "r"], "allowed"),
+            (&["retention", "--dry-run"], "removed"),
+        ] {
+            let document = producer(environment, &[args, &["--json"]].concat())
+                .await?
+                .json(0);
+            assert!(document.get(key).is_some(), "{args:?}: {document}");
+        }
+        let nobody = "00000000-0000-0000-0000-000000000000";
+        for args in [
+            &["jobs", "show", nobody] as &[&str],
+            &["jobs", "cancel", nobody, "--reason", "r"],
+            &["jobs", "resume", nobody, "--reason", "r"],
+            &["jobs", "retry", nobody, "--reason", "r"],
+            &["dead-letters", "show", "999"],
+            &["dead-letters", "preview", "999"],
+            &["unknowns", "show", nobody],
+            &[
+                "unknowns",
+                "adopt",
+                nobody,
+                "--task-id",
+                "1",
+                "--reason",
+                "r",
+            ],
+            &["tokens", "revoke", "nobody", "--reason", "r"],
+            &[
+                "vendors",
+                "pause",
+                "sync",
+                "--account",
+                "nobody",
+                "--reason",
+                "r",
+            ],
+        ] {
+            producer(environment, args).await?.said(3, "there is no ");
+        }
+        for args in [
+            &["jobs", "cancel", "--reason", "r"] as &[&str],
+            &["dead-letters", "discard", "--reason", "r"],
+            &[
+                "vendors",
+                "set",
+                "sync",
+                "--balance-floor",
+                "1",
+                "--reason",
+                "r",
+            ],
+            &["retention", "--retain-events", "1d"],
+            &["no-such-command"],
+        ] {
+            let ended = producer(environment, args).await?;
+            assert_eq!(ended.code, Some(2), "{ended:?}");
+        }
+        let away = environment
+            .clone()
+            .with("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none");
+        producer(&away, &["status"]).await?.said(4, "database");
+        let contradictory = environment.clone().with("SEND_DEADLINE", "1h");
+        producer(&contradictory, &["serve"])
+            .await?
+            .said(2, "contradicts itself");
+        let worker = tokio::process::Command::new(binary("worker")?)
+            .env_clear()
+            .envs(contradictory.variables())
+            .kill_on_drop(true)
+            .output();
+        let worker = tokio::time::timeout(fleet::DEADLINE, worker).await??;
+        assert_eq!(worker.status.code(), Some(2), "{worker:?}");
+        let stopped = producer(environment, &["status", "--json"]).await?.json(0);
+        assert_eq!(stopped["paid_sends_stopped"], json!(null));
+        Ok(())
+    })
+    .await
+}
