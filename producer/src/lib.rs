@@ -121,10 +121,12 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
         accounts(&config),
         metrics.adoption,
     );
-    tasks.spawn(
-        "adoption",
-        adoption.run(config.dispatch.clone(), stop.clone()),
-    );
+    if !config.dispatch.adopt_within.is_zero() {
+        tasks.spawn(
+            "adoption",
+            adoption.run(config.dispatch.clone(), stop.clone()),
+        );
+    }
 
     let intake = Intake {
         db: db.clone(),

@@ -448,7 +448,7 @@ async fn an_unreadable_row_keeps_no_other_from_being_put_back() -> anyhow::Resul
             stages.collect()
         };
         let unreadable = Err(Refusal::InvalidJob);
-        let anew = Ok(Stage::SourceImport);
+        let anew = Ok(Stage::InpaintSubmit);
         let expected = [anew, unreadable, unreadable, unreadable, anew];
         let planned = db.plan_restart(&order(false), &candidates).await?;
         assert_eq!(came_to(planned), expected, "the preview");

@@ -357,19 +357,26 @@ async fn a_search_that_fails_for_one_is_made_for_the_others() -> anyhow::Result<
             value(url, &query).await
         };
 
+        // What the client falls back to fails as well.
+        let fail_once = |fault: Fault| {
+            for operation in [Operation::List, Operation::Status] {
+                let rule = FaultRule::new(Payee::Ghostcut, operation, fault.clone());
+                faults.add(rule.times(1))?;
+            }
+            anyhow::Ok(())
+        };
         // The vendor is away: no use in asking again at once, but next time it is another one's turn.
-        let list = |fault| FaultRule::new(Payee::Ghostcut, Operation::List, fault).times(1);
         let away = Fault::Status { status: 500, error_code: None, body: None, when: When::Before };
-        faults.add(list(away))?;
+        fail_once(away)?;
         lost.sweep().await;
-        assert_eq!(faults.fired().len(), 1);
+        assert_eq!(faults.fired().len(), 2);
         assert_eq!(searched(older).await?.as_deref(), Some("0 t"), "tried, not made");
         assert_eq!(state_of(url, newer).await?.as_deref(), Some("unknown"));
 
         execute(url, "UPDATE submissions SET last_searched_at = NULL").await?;
-        faults.add(list(Fault::Code { code: 2002, when: When::Before }))?;
+        fail_once(Fault::Code { code: 2002, when: When::Before })?;
         lost.sweep().await;
-        assert_eq!(faults.fired().len(), 2);
+        assert_eq!(faults.fired().len(), 4);
         assert_eq!(searched(older).await?.as_deref(), Some("0 t"));
         assert_eq!(state_of(url, newer).await?.as_deref(), Some("accepted"), "found in the same sweep");
         Ok(())
