@@ -64,9 +64,6 @@ impl Adoption {
 
     /// Adopts until told to stop.
     pub async fn run(self, config: DispatchConfig, stop: CancellationToken) {
-        if config.adopt_within.is_zero() {
-            return;
-        }
         loop {
             // Not cut off half-way: only the pause ends early.
             if let Err(error) = self.adopt(&config).await {

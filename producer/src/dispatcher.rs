@@ -112,15 +112,22 @@ impl Accounts {
     }
 }
 
+/// What a batch came to.
+enum Taken {
+    /// The broker took a full one: there may be more.
+    Batch,
+    /// It took all there was, or not everything: going on at once would pick and put back the whole backlog at full speed.
+    Rest,
+}
+
 impl Dispatcher {
     /// Dispatches one stage until told to stop: when something became due, and by the timer in any case.
     pub async fn run(self, stage: Stage, mut due: watch::Receiver<u64>, stop: CancellationToken) {
         let mut wait = self.config.dispatch_interval;
         loop {
             match self.dispatch(stage).await {
-                // A full batch: there may be more.
-                Ok(picked) if picked == self.config.dispatch_batch as usize => continue,
-                Ok(_) => wait = self.config.dispatch_interval,
+                Ok(Taken::Batch) => continue,
+                Ok(Taken::Rest) => wait = self.config.dispatch_interval,
                 Err(error) => {
                     tracing::warn!(%stage, error = chain(&error), "cannot dispatch");
                     wait = (wait * 2).min(LONGEST_WAIT.max(self.config.dispatch_interval));
@@ -134,11 +141,11 @@ impl Dispatcher {
         }
     }
 
-    /// Dispatches what is due now and says how many jobs that were.
-    async fn dispatch(&self, stage: Stage) -> DbResult<usize> {
+    /// Dispatches a batch of what is due now.
+    async fn dispatch(&self, stage: Stage) -> DbResult<Taken> {
         // Marking rows that cannot be published would only make them wait for their lease.
         if !self.publisher.can_publish() {
-            return Ok(0);
+            return Ok(Taken::Rest);
         }
         let timer = self.metrics.batch_seconds.start_timer();
         let paid_by = match stage {
@@ -157,7 +164,7 @@ impl Dispatcher {
             .await?;
         if picked.is_empty() {
             timer.stop_and_discard();
-            return Ok(0);
+            return Ok(Taken::Rest);
         }
         let wait = self.metrics.stage_wait.with_label_values(&[stage.as_str()]);
         for row in &picked {
@@ -167,12 +174,19 @@ impl Dispatcher {
         }
         // Killed here: the rows are due again after their lease.
         crash::point(Point::DuePicked);
-        self.publish(stage, &picked).await?;
+        let all_taken = self.publish(stage, &picked).await?;
         timer.observe_duration();
-        Ok(picked.len())
+        Ok(
+            if all_taken && picked.len() == self.config.dispatch_batch as usize {
+                Taken::Batch
+            } else {
+                Taken::Rest
+            },
+        )
     }
 
-    async fn publish(&self, stage: Stage, picked: &[Picked]) -> DbResult<()> {
+    /// Publishes, and puts back what the broker did not take. Says whether it took everything.
+    async fn publish(&self, stage: Stage, picked: &[Picked]) -> DbResult<bool> {
         let groups: Vec<&[Picked]> = picked.chunks(stage.jobs_per_message()).collect();
         // Until every confirm is in.
         let spans: Vec<Span> = groups.iter().map(|group| span(stage, group)).collect();
@@ -197,13 +211,14 @@ impl Dispatcher {
                 PublishOutcome::Nacked | PublishOutcome::Lost => refused.extend_from_slice(group),
             }
         }
+        let all_taken = refused.is_empty() && returned.is_empty();
         for (rows, wait) in [(refused, NOT_TAKEN_WAIT), (returned, RETURNED_WAIT)] {
             if !rows.is_empty() {
                 tracing::warn!(%stage, jobs = rows.len(), "the broker did not take messages; putting their jobs back");
                 self.db.put_back(stage, &rows, wait).await?;
             }
         }
-        Ok(())
+        Ok(all_taken)
     }
 }
 

@@ -23,6 +23,7 @@ pub mod retention;
 pub mod secrets;
 pub mod status;
 pub mod sweeps;
+pub mod tasks;
 pub mod vendor_gauges;
 pub mod vendors;
 pub mod web;
@@ -41,7 +42,6 @@ use shared::storage::{Fetcher, Storage};
 use shared::telemetry::{self, chain};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::adoption::Adoption;
 use crate::audit::{AuditSweep, Auditor};
@@ -57,13 +57,14 @@ use crate::metrics::Metrics;
 use crate::notices::Notices;
 use crate::retention::{Remover, RetentionSweep};
 use crate::sweeps::{Gauges, LedgerSweep};
+use crate::tasks::Tasks;
 use crate::vendors::Vendors;
 use crate::web::{AppState, Receiver};
 
 /// Runs a producer until it is told to stop.
 ///
 /// # Errors
-/// A setting that cannot be used, an older schema, or a broker that stayed away for its bound.
+/// A setting that cannot be used, an older schema, a broker that stayed away for its bound, or a part that ended before the stop.
 pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
     Contradiction::none(config.check())?;
     Db::require_schema(&config.database)
@@ -89,8 +90,15 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
     let consuming = connect("producer: dead letters").await?;
 
     let stop = stopper.drain.clone();
-    let tasks = TaskTracker::new();
-    dispatch(&config, &db, &publishing, metrics.dispatch, &tasks, &stop);
+    let mut tasks = Tasks::default();
+    dispatch(
+        &config,
+        &db,
+        &publishing,
+        metrics.dispatch,
+        &mut tasks,
+        &stop,
+    );
     let vendors = Vendors::new(
         &config.sync,
         &config.ghostcut,
@@ -98,7 +106,7 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
         metrics.vendor,
     )?;
     let gauges = (metrics.audit, metrics.fleet);
-    sweep(&config, &db, &vendors, gauges, &tasks, &stop);
+    sweep(&config, &db, &vendors, gauges, &mut tasks, &stop);
     let decider = Decider {
         db: db.clone(),
         vendors: vendors.clone(),
@@ -115,13 +123,16 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
         interval: config.retention_timer.retention_interval,
         metrics: metrics.retention,
     };
-    tasks.spawn(retention.run(config.dispatch.gauge_interval, stop.clone()));
-    let receiver = take_callbacks(&config, &db, vendors, metrics.callbacks, &tasks, &stop);
-    tasks.spawn(dead_letters::ingest(
-        db.clone(),
-        consuming.clone(),
-        stopper.clone(),
-    ));
+    // Switched off it is not started: a task that ends ends the process.
+    if !config.retention_timer.retention_interval.is_zero() {
+        tasks.spawn(
+            "retention",
+            retention.run(config.dispatch.gauge_interval, stop.clone()),
+        );
+    }
+    let receiver = take_callbacks(&config, &db, vendors, metrics.callbacks, &mut tasks, &stop);
+    let ingest = dead_letters::ingest(db.clone(), consuming.clone(), stopper.clone());
+    tasks.spawn_fallible("dead letters", async { Ok(ingest.await?) });
 
     let adoption = Adoption::new(
         db.clone(),
@@ -129,9 +140,14 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
         accounts(&config),
         metrics.adoption,
     );
-    tasks.spawn(adoption.run(config.dispatch.clone(), stop.clone()));
+    if !config.dispatch.adopt_within.is_zero() {
+        tasks.spawn(
+            "adoption",
+            adoption.run(config.dispatch.clone(), stop.clone()),
+        );
+    }
 
-    tell(&config, &db, metrics.notices, &tasks, &stop)?;
+    tell(&config, &db, metrics.notices, &mut tasks, &stop)?;
     let intake = Intake {
         db: db.clone(),
         storage,
@@ -146,7 +162,7 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
     let public = config.callbacks.public_url.as_ref();
     let https = public.is_some_and(|url| url.scheme() == "https");
     let feed = Feed::new(db.clone(), stop.clone());
-    tasks.spawn(feed.clone().run());
+    tasks.spawn("feed", feed.clone().run());
     let max_body = config.http.http_max_body;
     let api = AppState::new(
         intake,
@@ -162,6 +178,7 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
     let (http, serving) = web::serve(&config.http, api, stop.clone())
         .await
         .with_context(|| format!("cannot serve HTTP_ADDR {}", config.http.http_addr))?;
+    tasks.spawn_fallible("HTTP API", async { Ok(serving.await?) });
     web::access::announce(&db, http).await.context("database")?;
     let checks = readiness(&db, &publishing);
     let admin = serve_admin(config.service.admin_addr, registry, checks, stop.clone())
@@ -170,20 +187,24 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
     tracing::info!(http = %http, admin = %admin, version = env!("CARGO_PKG_VERSION"), "producer started");
 
     let result = tokio::select! {
+        // Whoever is told to stop may end.
+        biased;
         () = stop.cancelled() => Ok(()),
-        error = publishing.ended() => Err(error),
-        error = consuming.ended() => Err(error),
+        error = publishing.ended() => Err(anyhow::Error::new(error).context("RabbitMQ")),
+        error = consuming.ended() => Err(anyhow::Error::new(error).context("RabbitMQ")),
+        error = tasks.ended() => Err(error),
     };
-    stopper.drain.cancel();
-    tasks.close();
-    stopper
-        .abort
-        .run_until_cancelled(async { tokio::join!(tasks.wait(), serving) })
-        .await;
+    if result.is_err() {
+        // As if told to stop: what is in hand has its time, and no more.
+        let (stopper, grace) = (stopper.clone(), config.service.stop_grace);
+        tokio::spawn(async move { stopper.stop(grace).await });
+        stop.cancelled().await;
+    }
+    stopper.abort.run_until_cancelled(tasks.drained()).await;
     crash::point(Point::StopDrained);
     publishing.close().await;
     consuming.close().await;
-    result.context("RabbitMQ")?;
+    result?;
     tracing::info!("producer stopped");
     Ok(())
 }
@@ -200,7 +221,7 @@ fn dispatch(
     db: &Db,
     publishing: &Connection,
     metrics: dispatcher::Metrics,
-    tasks: &TaskTracker,
+    tasks: &mut Tasks,
     stop: &CancellationToken,
 ) {
     let dispatcher = Dispatcher {
@@ -212,13 +233,13 @@ fn dispatch(
         metrics,
     };
     let (hint, due) = watch::channel(0);
-    tasks.spawn(dispatcher::listen(
-        config.database.clone(),
-        hint,
-        stop.clone(),
-    ));
+    tasks.spawn(
+        "listening",
+        dispatcher::listen(config.database.clone(), hint, stop.clone()),
+    );
     for stage in Stage::ALL {
-        tasks.spawn(dispatcher.clone().run(*stage, due.clone(), stop.clone()));
+        let run = dispatcher.clone().run(*stage, due.clone(), stop.clone());
+        tasks.spawn(stage.as_str(), run);
     }
 }
 
@@ -227,7 +248,7 @@ fn sweep(
     db: &Db,
     vendors: &Vendors,
     (audit, fleet): (audit::Gauges, Gauges),
-    tasks: &TaskTracker,
+    tasks: &mut Tasks,
     stop: &CancellationToken,
 ) {
     let auditor = Auditor {
@@ -235,13 +256,14 @@ fn sweep(
         vendors: vendors.clone(),
     };
     let audits = AuditSweep::new(auditor, config.audit.clone(), audit);
-    tasks.spawn(audits.run(config.dispatch.gauge_interval, stop.clone()));
-    tasks.spawn(watch_continuity(
-        db.clone(),
-        "producer".to_owned(),
-        true,
-        stop.clone(),
-    ));
+    tasks.spawn(
+        "audits",
+        audits.run(config.dispatch.gauge_interval, stop.clone()),
+    );
+    tasks.spawn(
+        "continuity",
+        watch_continuity(db.clone(), "producer".to_owned(), true, stop.clone()),
+    );
     let ledger = LedgerSweep {
         redo_patience: config.protocol.ghostcut_poll_schedule.delay(u32::MAX),
         lost: LostSearch {
@@ -257,9 +279,18 @@ fn sweep(
         ghostcut: vendors.ghostcut.clone(),
         account: config.ghostcut.account.clone(),
     };
-    tasks.spawn(balance.run(config.dispatch.balance_interval, stop.clone()));
-    tasks.spawn(ledger.run(config.dispatch.sweep_interval, stop.clone()));
-    tasks.spawn(fleet.run(db.clone(), config.dispatch.clone(), stop.clone()));
+    tasks.spawn(
+        "balance",
+        balance.run(config.dispatch.balance_interval, stop.clone()),
+    );
+    tasks.spawn(
+        "ledger sweep",
+        ledger.run(config.dispatch.sweep_interval, stop.clone()),
+    );
+    tasks.spawn(
+        "gauges",
+        fleet.run(db.clone(), config.dispatch.clone(), stop.clone()),
+    );
 }
 
 /// Starts the processing of callbacks and gives what takes them in.
@@ -268,7 +299,7 @@ fn take_callbacks(
     db: &Db,
     vendors: Vendors,
     metrics: callbacks::Metrics,
-    tasks: &TaskTracker,
+    tasks: &mut Tasks,
     stop: &CancellationToken,
 ) -> Receiver {
     let arrived = Arc::new(Notify::new());
@@ -280,11 +311,14 @@ fn take_callbacks(
         lease: config.protocol.stage_lease,
         metrics: metrics.clone(),
     };
-    tasks.spawn(processor.run(
-        config.dispatch.dispatch_interval,
-        Arc::clone(&arrived),
-        stop.clone(),
-    ));
+    tasks.spawn(
+        "callbacks",
+        processor.run(
+            config.dispatch.dispatch_interval,
+            Arc::clone(&arrived),
+            stop.clone(),
+        ),
+    );
     Receiver::new(
         db.clone(),
         config.sync.webhook_secret.clone(),
@@ -299,7 +333,7 @@ fn tell(
     config: &ServeConfig,
     db: &Db,
     metrics: notices::Metrics,
-    tasks: &TaskTracker,
+    tasks: &mut Tasks,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let rule = address::rule(config.fetch.fetch_allow_private);
@@ -307,7 +341,10 @@ fn tell(
     let notices = Notices::new(db.clone(), keys, &config.notices, rule, metrics);
     match notices.context("client of notices")? {
         Some(notices) => {
-            tasks.spawn(notices.run(config.dispatch.dispatch_interval, stop.clone()));
+            tasks.spawn(
+                "notices",
+                notices.run(config.dispatch.dispatch_interval, stop.clone()),
+            );
         }
         None => tracing::info!(
             "without NOTICE_SECRET no job may have a callback_url and no notice is sent"

@@ -239,9 +239,6 @@ pub struct RetentionSweep {
 impl RetentionSweep {
     /// Looks every `every` whether a sweep is due, until told to stop.
     pub async fn run(self, every: Duration, stop: CancellationToken) {
-        if self.interval.is_zero() {
-            return;
-        }
         loop {
             // Not cut off half-way: a sweep ends between two pieces.
             if let Err(error) = self.sweep_when_due(&stop).await {

@@ -89,7 +89,7 @@ impl LedgerSweep {
             let Some(last) = page.last() else {
                 return Ok(());
             };
-            after = Some(last.claimed_at);
+            after = Some((last.claimed_at, last.token));
             let ids: Vec<String> = page
                 .iter()
                 .map(|submission| submission.task_id.clone())

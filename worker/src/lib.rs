@@ -18,6 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use shared::broker::Connection;
 use shared::config::Contradiction;
 use shared::crash::{self, Point};
@@ -97,13 +99,32 @@ pub async fn run(config: WorkerConfig, stopper: Stopper) -> anyhow::Result<()> {
         }
         .run(connection.clone())
     });
-    let result = futures::future::try_join_all(consumers).await;
+    let result = all_together(consumers, &stopper, config.service.stop_grace).await;
     crash::point(Point::StopDrained);
     notifier.abort();
     connection.close().await;
     result.context("RabbitMQ")?;
     tracing::info!("worker stopped");
     Ok(())
+}
+
+/// Waits for all consumers. When one fails, the others stop as on SIGTERM: they finish what is in hand, paid calls included, within
+/// `grace`. Gives the first error.
+async fn all_together<E>(
+    consumers: impl IntoIterator<Item = impl Future<Output = Result<(), E>>>,
+    stopper: &Stopper,
+    grace: Duration,
+) -> Result<(), E> {
+    let mut consumers: FuturesUnordered<_> = consumers.into_iter().collect();
+    let mut result = Ok(());
+    while let Some(ended) = consumers.next().await {
+        if ended.is_err() && result.is_ok() {
+            result = ended;
+            let stopper = stopper.clone();
+            tokio::spawn(async move { stopper.stop(grace).await });
+        }
+    }
+    result
 }
 
 async fn notify_due(environment: Environment, due: Arc<Notify>) {
@@ -116,5 +137,41 @@ async fn notify_due(environment: Environment, due: Arc<Notify>) {
                 "cannot hint that something is due; dispatch has a timer"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::future::BoxFuture;
+
+    use super::*;
+
+    /// A consumer that fails must not take a paid call of another one with it, nor wait for one that never ends.
+    #[tokio::test]
+    async fn when_one_consumer_fails_the_others_finish_what_is_in_hand() {
+        let (stopper, finished) = (Stopper::default(), Arc::new(AtomicUsize::new(0)));
+        let until = |token: CancellationToken| -> BoxFuture<'static, Result<(), &str>> {
+            let finished = Arc::clone(&finished);
+            Box::pin(async move {
+                token.cancelled().await;
+                // What was in hand takes a little longer than the news.
+                for _ in 0..10 {
+                    tokio::task::yield_now().await;
+                }
+                finished.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            })
+        };
+        let consumers = [
+            until(stopper.drain.clone()),
+            Box::pin(async { Err("the queue is gone") }),
+            Box::pin(async { Err("another queue is gone") }),
+            until(stopper.abort.clone()),
+        ];
+        let result = all_together(consumers, &stopper, Duration::from_millis(1)).await;
+        assert_eq!(result, Err("the queue is gone"));
+        assert_eq!(finished.load(Ordering::Relaxed), 2);
     }
 }

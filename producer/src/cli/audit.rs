@@ -26,7 +26,8 @@ const EXAMPLES: &str = "Examples:
     producer resume-paid --reason 'audited'
 
 Findings: orphan (paid, not in the ledger) and unsettled (paid, the ledger says it is not, or does not know) can be
-repaired; second_work and second_submission were paid twice: ask the vendor for the money; vanished: ask the vendor.
+repaired; denied (the ledger says that it was refused or never sent) was paid for nothing, second_work and
+second_submission were paid twice: ask the vendor for the money; vanished: ask the vendor.
 
 Exit status: 0 ledger and vendors agree, 1 something differs (or did, with --repair), 4 the audit could not be made.";
 

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::dispatch::millis;
+use super::load::readable;
 use super::{Db, DbResult};
 use crate::domain::intake::JobSpec;
 use crate::domain::progress;
@@ -70,12 +71,12 @@ struct Row {
     id: Uuid,
     #[diesel(sql_type = Text)]
     status: String,
-    #[diesel(sql_type = Nullable<Jsonb>)]
-    processing_config: Option<Value>,
-    #[diesel(sql_type = Nullable<Jsonb>)]
-    segments_data: Option<Value>,
-    #[diesel(sql_type = Nullable<Jsonb>)]
-    job_metadata: Option<Value>,
+    #[diesel(sql_type = Nullable<Text>)]
+    processing_config: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    segments_data: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    job_metadata: Option<String>,
     #[diesel(sql_type = Nullable<Text>)]
     state: Option<String>,
     #[diesel(sql_type = Nullable<BigInt>)]
@@ -101,7 +102,8 @@ struct Row {
 }
 
 const STANDING: &str = "\
-SELECT j.id, coalesce(j.status, 'queued') AS status, j.processing_config, j.segments_data, j.job_metadata, \
+SELECT j.id, coalesce(j.status, 'queued') AS status, \
+    j.processing_config::text, j.segments_data::text, j.job_metadata::text, \
     st.state, st.epoch, \
     coalesce(starts_with(st.stage, 'inpaint.'), false) OR EXISTS ( \
         SELECT FROM job_events e WHERE e.job_id = j.id AND e.kind = 'advanced' AND e.detail ->> 'move' = 'moved' \
@@ -186,7 +188,7 @@ async fn plan(
         .bind::<Array<SqlUuid>, _>(&jobs)
         .load(connection)
         .await?;
-    let rows: std::collections::HashMap<Uuid, Row> =
+    let mut rows: std::collections::HashMap<Uuid, Row> =
         rows.into_iter().map(|row| (row.id, row)).collect();
     candidates
         .iter()
@@ -204,7 +206,7 @@ async fn plan(
             {
                 return Ok(refused(Refusal::MovedOn));
             }
-            match rows.get(&candidate.job) {
+            match rows.remove(&candidate.job) {
                 Some(row) => row.plan(order, *candidate),
                 None => Ok(refused(Refusal::JobGone)),
             }
@@ -213,7 +215,7 @@ async fn plan(
 }
 
 impl Row {
-    fn plan(&self, order: &RestartOrder, candidate: Candidate) -> DbResult<Plan> {
+    fn plan(self, order: &RestartOrder, candidate: Candidate) -> DbResult<Plan> {
         let mut plan = Plan {
             job: candidate.job,
             to: Err(Refusal::InvalidJob),
@@ -233,9 +235,9 @@ impl Row {
             return Ok(plan);
         }
         let Ok(spec) = JobSpec::from_row(
-            self.processing_config.as_ref(),
-            self.segments_data.as_ref(),
-            self.job_metadata.as_ref(),
+            readable(self.processing_config).as_ref(),
+            readable(self.segments_data).as_ref(),
+            readable(self.job_metadata).as_ref(),
         ) else {
             return Ok(plan);
         };

@@ -123,6 +123,21 @@ impl Db {
         Ok(())
     }
 
+    /// Records that a search was tried and failed: it does not count as one, and others have their turn before it is tried again.
+    ///
+    /// # Errors
+    /// Then it is tried again first.
+    pub async fn record_failed_search(&self, token: Uuid) -> DbResult<()> {
+        let mut connection = self.connection().await?;
+        diesel::sql_query(
+            "UPDATE submissions SET last_searched_at = clock_timestamp() WHERE token = $1 AND state = 'unknown'",
+        )
+        .bind::<SqlUuid, _>(token)
+        .execute(&mut connection)
+        .await?;
+        Ok(())
+    }
+
     /// Records that the submission's own source object was deleted; the first time stays.
     ///
     /// # Errors
@@ -211,7 +226,8 @@ impl Db {
         Ok(rows)
     }
 
-    /// A page of submissions at the vendor that no stage follows, oldest first. A parked stage waits for a person's decision,
+    /// A page of submissions at the vendor that no stage follows, oldest first, behind the one `after` names by its
+    /// `claimed_at` and token. A parked stage waits for a person's decision,
     /// which a swept failure would pre-empt.
     ///
     /// # Errors
@@ -220,24 +236,25 @@ impl Db {
         &self,
         vendor: Vendor,
         account: &str,
-        after: Option<DateTime<Utc>>,
+        after: Option<(DateTime<Utc>, Uuid)>,
         limit: i64,
     ) -> DbResult<Vec<AliveSubmission>> {
         let mut connection = self.connection().await?;
         let rows = diesel::sql_query(
             "SELECT token, job_id, state, vendor_task_id AS task_id, claimed_at, redos, \
                  coalesce(extract(epoch FROM clock_timestamp() - settled_at), 0)::float8 AS settled_seconds FROM submissions s \
-             WHERE vendor = $1 AND account = $2 AND claimed_at > coalesce($3, '-infinity') \
+             WHERE vendor = $1 AND account = $2 AND ($3 IS NULL OR (claimed_at, token) > ($3, $5)) \
              AND (state IN ('accepted', 'redoing') AND NOT EXISTS ( \
                       SELECT FROM job_stages st WHERE st.job_id = s.job_id AND st.state <> 'dead' \
                       AND starts_with(st.stage, CASE s.vendor WHEN 'sync' THEN 'lipsync.' ELSE 'inpaint.' END)) \
                   OR state = 'duplicate' AND work_state = 'pending') \
-             ORDER BY claimed_at LIMIT $4",
+             ORDER BY claimed_at, token LIMIT $4",
         )
         .bind::<Text, _>(vendor.as_str())
         .bind::<Text, _>(account)
-        .bind::<Nullable<Timestamptz>, _>(after)
+        .bind::<Nullable<Timestamptz>, _>(after.map(|(claimed_at, _)| claimed_at))
         .bind::<BigInt, _>(limit)
+        .bind::<Nullable<SqlUuid>, _>(after.map(|(_, token)| token))
         .load(&mut connection)
         .await?;
         Ok(rows)

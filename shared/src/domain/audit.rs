@@ -21,6 +21,9 @@ vocabulary! {
         /// The vendor has the work of a submission that the ledger believes not to be there, or not to be known. Can be
         /// repaired.
         Unsettled = "unsettled",
+        /// The vendor has the work of a submission that the ledger says was refused or never sent. That is final in the
+        /// ledger, and the job may have gone on to pay for another one: a person asks the vendor for the money.
+        Denied = "denied",
         /// The vendor has another work for a submission that has one: paid twice.
         SecondWork = "second_work",
         /// A job has more than one submission at the vendor that did not fail: paid twice.
@@ -192,13 +195,16 @@ fn known_token(booked: &Booked, work: &Work, nth: usize, window: Window) -> Opti
         {
             return None;
         }
-        LedgerState::Claimed
-        | LedgerState::Unknown
-        | LedgerState::Absent
-        | LedgerState::NotSent
-        | LedgerState::Rejected => (
+        LedgerState::Claimed | LedgerState::Unknown | LedgerState::Absent => (
             FindingKind::Unsettled,
             format!("the ledger says {}, the vendor has the work", booked.state),
+        ),
+        LedgerState::NotSent | LedgerState::Rejected => (
+            FindingKind::Denied,
+            format!(
+                "the ledger says {}, which is final, and the vendor has the work: ask it for the money",
+                booked.state
+            ),
         ),
         LedgerState::Accepted
         | LedgerState::Redoing

@@ -5,6 +5,7 @@
 
 mod api;
 mod books;
+pub mod command;
 mod control;
 mod database;
 mod environment;

@@ -15,7 +15,7 @@ pub enum Guard {
     CommitBeforeAck,
     /// An id in the job's row is not overwritten (I4): SQL `settle_fact`.
     CompareAndSet,
-    /// Absent only if the list shows another work of ours (I3): `inpaint_reconcile::weigh`.
+    /// Absent only if the list shows another work of ours (I3): `domain::search::weigh`.
     Control,
     /// The source is deleted before a work counts as absent (I3): `inpaint_reconcile::delete_source`.
     DeleteSource,

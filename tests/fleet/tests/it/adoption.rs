@@ -92,6 +92,24 @@ async fn rows_of_another_application_are_run_and_paid_once() -> anyhow::Result<(
     .await
 }
 
+/// Switched off, adoption is a part that is not there, and not one that has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_producer_that_adopts_nothing_goes_on() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let environment = fleet.environment.clone().with("ADOPT_WITHIN", "0s");
+        let mut services = fleet.workers(1)?;
+        services.push(fleet::Service::producer(&environment)?);
+        let job = fleet.submit_kind(Kind::Lipsync, 0).await?;
+        fleet.wait_for(std::slice::from_ref(&job)).await?;
+        fleet.books(&[job]).await?.assert_balanced();
+        for service in services {
+            service.stop().await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
 /// The replaced application was stopped in the middle of its jobs: what it paid for is followed, not paid for again.
 #[tokio::test(flavor = "multi_thread")]
 async fn works_named_in_a_row_are_followed_and_not_paid_again() -> anyhow::Result<()> {

@@ -1,12 +1,15 @@
 //! `producer audit`: what the vendors have and the ledger does not, found, told and booked.
 
+use chrono::TimeDelta;
 use fleet::{DEADLINE, Fleet, Kind, Process, Service, eventually};
 use producer::booking::{About, found};
 use sandbox::{Fault, FaultRule, Operation, SandboxConfig, Vendor as Payee, When};
 use serde_json::{Value, json};
-use shared::db::{Db, LedgerVerdict, MetadataVerdict, MoveVerdict, Rebuild};
-use shared::domain::Vendor;
+use shared::db::{Db, LedgerVerdict, MetadataVerdict, MoveVerdict, NewAudit, Rebuild};
 use shared::domain::answer::{Work, WorkState};
+use shared::domain::audit::{Booked, Window, compare};
+use shared::domain::search::Marker;
+use shared::domain::{LedgerState, Vendor};
 use uuid::Uuid;
 
 use crate::command::producer;
@@ -90,6 +93,60 @@ async fn what_was_paid_and_forgotten_is_found_and_booked() -> anyhow::Result<()>
         // A vendor that does not answer proves nothing.
         let away = environment.clone().with("GHOSTCUT_API_URL", "http://127.0.0.1:1");
         producer(&away, &["audit"]).await?.said(4, "ghostcut cannot be audited");
+        Ok(())
+    })
+    .await
+}
+
+/// What the audit calls repairable is what the ledger takes; the rest must not keep paid sends stopped for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_the_ledger_takes_counts_as_repairable() -> anyhow::Result<()> {
+    with_database(true, async |url, db| {
+        use LedgerState as L;
+        let since = db.now().await? - TimeDelta::days(1);
+        let window = Window {
+            since,
+            now: since + TimeDelta::days(1),
+            lag: TimeDelta::minutes(15),
+        };
+        for state in [L::Claimed, L::Unknown, L::Absent, L::NotSent, L::Rejected] {
+            let marker = Marker {
+                job: Uuid::new_v4(),
+                attempt: 1,
+                token: Uuid::new_v4(),
+            };
+            let booked = Booked {
+                token: marker.token,
+                job: marker.job,
+                attempt: 1,
+                state,
+                task_id: None,
+                project_id: None,
+                imported: false,
+                work_state: None,
+                claimed_at: since,
+                send_deadline: since,
+            };
+            let work = Work {
+                name: Some(marker.to_string()),
+                ..work("1")
+            };
+            let comparison = compare(Vendor::Ghostcut, &[booked], &[work], window);
+            let repairable = comparison.findings[0].kind.repairable();
+            let taken = format!("SELECT ledger_edge('{state}', 'accepted')::text AS value");
+            let taken = value(url, &taken).await?.as_deref() == Some("true");
+            assert_eq!(repairable, taken, "{state}");
+            let audit = NewAudit {
+                since,
+                by: "test",
+                reason: "test",
+                repair: true,
+            };
+            let id = db.begin_audit(&audit, None).await?.unwrap();
+            db.finish_audit(id, &[comparison]).await?;
+            let open = db.last_audit().await?.unwrap().open;
+            assert_eq!(open, i32::from(repairable), "{state}");
+        }
         Ok(())
     })
     .await

@@ -39,6 +39,7 @@ mod poison;
 mod preflight;
 mod prometheus;
 mod protocol;
+mod queues;
 mod reference;
 mod regressions;
 mod rejections;

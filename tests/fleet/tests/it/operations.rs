@@ -437,6 +437,71 @@ async fn a_retry_goes_where_the_ledger_says_and_never_pays_what_may_be_paid() ->
     .await
 }
 
+/// What PostgreSQL takes and we cannot read stands between two others of a piece: they go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_row_keeps_no_other_from_being_put_back() -> anyhow::Result<()> {
+    with_database(true, async |url, db| {
+        let mut candidates = Vec::new();
+        for sets in [
+            "status = 'failed'",
+            r#"processing_config = '{"effects": 1e400}'"#,
+            r#"segments_data = '{"segments": -1e400}'"#,
+            r#"job_metadata = ('{"deep": ' || repeat('[', 200) || repeat(']', 200) || '}')::jsonb"#,
+            "status = 'failed'",
+        ] {
+            let job = job(url, db).await?;
+            give_up(db, job, "no route").await?;
+            let sets = format!("UPDATE video_jobs SET {sets} WHERE id = '{job}'");
+            execute(url, &sets).await?;
+            candidates.push(replay_of(job));
+        }
+        let came_to = |plans: Vec<Plan>| -> Vec<_> {
+            let stages = plans.into_iter().map(|plan| plan.to.map(|to| to.stage));
+            stages.collect()
+        };
+        let unreadable = Err(Refusal::InvalidJob);
+        let anew = Ok(Stage::InpaintSubmit);
+        let expected = [anew, unreadable, unreadable, unreadable, anew];
+        let planned = db.plan_restart(&order(false), &candidates).await?;
+        assert_eq!(came_to(planned), expected, "the preview");
+        let done = db
+            .restart(&order(false), &candidates, &mut Pace::default())
+            .await?;
+        assert_eq!(came_to(done), expected);
+        Ok(())
+    })
+    .await
+}
+
+/// Several claims of one instant are more than a page: none is skipped.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sweep_pages_through_submissions_of_one_instant() -> anyhow::Result<()> {
+    with_database(true, async |url, db| {
+        let mut paid = Vec::new();
+        for _ in 0..5 {
+            let (job, token) = submitted(url, db, &[LedgerState::Accepted]).await?;
+            cancel(db, job).await?;
+            paid.push(token);
+        }
+        execute(
+            url,
+            "UPDATE submissions SET claimed_at = '2026-11-22 12:00:00Z', send_deadline = '2026-11-22 12:01:00Z'",
+        )
+        .await?;
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let page = db.unfollowed(Vendor::Ghostcut, "default", after, 2).await?;
+            let Some(last) = page.last() else { break };
+            after = Some((last.claimed_at, last.token));
+            seen.extend(page.iter().map(|line| line.token));
+        }
+        paid.sort_unstable();
+        assert_eq!(seen, paid);
+        Ok(())
+    })
+    .await
+}
+
 /// An epoch below one that was dispatched would make an old message look like one from the future, which stops all paid sends.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_from_before_the_cancel_is_stale_after_the_retry() -> anyhow::Result<()> {

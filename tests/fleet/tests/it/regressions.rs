@@ -257,17 +257,7 @@ fn each_of_the_36_scenarios_is_kept_out() {
         .iter()
         .flat_map(|folder| sources(root.join(folder)))
         .collect();
-    // Defined as a test: the attribute stands right above, and nothing that skips it.
-    let is_test = |name: &str| {
-        texts.iter().any(|text| {
-            let Some((before, _)) = text.split_once(&format!("fn {name}(")) else {
-                return false;
-            };
-            let above = before.trim_end().trim_end_matches("async").trim_end();
-            let line = above.lines().last().unwrap_or_default().trim();
-            line.starts_with("#[test]") || line.starts_with("#[tokio::test")
-        })
-    };
+    let is_test = |name: &str| texts.iter().any(|text| runs(text, name));
     let mut faults = Vec::new();
     for (at, (scenario, kept)) in SCENARIOS.iter().enumerate() {
         if !scenario.starts_with(&format!("{}: ", at + 1)) {
@@ -287,6 +277,47 @@ fn each_of_the_36_scenarios_is_kept_out() {
     }
     assert_eq!(SCENARIOS.len(), 36);
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Whether a source defines a test of this name that runs: among the attributes and comments right above it is one that makes it a
+/// test and none that skips it.
+fn runs(text: &str, name: &str) -> bool {
+    let Some((before, _)) = text.split_once(&format!("fn {name}(")) else {
+        return false;
+    };
+    let above = before.trim_end().trim_end_matches("async").trim_end();
+    let mut is_test = false;
+    for line in above.lines().rev().map(str::trim) {
+        if line.starts_with("#[ignore") {
+            return false;
+        }
+        is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+        if !(line.starts_with("#[") || line.starts_with("//")) {
+            break;
+        }
+    }
+    is_test
+}
+
+#[test]
+fn a_test_that_is_ignored_keeps_nothing_out() {
+    let with = |attributes: &str| format!("}}\n\n{attributes}\nasync fn it_holds() {{}}\n");
+    for runs_it in [
+        "#[test]",
+        "/// Why.\n#[tokio::test(flavor = \"multi_thread\")]",
+    ] {
+        assert!(runs(&with(runs_it), "it_holds"), "{runs_it}");
+    }
+    let ignored = [
+        "#[ignore]\n#[test]",
+        "#[test]\n#[ignore = \"slow\"]",
+        "#[ignore]\n/// Why.\n#[test]",
+        "/// Why.",
+        "",
+    ];
+    for skips in ignored {
+        assert!(!runs(&with(skips), "it_holds"), "{skips}");
+    }
 }
 
 fn sources(folder: PathBuf) -> Vec<String> {

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use fleet::{DEADLINE, Expectation, Fleet, Kind, eventually};
-use sandbox::{Fault, FaultRule, Operation, SandboxConfig, Vendor as Payee};
+use producer::lost::LostSearch;
+use producer::vendors::Vendors;
+use sandbox::{Fault, FaultRule, Operation, SandboxConfig, Vendor as Payee, When};
 use shared::db::{Claimed, Fact, Move, MoveState, Settlement};
 use shared::domain::outcome::Reason;
 use shared::domain::search::Marker;
 use shared::domain::{LedgerState, Stage, Vendor};
 use shared::storage::{Container, Key};
+use shared::vendor::Metrics;
 use uuid::Uuid;
 
 use crate::callback_evidence::Hand;
@@ -321,6 +324,61 @@ async fn an_unknown_outcome_of_a_deleted_job_is_found_and_booked_as_wasted() -> 
         for service in services.into_iter().flatten() {
             service.stop().await?;
         }
+        Ok(())
+    })
+    .await
+}
+
+/// One whose search fails every time must not keep the newer ones from being found.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_that_fails_for_one_is_made_for_the_others() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let (url, environment) = (&fleet.database.url, &fleet.environment);
+        let (_, older) = parked(fleet, Kind::Inpaint, None).await?;
+        let (job, newer) = parked(fleet, Kind::Inpaint, None).await?;
+        let age = format!(
+            "UPDATE submissions SET send_deadline = now() - interval '2 minutes', settled_at = now() - interval '2 minutes', \
+             claimed_at = claimed_at - CASE token WHEN '{older}' THEN interval '5 minutes' ELSE interval '4 minutes' END"
+        );
+        execute(url, &age).await?;
+        let marker = Marker { job: job.job, attempt: 1, token: newer };
+        Hand::new(fleet, environment)?.send(marker, None).await?;
+        let metrics = Metrics::register(&shared::telemetry::Registry::default())?;
+        let (sync, ghostcut) = (environment.parse()?, environment.parse()?);
+        let lost = LostSearch {
+            db: fleet.db.clone(),
+            vendors: Vendors::new(&sync, &ghostcut, environment.parse()?, metrics)?,
+            pause: Duration::from_secs(60),
+        };
+        let faults = fleet.sandbox.faults();
+        let searched = async |token: Uuid| {
+            let query = format!("SELECT concat_ws(' ', searches, last_searched_at > now() - interval '1 minute') AS value \
+                                 FROM submissions WHERE token = '{token}'");
+            value(url, &query).await
+        };
+
+        // What the client falls back to fails as well.
+        let fail_once = |fault: Fault| {
+            for operation in [Operation::List, Operation::Status] {
+                let rule = FaultRule::new(Payee::Ghostcut, operation, fault.clone());
+                faults.add(rule.times(1))?;
+            }
+            anyhow::Ok(())
+        };
+        // The vendor is away: no use in asking again at once, but next time it is another one's turn.
+        let away = Fault::Status { status: 500, error_code: None, body: None, when: When::Before };
+        fail_once(away)?;
+        lost.sweep().await;
+        assert_eq!(faults.fired().len(), 2);
+        assert_eq!(searched(older).await?.as_deref(), Some("0 t"), "tried, not made");
+        assert_eq!(state_of(url, newer).await?.as_deref(), Some("unknown"));
+
+        execute(url, "UPDATE submissions SET last_searched_at = NULL").await?;
+        fail_once(Fault::Code { code: 2002, when: When::Before })?;
+        lost.sweep().await;
+        assert_eq!(faults.fired().len(), 4);
+        assert_eq!(searched(older).await?.as_deref(), Some("0 t"));
+        assert_eq!(state_of(url, newer).await?.as_deref(), Some("accepted"), "found in the same sweep");
         Ok(())
     })
     .await

@@ -1,5 +1,5 @@
 //! The books of a chaos run: every work that a vendor was paid for, by the sandbox's own count, is explained by the ledger, and
-//! every job that the API took has ended or visibly waits for a person. Reads only.
+//! every job that the API took is completed. Reads only.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,10 +17,6 @@ use crate::yard::INSTANCE;
 #[derive(Debug, Default)]
 pub(crate) struct Books {
     pub(crate) finished: usize,
-    /// Jobs that ended without a result, by what they ended with.
-    pub(crate) failed: BTreeMap<String, usize>,
-    /// Jobs that wait for a person, by stage, state and reason.
-    pub(crate) for_a_person: BTreeMap<String, usize>,
     pub(crate) submissions: usize,
     /// Works by the vendors' count.
     pub(crate) paid: usize,
@@ -30,6 +26,8 @@ pub(crate) struct Books {
     pub(crate) late: usize,
     /// Jobs that nobody follows any more.
     pub(crate) lost: Vec<String>,
+    /// Jobs that have failed or stand although an operator has put them back.
+    pub(crate) unfinished: Vec<String>,
     pub(crate) unknowns_opened: usize,
     pub(crate) unknowns_open: usize,
     /// Whatever else is not as it should be.
@@ -110,7 +108,7 @@ impl Books {
         Ok(books)
     }
 
-    /// Every job that was taken is there and has ended or stands; no other is.
+    /// Every job that was taken is there and completed; no other is.
     fn compare_jobs(&mut self, jobs: &[JobLine], taken: &[Taken]) {
         let known: BTreeSet<Uuid> = taken.iter().map(|taken| taken.job).collect();
         if known.len() != taken.len() {
@@ -136,10 +134,10 @@ impl Books {
                 ("completed", _) => self.finished += 1,
                 ("failed", None) => {
                     let why = line.error_code.clone().unwrap_or_default();
-                    *self.failed.entry(why).or_default() += 1;
+                    self.unfinished.push(format!("{job} has failed: {why}"));
                 }
                 (_, Some("parked" | "dead")) => {
-                    *self.for_a_person.entry(row()).or_default() += 1;
+                    self.unfinished.push(format!("{job} stands: {}", row()));
                 }
                 (status, _) => self
                     .lost
@@ -179,8 +177,6 @@ impl Books {
                 Some(_) if booked => {}
                 // Whoever searched did not find it, and made sure that it would fail if it still came.
                 Some("absent") if work.phase() == Phase::Failed => self.late += 1,
-                // Visibly undecided: a person is asked.
-                Some("unknown") => {}
                 Some(state) => self.differences.push(format!(
                     "{vendor} {} is paid, its submission {state}",
                     work.id

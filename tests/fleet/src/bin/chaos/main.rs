@@ -1,6 +1,8 @@
 //! `chaos`: producers and workers as real processes on real servers, while everything goes wrong that can, by a plan that a seed
-//! decides. Succeeds only if no invariant was ever broken, nothing was paid for twice, no job is lost, and all are well in the end.
+//! decides. Succeeds only if no invariant was ever broken, nothing was paid for twice, all are well in the end, and every job is
+//! completed, some of them with what an operator does after such a day.
 
+mod aftermath;
 mod books;
 mod client;
 mod inflict;
@@ -131,7 +133,7 @@ async fn run(args: &Args, site: &mut Site) -> anyhow::Result<Report> {
         .storm(plan::plan(args.seed, length, shape), length, jobs)
         .await?;
     say("no more faults; waiting until everything has come to rest");
-    let unhealthy = site.rest(&mut watch).await?;
+    let aftermath = aftermath::clear_up(site, &mut watch).await?;
     let yard = site.yard()?;
     let books = books::Books::close(&yard.control, &taken).await?;
     let run = Run {
@@ -141,9 +143,12 @@ async fn run(args: &Args, site: &mut Site) -> anyhow::Result<Report> {
         jobs,
         seconds: started.elapsed().as_secs_f64(),
     };
-    let tally = yard.tally().clone();
-    let strokes = yard.control.strokes().await?;
-    Ok(Report::new(&run, tally, strokes, books, watch, unhealthy))
+    let mut tally = yard.tally().clone();
+    let strokes = yard.control.strokes().await?.into_iter();
+    tally
+        .faults
+        .extend(strokes.map(|(kind, count)| (format!("vendor_{kind}"), count)));
+    Ok(Report::new(&run, tally, books, watch, aftermath))
 }
 
 /// Says something to whoever watches; nobody may be there any more.

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde::Serialize;
 
+use crate::aftermath::Aftermath;
 use crate::books::Books;
 use crate::watch::Watch;
 use crate::yard::Tally;
@@ -16,7 +17,7 @@ use crate::yard::Tally;
 pub(crate) struct Unknowns {
     opened: usize,
     closed: usize,
-    /// Parked, for a person to decide.
+    /// Still undecided in the end.
     open: usize,
 }
 
@@ -37,10 +38,10 @@ pub(crate) struct Report {
     unknowns: Unknowns,
     /// Requests that came through after their submission had been proved absent; their works failed for want of a source.
     late_works: usize,
-    /// Jobs that ended without a result, by reason.
-    failed: BTreeMap<String, usize>,
-    /// Jobs that wait for a person, by stage, state and reason.
-    for_a_person: BTreeMap<String, usize>,
+    /// Jobs that were not completed without a person's help, by where they stood and why.
+    stood: BTreeMap<String, usize>,
+    /// What the operator did about it, by command.
+    operator: BTreeMap<&'static str, usize>,
     /// Times a process gave up because its servers were away, and was started again.
     exits: usize,
     invariants_checked: usize,
@@ -62,29 +63,23 @@ impl Report {
     pub(crate) fn new(
         run: &Run,
         tally: Tally,
-        strokes: BTreeMap<String, usize>,
         books: Books,
         watch: Watch,
-        unhealthy: Vec<String>,
+        aftermath: Aftermath,
     ) -> Self {
-        let mut faults = tally.faults;
-        faults.extend(
-            strokes
-                .into_iter()
-                .map(|(kind, count)| (format!("vendor_{kind}"), count)),
-        );
         let counts = (books.duplicates.len(), books.lost.len());
         let mut violations: Vec<_> = watch.violations.into_iter().collect();
         violations.extend(books.duplicates);
         violations.extend(books.lost);
+        violations.extend(books.unfinished);
         violations.extend(books.differences);
         violations.extend(tally.crashes);
-        violations.extend(unhealthy);
+        violations.extend(aftermath.unhealthy);
         Self {
             seed: run.seed,
             minutes: run.minutes,
             brokers: run.brokers,
-            faults,
+            faults: tally.faults,
             jobs: run.jobs,
             finished: books.finished,
             submissions: books.submissions,
@@ -97,8 +92,8 @@ impl Report {
                 open: books.unknowns_open,
             },
             late_works: books.late,
-            failed: books.failed,
-            for_a_person: books.for_a_person,
+            stood: aftermath.stood,
+            operator: aftermath.deeds,
             exits: tally.exits.len(),
             invariants_checked: watch.looks - watch.missed,
             seconds: run.seconds.round(),
@@ -137,7 +132,7 @@ impl Report {
             ("paid, by the vendors", self.paid),
             ("unknowns opened", opened),
             ("unknowns closed", closed),
-            ("unknowns open, parked", open),
+            ("unknowns open", open),
             ("late works, failed", self.late_works),
             ("processes that gave up", self.exits),
             ("looks at the invariants", self.invariants_checked),
@@ -145,14 +140,11 @@ impl Report {
         for (name, count) in lines {
             writeln!(out, "{name:<32}{count:>8}")?;
         }
-        let named = [
-            ("failed", &self.failed),
-            ("for a person", &self.for_a_person),
-        ];
-        for (what, jobs) in named {
-            for (reason, count) in jobs {
-                writeln!(out, "{:<32}{count:>8}", format!("{what}: {reason}"))?;
-            }
+        for (place, count) in &self.stood {
+            writeln!(out, "stood: {place:<50}{count:>8}")?;
+        }
+        for (deed, count) in &self.operator {
+            writeln!(out, "{:<32}{count:>8}", format!("operator: {deed}"))?;
         }
         writeln!(out, "{:<32}{:>8}", "duplicates", self.duplicates)?;
         writeln!(out, "{:<32}{:>8}", "lost jobs", self.lost)?;
@@ -178,22 +170,26 @@ mod tests {
         let books = Books {
             duplicates: vec!["twice".to_owned()],
             lost: vec!["gone".to_owned()],
+            unfinished: vec!["failed".to_owned()],
             differences: vec!["odd".to_owned()],
             unknowns_opened: 3,
             unknowns_open: 1,
             ..Books::default()
         };
-        let strokes = BTreeMap::from([("garbage".to_owned(), 2)]);
-        let unhealthy = vec!["ill".to_owned()];
-        let report = Report::new(
-            &run,
-            Tally::default(),
-            strokes,
-            books,
-            Watch::default(),
-            unhealthy,
+        let tally = Tally {
+            faults: BTreeMap::from([("vendor_garbage".to_owned(), 2)]),
+            ..Tally::default()
+        };
+        let aftermath = Aftermath {
+            stood: BTreeMap::from([("failed input_unreadable".to_owned(), 3)]),
+            deeds: BTreeMap::from([("retried", 2)]),
+            unhealthy: vec!["ill".to_owned()],
+        };
+        let report = Report::new(&run, tally, books, Watch::default(), aftermath);
+        assert_eq!(
+            report.violations(),
+            ["twice", "gone", "failed", "odd", "ill"]
         );
-        assert_eq!(report.violations(), ["twice", "gone", "odd", "ill"]);
         let json = serde_json::to_value(&report).unwrap();
         let promised = "seed minutes faults jobs finished submissions duplicates lost unknowns";
         for key in promised.split(' ') {
@@ -206,5 +202,7 @@ mod tests {
             (Some(1), Some(1))
         );
         assert_eq!(json["faults"]["vendor_garbage"], 2);
+        assert_eq!(json["stood"]["failed input_unreadable"], 3);
+        assert_eq!(json["operator"]["retried"], 2);
     }
 }

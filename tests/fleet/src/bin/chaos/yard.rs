@@ -139,6 +139,11 @@ impl Yard {
         Ok(self.proxy(Route::Api)?.address().to_string())
     }
 
+    /// Settings of the fleet, for commands.
+    pub(crate) const fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
     pub(crate) fn proxy(&self, route: Route) -> anyhow::Result<&Proxy> {
         let proxy = self.proxies.get(&route);
         proxy.with_context(|| format!("no proxy for {route:?}"))
