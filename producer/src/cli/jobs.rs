@@ -19,7 +19,7 @@ pub enum JobsCommand {
     List(list::Args),
     /// Show a job: where it stands and why, what was paid, what happened
     Show(show::Args),
-    /// Make parked jobs due now
+    /// Make jobs that are parked or wait for their time due now
     Resume(resume::Args),
     /// Cancel jobs; what is paid for is followed to its end
     Cancel(cancel::Args),

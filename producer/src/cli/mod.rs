@@ -6,14 +6,17 @@ pub mod audit;
 pub mod costs;
 pub mod dead_letters;
 pub mod doctor;
+pub mod id;
 pub mod jobs;
 pub mod operator;
 pub mod output;
 pub mod paid;
+pub mod short;
 pub mod since;
 pub mod status;
 pub mod submit;
 pub mod tokens;
+mod trail;
 pub mod unknowns;
 pub mod vendors;
 
@@ -55,7 +58,7 @@ pub enum Command {
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
     /// Look at what was given up; replay or discard it
-    #[command(subcommand)]
+    #[command(subcommand, after_help = dead_letters::EXAMPLES)]
     DeadLetters(dead_letters::DeadLettersCommand),
     /// Stop every paid send of the fleet; polling and storing go on
     StopPaid(paid::StopArgs),

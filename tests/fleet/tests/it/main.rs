@@ -29,6 +29,7 @@ mod killed;
 mod ledger;
 mod metrics;
 mod migrations;
+mod oncall;
 mod operations;
 mod outages;
 mod plans;
