@@ -8,10 +8,10 @@ use super::Cli;
 /// The command line, with settings kept out of the short help and out of usage lines.
 #[must_use]
 pub fn command() -> Command {
-    let mut command = Cli::command();
-    // Names and versions reach the subcommands.
+    let mut command = shortened(Cli::command());
+    // Names reach the subcommands, whose usage has them.
     command.build();
-    shortened(command)
+    told(command)
 }
 
 fn shortened(command: Command) -> Command {
@@ -25,12 +25,20 @@ fn shortened(command: Command) -> Command {
             None => arg.help_heading("Settings"),
         }
     });
-    let command = command.mut_subcommands(shortened);
+    command.mut_subcommands(shortened)
+}
+
+/// Without it, usage lines name every setting that has to be there, and those of errors all that are.
+fn told(command: Command) -> Command {
+    let command = command.mut_subcommands(told);
     if command.has_subcommands() {
         return command;
     }
-    // Else an error repeats every setting that the environment has.
-    let usage = command.clone().render_usage().to_string();
+    let mut own = command.clone().mut_args(|arg| match arg.get_env() {
+        Some(_) => arg.required(false),
+        None => arg,
+    });
+    let usage = own.render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ").to_owned();
     command.override_usage(usage)
 }
@@ -71,6 +79,8 @@ mod tests {
         let args = [&["unknowns", "adopt", token, "--task-id", "7"], &url[..]].concat();
         let said = help(&args);
         assert!(said.contains("--reason <REASON>"), "{said}");
-        assert!(!said.contains("--aws-s3-bucket <"), "{said}");
+        let usage = said.lines().find(|line| line.starts_with("Usage:"));
+        let expected = "Usage: producer unknowns adopt [OPTIONS] --task-id <TASK_ID> --reason <REASON> <TOKEN>";
+        assert_eq!(usage, Some(expected), "{said}");
     }
 }

@@ -25,7 +25,14 @@ pub(super) fn in_words(detail: &Value) -> String {
             (name, value) => Some(format!("{} {value}", name.replace('_', " "))),
         }
     });
-    words.collect::<Vec<_>>().join("; ")
+    let mut told: Vec<String> = Vec::new();
+    for word in words {
+        // A vendor's words are often the error too.
+        if !told.contains(&word) {
+            told.push(word);
+        }
+    }
+    told.join("; ")
 }
 
 fn plain(value: &Value) -> Option<String> {
@@ -49,9 +56,11 @@ mod tests {
         assert_eq!(in_words(&ordinary), "stored");
         let answered = json!({ "answer": "misconfigured", "said": "HTTP 401", "move": "moved", "ledger": "none" });
         assert_eq!(in_words(&answered), "answer misconfigured; HTTP 401");
+        let twice_said = json!({ "error": "HTTP 429", "said": "HTTP 429" });
+        assert_eq!(in_words(&twice_said), "HTTP 429");
         let twice =
             json!({ "task_id": "7", "ledger": "written", "metadata": "other", "move": "lost" });
-        let said = "paid twice: the job has another work; the job was elsewhere and stays there; task id 7";
+        let said = "task id 7; paid twice: the job has another work; the job was elsewhere and stays there";
         assert_eq!(in_words(&twice), said);
         assert_eq!(in_words(&Value::Null), "");
     }

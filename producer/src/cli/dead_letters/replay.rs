@@ -25,7 +25,8 @@ const EXAMPLES: &str = "Examples:
                                   --canary --per-minute 30 --reason 'the bucket is back'
 
 A replay never sends anything again by itself: the ledger decides what each job does next. It may be killed and simply be
-run again. Exit status: 0 done, 1 nothing was replayed, or a canary did not pass (its group was left alone).";
+run again. Exit status: 0 done, 1 nothing that was named could be replayed, or a canary did not pass
+(its group was left alone).";
 
 /// Groups looked at; more than anybody tells apart.
 const GROUPS: i64 = 10_000;
@@ -85,6 +86,7 @@ struct Replay<'a> {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let is_all = args.selection.all;
     let filter = args.selection.filter()?;
     let db = Db::new(&args.database)?;
     are_open(&db, &filter).await?;
@@ -138,13 +140,14 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     done.context("the replay broke off; run it again to go on")?;
     args.output
         .print(&replay.report, |report| human(report, planned.letters))?;
-    Ok(
-        if replay.report.stopped.is_empty() && replay.report.replayed.replayable > 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        },
-    )
+    let tally = &replay.report.replayed;
+    // All of nothing is done; a name or filter that finds nothing is a slip.
+    let did = tally.replayable > 0 || is_all && tally.letters == 0;
+    Ok(if replay.report.stopped.is_empty() && did {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 impl Replay<'_> {

@@ -99,6 +99,7 @@ async fn one_job_can_be_resumed_before_its_time() -> anyhow::Result<()> {
         producer(&fleet.environment, &resume).await?.said(1, "it is due, or searched for");
         let services = vec![fleet.producer()?, fleet.workers(1)?.remove(0)];
         fleet.books(&[job]).await?.assert_balanced();
+        stopped(services).await?;
 
         // The times of a search prove something.
         let (waiting, _) = parked(fleet, Kind::Inpaint, None).await?;
@@ -111,7 +112,7 @@ async fn one_job_can_be_resumed_before_its_time() -> anyhow::Result<()> {
         let id = waiting.job.to_string();
         let resume = ["jobs", "resume", &id, "--reason", "a test"];
         producer(&fleet.environment, &resume).await?.said(1, "searched for");
-        stopped(services).await
+        Ok(())
     })
     .await
 }
