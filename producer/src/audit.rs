@@ -3,6 +3,8 @@
 //! What differs is `domain::audit`'s to say. A repair only adds what a vendor shows; it never takes a booked work away, and it pays
 //! for nothing.
 
+mod told;
+
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -12,17 +14,21 @@ use prometheus::{
 };
 use serde_json::json;
 use shared::crash::{self, Point};
-use shared::db::{Db, Forgotten, LedgerVerdict, NewAudit, Rebuild, Seen, Verdict};
-use shared::domain::Vendor;
+use shared::db::{
+    Db, DbResult, Forgotten, LedgerVerdict, MetadataVerdict, NewAudit, Rebuild, Seen, UnknownFilter,
+};
 use shared::domain::answer::Work;
 use shared::domain::audit::{Comparison, Finding, FindingKind, Window, compare};
 use shared::domain::search::{AROUND, Marker};
+use shared::domain::{LedgerState, Vendor};
 use shared::telemetry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::booking::{About, found};
 use crate::config::AuditConfig;
 use crate::vendors::Vendors;
+pub use told::blind;
+use told::words;
 
 /// How long a vendor's list may lag behind, and a submission be unclear, before that is a finding.
 const LAG: TimeDelta = AROUND;
@@ -62,6 +68,11 @@ impl Auditor {
     ) -> anyhow::Result<Vec<Comparison>> {
         crash::point(Point::AuditCompared);
         match &compared {
+            // It counts as not made: it must not allow paid sends again, nor silence the alert.
+            Ok(comparisons) if comparisons.iter().any(Comparison::is_blind) => {
+                let blind: Vec<_> = comparisons.iter().filter_map(blind).collect();
+                self.db.fail_audit(id, &blind.join("; ")).await?;
+            }
             Ok(comparisons) => self.db.finish_audit(id, comparisons).await?,
             Err(error) => self.db.fail_audit(id, &format!("{error:#}")).await?,
         }
@@ -111,6 +122,7 @@ impl Auditor {
             lag: LAG,
         };
         let mut comparison = compare(vendor, &ledger, &works, window);
+        self.acknowledge(&mut comparison).await?;
         if repair {
             for finding in &mut comparison.findings {
                 let work = works
@@ -122,6 +134,20 @@ impl Auditor {
             }
         }
         Ok(comparison)
+    }
+
+    /// Marks what somebody has said to know about. What can be repaired is not ended by words.
+    async fn acknowledge(&self, comparison: &mut Comparison) -> DbResult<()> {
+        let lasting = |finding: &&mut Finding| !finding.kind.repairable();
+        let tokens: Vec<_> = (comparison.findings.iter_mut().filter(lasting))
+            .map(|finding| finding.token)
+            .collect();
+        let known = self.db.acknowledged(&tokens).await?;
+        for finding in comparison.findings.iter_mut().filter(lasting) {
+            let of = known.iter().find(|(token, _)| *token == finding.token);
+            finding.acknowledged = of.map(|(_, words)| words.clone());
+        }
+        Ok(())
     }
 
     /// Books a work. Killed between two of them: the next audit finds the rest.
@@ -154,27 +180,36 @@ impl Auditor {
         };
         crash::point(Point::AuditRepaired);
         finding.repaired = matches!(verdict.ledger, LedgerVerdict::Written | LedgerVerdict::Same);
-        finding.repair = Some(words(verdict));
-        tracing::warn!(%vendor, job.id = %finding.job, submission.token = %finding.token, task = work.task_id, ?verdict,
-            "a work that the ledger did not know was booked");
+        let others = match verdict.metadata {
+            MetadataVerdict::Other => self.job_has(finding).await?,
+            _ => None,
+        };
+        let told = words(verdict, others.as_deref());
+        tracing::warn!(%vendor, job.id = %finding.job, submission.token = %finding.token, task = work.task_id,
+            "a work that the ledger did not know: {told}");
+        finding.repair = Some(told);
         Ok(())
     }
-}
 
-fn words(verdict: Verdict) -> String {
-    let ledger = match verdict.ledger {
-        LedgerVerdict::Written => "booked",
-        LedgerVerdict::Same => "known by now",
-        LedgerVerdict::Kept => "not booked: the ledger knows more by now",
-        LedgerVerdict::Second => "not booked: the submission has another work",
-        LedgerVerdict::Taken => "not booked: the work belongs to another submission",
-        LedgerVerdict::None => "nothing to book",
-    };
-    format!(
-        "{ledger}; metadata {:?}, job {:?}",
-        verdict.metadata, verdict.r#move
-    )
-    .to_lowercase()
+    /// The work that is the job's own, if it is not this one.
+    async fn job_has(&self, finding: &Finding) -> DbResult<Option<String>> {
+        let filter = UnknownFilter {
+            job: Some(finding.job),
+            ..UnknownFilter::default()
+        };
+        let rows = self.db.unknowns(filter).await?;
+        let vendor = |token| {
+            rows.iter()
+                .find(|row| row.token == token)
+                .map(|row| &row.vendor)
+        };
+        let ours = vendor(finding.token);
+        let own = rows.iter().find(|row| {
+            let occupies = (row.state.parse::<LedgerState>()).is_ok_and(LedgerState::occupies);
+            row.token != finding.token && Some(&row.vendor) == ours && occupies
+        });
+        Ok(own.and_then(|row| row.task_id.clone()))
+    }
 }
 
 /// What the last audit found, as every producer shows it.
@@ -193,7 +228,7 @@ impl Gauges {
             findings: register_int_gauge_vec_with_registry!(
                 Opts::new(
                     "audit_findings",
-                    "Differences between the ledger and the vendor's list that the last audit found and did not repair"
+                    "Differences between the ledger and the vendor's list that the last audit found, did not repair and nobody has acknowledged"
                 ),
                 &["vendor", "kind"],
                 registry
@@ -217,7 +252,7 @@ impl Gauges {
                 let of_vendor = comparisons.iter().filter(|c| c.vendor == *vendor);
                 let found = of_vendor
                     .flat_map(|c| &c.findings)
-                    .filter(|finding| finding.kind == *kind && !finding.repaired);
+                    .filter(|finding| finding.kind == *kind && finding.is_open());
                 self.findings
                     .with_label_values(&[vendor.as_str(), kind.as_str()])
                     .set(i64::try_from(found.count()).unwrap_or(i64::MAX));
@@ -292,6 +327,9 @@ impl AuditSweep {
             for vendor in Vendor::ALL {
                 match self.auditor.compare(*vendor, since, false).await {
                     Ok(comparison) => {
+                        if let Some(why) = blind(&comparison) {
+                            tracing::warn!("{why}");
+                        }
                         self.tell(&comparison, seen).await?;
                         comparisons.push(comparison);
                     }
@@ -306,7 +344,7 @@ impl AuditSweep {
 
     /// Logs what differs, and stops paid sends if the ledger forgot a work.
     async fn tell(&self, comparison: &Comparison, seen: Seen) -> anyhow::Result<()> {
-        for finding in &comparison.findings {
+        for finding in comparison.findings.iter().filter(|f| f.is_open()) {
             tracing::error!(vendor = %comparison.vendor, kind = %finding.kind, job.id = %finding.job,
                 submission.token = %finding.token, task = finding.task_id, detail = finding.detail,
                 "the ledger and the vendor's list differ");

@@ -5,7 +5,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use shared::config::ProtocolConfig;
 use shared::crash::{self, Point};
-use shared::db::{Db, DbError, LedgerVerdict, MoveVerdict, UnknownFilter, UnknownRow, Verdict};
+use shared::db::{
+    Db, DbError, FleetTimes, LedgerVerdict, MoveVerdict, UnknownFilter, UnknownRow, Verdict,
+};
 use shared::domain::search::{AROUND, Marker, is_of, weigh};
 use shared::domain::{LedgerState, Vendor};
 use shared::storage::{Storage, StorageError};
@@ -25,7 +27,7 @@ pub struct Decider {
     pub vendors: Vendors,
     /// Where a submission's own source is deleted.
     pub storage: Storage,
-    /// Times of the protocol.
+    /// Times of the protocol here. Those that the fleet runs with count where they are longer.
     pub protocol: ProtocolConfig,
 }
 
@@ -165,12 +167,17 @@ impl Decider {
                 "the submission is {state}, not unknown: nothing is to be decided"
             ));
         }
-        let why = "until then the request may still be sent";
-        until(row.send_deadline, row.now, why)?;
+        let times = self
+            .db
+            .fleet_times(FleetTimes::from(&self.protocol))
+            .await?;
         if !decision.force {
-            let (at, why) = self.earliest(vendor, &row);
-            let why = format!("{why}; {} does not wait", decision.surface.force());
-            until(at, row.now, &why)?;
+            self.in_time(vendor, &row, &times, decision)?;
+        } else if row.now < row.send_deadline {
+            return refused(format!(
+                "too early: run this again at {}; until then the request may still be sent, whoever says otherwise",
+                moment(row.send_deadline)
+            ));
         }
         match self.absence(vendor, &row).await {
             Ok(None) => {}
@@ -197,7 +204,7 @@ impl Decider {
             Err(error) => return Err(error),
         }
         if vendor == Vendor::Ghostcut {
-            self.delete_source(&row, decision).await?;
+            self.delete_source(&row, decision, &times).await?;
         }
         let detail = json!({ "action": "confirm_not_accepted", "forced": decision.force, "reason": decision.reason });
         let settlement = not_there(about(vendor, &row), &decision.by, "operator", detail);
@@ -253,7 +260,8 @@ impl Decider {
         let evidence = weigh(&works, &known, row.send_deadline);
         if evidence.controls == 0 {
             return Err(DecisionError::Unproved(format!(
-                "{vendor} lists {} works of that time and none of them is known to be ours, so the list is not proved to show ours",
+                "{vendor} lists {} works from around that time, and besides this submission none of them is known to be ours, so the \
+                 list is not proved to show ours",
                 works.len()
             )));
         }
@@ -266,19 +274,31 @@ impl Decider {
         Ok(None)
     }
 
-    /// From when on a person can decide better than the fleet, and why not before. The last repetition to Sync.so may be under way
-    /// when the window ends. A work at GhostCut that shows up late needs its source, which is deleted next.
-    fn earliest(&self, vendor: Vendor, row: &UnknownRow) -> (DateTime<Utc>, &'static str) {
-        let protocol = &self.protocol;
+    /// Refuses a decision that the fleet can still take better, with every time that is to come: whoever waits for one must not be
+    /// told of the next one then.
+    fn in_time(
+        &self,
+        vendor: Vendor,
+        row: &UnknownRow,
+        times: &FleetTimes,
+        decision: &Decision,
+    ) -> Result<(), DecisionError> {
+        let force = decision.surface.force();
+        let from = times.decidable_from(vendor, row.claimed_at, row.send_deadline);
+        if row.now >= from {
+            return Ok(());
+        }
+        let from_text = moment(from);
         match vendor {
-            Vendor::Sync => (
-                row.claimed_at + delta(protocol.sync_replay_window + protocol.send_deadline),
-                "until then the worker repeats the request under its key, which clears it up",
-            ),
-            Vendor::Ghostcut => (
-                row.send_deadline + delta(protocol.ghostcut_settle_time),
-                "until then the work may still show up, and nothing is deleted",
-            ),
+            Vendor::Sync => refused(format!(
+                "too early: run this again at {from_text}; until then the worker repeats the request under its key, which clears it up \
+                 (not while paid sends or the account are stopped); {force} does not wait"
+            )),
+            Vendor::Ghostcut => refused(format!(
+                "too early: run this again at {from_text}, which deletes the source if the list does not show the work, and a last \
+                 time at {}, which decides; until then the work may still show up; {force} does not wait",
+                moment(from + delta(times.ghostcut_settle_time))
+            )),
         }
     }
 
@@ -288,25 +308,31 @@ impl Decider {
         &self,
         row: &UnknownRow,
         decision: &Decision,
+        times: &FleetTimes,
     ) -> Result<(), DecisionError> {
         let mut deleted = row.source_deleted_at;
         if deleted.is_none() {
             if let Some(key) = &row.source_key {
                 self.storage.delete(key).await?;
             }
+            // Killed here: the object is deleted again, and the settle time counts from then.
             crash::point(Point::OperatorSourceDeleted);
-            deleted = self.db.record_source_deleted(row.token).await?;
+            let (by, reason) = (&decision.by, &decision.reason);
+            deleted = self
+                .db
+                .record_source_deleted_by(row.token, by, reason)
+                .await?;
             crash::point(Point::OperatorDeletionRecorded);
         }
         if decision.force {
             return Ok(());
         }
-        let at = deleted.unwrap_or(row.send_deadline) + delta(self.protocol.ghostcut_settle_time);
+        let at = deleted.unwrap_or(row.send_deadline) + delta(times.ghostcut_settle_time);
         if self.db.now().await? < at {
-            let at = at.format("%Y-%m-%d %H:%M:%S UTC");
             return refused(format!(
-                "the source is deleted, so that a late request can only fail; run this again at {at}: a request that came before may \
-                 still show up ({} does not wait)",
+                "the source is deleted, so that a late request can only fail; nothing is decided yet: run this again at {}, a last time. \
+                 A request that came before may still show up until then ({} does not wait)",
+                moment(at),
                 decision.surface.force()
             ));
         }
@@ -319,12 +345,10 @@ fn delta(duration: std::time::Duration) -> TimeDelta {
     TimeDelta::from_std(duration).unwrap_or(TimeDelta::days(365))
 }
 
-fn until(at: DateTime<Utc>, now: DateTime<Utc>, why: &str) -> Result<(), DecisionError> {
-    if now >= at {
-        return Ok(());
-    }
-    let at = at.format("%Y-%m-%d %H:%M:%S UTC");
-    refused(format!("too early: run this again at {at} ({why})"))
+fn moment(at: DateTime<Utc>) -> String {
+    // The next second: run then, it must not be too early again.
+    let at = at + TimeDelta::milliseconds(999);
+    at.format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 fn about(vendor: Vendor, row: &UnknownRow) -> About {

@@ -2,6 +2,8 @@
 //!
 //! Nothing here pays for anything, and what is wrong in one part does not keep the others from being looked at.
 
+mod fleet;
+
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -158,7 +160,9 @@ async fn database(config: &DatabaseConfig) -> Part {
         Ok(checkup) => checkup,
         Err(error) => {
             let advice = "check DATABASE_URL, the server and the network between";
-            part.wrong("answers", chain(&error).to_string(), advice);
+            let cause = fleet::unreachable(config).await;
+            let found = cause.unwrap_or_else(|| chain(&error));
+            part.wrong("answers", found, advice);
             return part;
         }
     };
@@ -203,6 +207,7 @@ async fn database(config: &DatabaseConfig) -> Part {
             "GRANT EXECUTE ON FUNCTION pg_control_system() to the user of DATABASE_URL",
         ),
     }
+    fleet::judge(&mut part, config).await;
     part
 }
 

@@ -1,11 +1,13 @@
 //! Everything that is known about a submission, for people. Changes nothing, and shows no query string of a URL.
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
-use shared::db::{CallbackSeen, Db, DbResult, UnknownFilter, UnknownRow};
+use shared::db::{CallbackSeen, Db, DbResult, FleetTimes, RunBy, UnknownFilter, UnknownRow};
 use shared::domain::search::Marker;
+use shared::domain::{LedgerState, Vendor};
 use uuid::Uuid;
 
-use crate::web::redacted_json;
+use crate::web::{redacted, redacted_json};
 
 /// A submission with what was sent, what was answered, and the callbacks that named it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -17,6 +19,15 @@ pub struct SubmissionEvidence {
     pub marker: String,
     /// Callbacks that named it, oldest first.
     pub callbacks: Vec<CallbackSeen>,
+    /// The last error that the trail has about it: what the fleet could not find out.
+    pub last_word: Option<String>,
+    /// How often it was sent again under its key (Sync.so).
+    pub replays: i64,
+    /// When the fleet searches, or repeats it, again by itself; null when it waits for a person.
+    pub fleet_acts_at: Option<DateTime<Utc>>,
+    /// From when on a person may decide that it was not accepted, without force; null while no process has said what times it
+    /// runs with, and when nothing is to be decided.
+    pub decidable_from: Option<DateTime<Utc>>,
 }
 
 impl SubmissionEvidence {
@@ -30,11 +41,45 @@ impl SubmissionEvidence {
             attempt: submission.attempt,
             token: submission.token,
         };
-        Ok(Self {
+        let mut evidence = Self {
             marker: marker.to_string(),
             callbacks: db.callbacks_seen(submission.token).await?,
+            last_word: None,
+            replays: 0,
+            fleet_acts_at: None,
+            decidable_from: None,
             submission: presentable(submission),
-        })
+        };
+        evidence.read_on(db).await?;
+        Ok(evidence)
+    }
+
+    /// What only matters while the outcome is unknown.
+    async fn read_on(&mut self, db: &Db) -> DbResult<()> {
+        let row = &self.submission;
+        if row.state != LedgerState::Unknown.as_str() {
+            return Ok(());
+        }
+        let vendor: Vendor = row.vendor.parse()?;
+        let story = db.story(row.job_id, vendor, row.claimed_at).await?;
+        let (one, other) = (
+            db.times_of(RunBy::Producer).await?,
+            db.times_of(RunBy::Worker).await?,
+        );
+        let times = match (one, other) {
+            (Some(one), Some(other)) => Some(FleetTimes::max(one, other)),
+            (one, other) => one.or(other),
+        };
+        let searches = matches!(
+            row.stage.as_deref(),
+            Some("lipsync.submit" | "inpaint.submit" | "inpaint.reconcile")
+        );
+        self.fleet_acts_at = row.due_at.filter(|_| searches);
+        self.decidable_from =
+            times.map(|times| times.decidable_from(vendor, row.claimed_at, row.send_deadline));
+        self.replays = story.replays;
+        self.last_word = story.last_word.map(redacted);
+        Ok(())
     }
 
     /// Of one submission, whatever its state; none when there is none.

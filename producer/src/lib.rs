@@ -35,7 +35,7 @@ use shared::address;
 use shared::broker::{Connection, Publisher};
 use shared::config::Contradiction;
 use shared::crash::{self, Point};
-use shared::db::{Db, watch_continuity};
+use shared::db::{Db, FleetTimes, RunBy, watch_continuity};
 use shared::domain::{Stage, Vendor};
 use shared::service::{Check, Stopper, serve_admin};
 use shared::storage::{Fetcher, Storage};
@@ -79,6 +79,13 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
             .await
             .context("database")?;
     }
+    db.record_times(
+        RunBy::Producer,
+        FleetTimes::from(&config.protocol),
+        "producer",
+    )
+    .await
+    .context("database")?;
     let storage = Storage::new(&config.storage).context("object storage")?;
     let connect = async |name| {
         Connection::connect(&config.broker, name, &metrics.broker)

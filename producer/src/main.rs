@@ -2,25 +2,36 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::FromArgMatches as _;
 use producer::cli::submit::submit;
 use producer::cli::{
-    Cli, Command, audit, completions, costs, exit::Exit, migrate, paid, retention, status, tokens,
-    unknowns, vendors,
+    Cli, Command, audit, completions, costs, exit::Exit, migrate, paid, retention, short, status,
+    tokens, unknowns, vendors,
 };
 use shared::service::Stopper;
 use shared::telemetry;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_arg_matches(&short::command().get_matches());
+    let cli = cli.unwrap_or_else(|error| error.exit());
     match run(cli).await {
         Ok(code) => code,
+        // `| head` has seen enough.
+        Err(error) if is_closed(&error) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
             Exit::of(&error).into()
         }
     }
+}
+
+/// Whether whoever read our output has gone.
+fn is_closed(error: &anyhow::Error) -> bool {
+    let mut causes = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    causes.any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {

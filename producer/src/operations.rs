@@ -58,15 +58,20 @@ pub struct Replayed {
 impl Tally {
     /// Counts one more.
     pub fn add(&mut self, replayed: &Replayed) {
+        self.count(replayed.to, replayed.last_cost);
+    }
+
+    /// The same of a job without a letter.
+    pub fn count(&mut self, to: Result<Resume, Refusal>, last_cost: Option<f64>) {
         self.letters += 1;
-        match replayed.to {
+        match to {
             Ok(to) => {
                 self.replayable += 1;
                 *self.first.entry(to.how.as_str()).or_default() += 1;
                 if let Some(vendor) = to.pays() {
                     let cost = self.paid.entry(vendor.as_str()).or_default();
                     cost.submissions += 1;
-                    match replayed.last_cost {
+                    match last_cost {
                         Some(last) => cost.last_cost += last,
                         None => cost.unknown += 1,
                     }
@@ -76,9 +81,9 @@ impl Tally {
         }
     }
 
-    /// The counts in words, one line each.
+    /// The counts in words, one line each; `what` they are of, such as `dead letters`.
     #[must_use]
-    pub fn lines(&self) -> Vec<String> {
+    pub fn lines(&self, what: &str) -> Vec<String> {
         let mut lines = Vec::new();
         for how in How::ALL {
             let Some(count) = self.first.get(how.as_str()) else {
@@ -93,10 +98,14 @@ impl Tally {
                     unknown => format!("; the cost of {unknown} is not known"),
                 };
                 lines.push(format!(
-                    "        {} paid submissions to {vendor}, by their last cost {}{unknown}",
-                    cost.submissions, cost.last_cost
+                    "        to be paid: {} to {vendor}, by their last cost {}{unknown}",
+                    cost.submissions,
+                    money(*vendor, cost.last_cost)
                 ));
             }
+        }
+        if self.replayable > 0 && self.paid.is_empty() {
+            lines.push("        nothing is paid for".to_owned());
         }
         for refusal in Refusal::ALL {
             if let Some(count) = self.refused.get(refusal.as_str()) {
@@ -107,9 +116,22 @@ impl Tally {
             }
         }
         if lines.is_empty() {
-            lines.push("      0 dead letters".to_owned());
+            lines.push(format!("      0 {what}"));
         }
         lines
+    }
+}
+
+/// An amount in the vendor's unit.
+#[must_use]
+pub fn money(vendor: Vendor, amount: f64) -> String {
+    // As many decimals as cents need, and fractions of them that are there.
+    let rounded = format!("{amount:.4}");
+    let (whole, cents) = rounded.split_at(rounded.len() - 2);
+    let text = if cents == "00" { whole } else { &rounded };
+    match vendor {
+        Vendor::Sync => format!("{text} USD"),
+        Vendor::Ghostcut => format!("{text} points"),
     }
 }
 

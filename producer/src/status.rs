@@ -1,7 +1,16 @@
 //! Whether somebody has to act: what stands still or waits for a person.
 
+use std::time::Duration;
+
 use serde::Serialize;
-use shared::db::{AuditRecord, Db, DbResult, LedgerGauge, PaidStop, Standing, VendorStatus};
+use shared::db::{
+    AuditRecord, Db, DbResult, LedgerGauge, PaidStop, Standing, ToBeSent, VendorStatus,
+};
+
+/// Failed jobs are counted so far back.
+const LATELY: Duration = Duration::from_secs(24 * 3600);
+/// And no further than to this number.
+pub const MOST_FAILED: i64 = 10_000;
 
 /// What stands still.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -14,6 +23,10 @@ pub struct Status {
     pub unknown: Vec<LedgerGauge>,
     /// Parked and dead jobs by reason.
     pub standing: Vec<Standing>,
+    /// Jobs that are due to be sent: held, where paid sends or the accounts of their vendor are stopped.
+    pub to_be_sent: Vec<ToBeSent>,
+    /// Jobs created in the last 24 hours that failed, dead letters among them; 10000 stands for more.
+    pub failed_last_day: i64,
     /// Open ones.
     pub dead_letters: i64,
     /// The last audit that was finished without an error.
@@ -38,6 +51,8 @@ impl Status {
             accounts_stopped: accounts,
             unknown: db.ledger_gauges().await?,
             standing: db.standing_jobs().await?,
+            to_be_sent: db.to_be_sent().await?,
+            failed_last_day: db.failed_lately(LATELY, MOST_FAILED).await?,
             dead_letters: letters.iter().map(|row| row.letters).sum(),
             last_audit,
         })

@@ -23,7 +23,7 @@ use futures::stream::FuturesUnordered;
 use shared::broker::Connection;
 use shared::config::Contradiction;
 use shared::crash::{self, Point};
-use shared::db::{Db, watch_continuity};
+use shared::db::{Db, FleetTimes, RunBy, watch_continuity};
 use shared::service::{Stopper, serve_admin};
 use shared::telemetry::{self, chain};
 use tokio::sync::Notify;
@@ -48,6 +48,16 @@ pub async fn run(config: WorkerConfig, stopper: Stopper) -> anyhow::Result<()> {
         .context("database")?;
     let registry = telemetry::registry("worker")?;
     let environment = Environment::new(&config, &registry)?;
+    let settings = &environment.settings;
+    environment
+        .db
+        .record_times(
+            RunBy::Worker,
+            FleetTimes::from(&settings.protocol),
+            &settings.actor,
+        )
+        .await
+        .context("database")?;
     let connection = Connection::connect(
         &config.broker,
         &environment.settings.actor,

@@ -73,6 +73,14 @@ fn decide(
             detail: merged(detail, &run.detail),
         })
     };
+    // What put the job off: people read it, and `release_jobs` finds by it who may go on when the cause is mended.
+    let answered = |detail: Value| match &run.signal {
+        Some(signal) => merged(
+            detail,
+            &json!({ "answer": signal.kind.as_str(), "said": signal.reason }),
+        ),
+        None => detail,
+    };
     match &run.outcome {
         Outcome::Advance {
             event: happened,
@@ -92,7 +100,7 @@ fn decide(
             });
             // Every poll passes here: the trail records only what carried news.
             let line = if run.fact.is_some() || run.signal.is_some() {
-                event("later", json!({}))
+                event("later", answered(json!({})))
             } else {
                 None
             };
@@ -105,7 +113,7 @@ fn decide(
             (
                 waiting(stage, delay, item.tries + 1),
                 None,
-                event("retry", json!({ "error": error })),
+                event("retry", answered(json!({ "error": error }))),
             )
         }
         Outcome::Park { reason, error } => {

@@ -5,16 +5,18 @@ use std::process::ExitCode;
 use chrono::{DateTime, Utc};
 use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
+use serde_json::json;
 use shared::config::DatabaseConfig;
 use shared::crash::{self, Point};
 use shared::db::{Db, NewAudit};
 use shared::domain::audit::{Comparison, Finding};
+use uuid::Uuid;
 
 use super::accounts::AccountArgs;
 use super::exit::Exit;
 use super::output::{OutputArgs, table};
 use super::since::since;
-use crate::audit::Auditor;
+use crate::audit::{Auditor, blind};
 
 const EXAMPLES: &str = "Examples:
   What the vendors were paid for in the last day and the ledger does not know, or the reverse:
@@ -25,9 +27,18 @@ const EXAMPLES: &str = "Examples:
     producer audit --since 36h
     producer resume-paid --reason 'audited'
 
+  The vendor gave the money for a work that was paid for twice back; do not find it again:
+    producer audit --acknowledge 6f0f9d0a-0f8b-4a1e-9d0a-0f8b00000001 --reason 'refunded, ticket 4711'
+
 Findings: orphan (paid, not in the ledger) and unsettled (paid, the ledger says it is not, or does not know) can be
 repaired; denied (the ledger says that it was refused or never sent) was paid for nothing, second_work and
 second_submission were paid twice: ask the vendor for the money; vanished: ask the vendor.
+
+LISTED: works that the vendor shows. BOOKED: those of them that the ledger has. FOREIGN: those that are not the fleet's, such
+as one sent by hand with the same key; their ids follow. UNPROVED: works of the ledger that the list does not show, without
+proof that it should. A missing work is vanished only if it is some minutes old and the list shows works of the fleet from before
+and from after it; failed ones may go missing. A list that shows none of the fleet's works, though there are some, proves
+nothing: the audit counts as not made.
 
 Exit status: 0 ledger and vendors agree, 1 something differs (or did, with --repair), 4 the audit could not be made.";
 
@@ -41,6 +52,9 @@ pub struct AuditArgs {
     /// Book the works that the ledger does not know, and let their jobs go on
     #[arg(long)]
     pub repair: bool,
+    /// Compare nothing, but note that findings of these submissions that no repair can end are dealt with
+    #[arg(long, value_name = "TOKEN", conflicts_with = "repair", value_parser = crate::cli::id::id)]
+    pub acknowledge: Vec<Uuid>,
     /// Why; kept with the audit
     #[arg(long, default_value = "audit", value_parser = NonEmptyStringValueParser::new())]
     pub reason: String,
@@ -72,6 +86,9 @@ struct Report {
 /// # Errors
 /// When standard output is closed.
 pub async fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
+    if !args.acknowledge.is_empty() {
+        return acknowledge(&args).await;
+    }
     let report = match audit(&args).await {
         Ok(report) => report,
         Err(error) => {
@@ -80,7 +97,33 @@ pub async fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
         }
     };
     args.output.print(&report, human)?;
+    let blind: Vec<_> = report.vendors.iter().filter_map(blind).collect();
+    if !blind.is_empty() {
+        tracing::error!("the audit could not be made: {}", blind.join("; "));
+        return Ok(Exit::Failed.into());
+    }
     Ok(Exit::done_if(!report.differs).into())
+}
+
+/// Notes who has dealt with findings, and how. Twice is harmless: the last word counts.
+async fn acknowledge(args: &AuditArgs) -> anyhow::Result<ExitCode> {
+    let db = Db::new(&args.database)?;
+    for token in &args.acknowledge {
+        db.note_operation(
+            &args.by,
+            &args.reason,
+            "finding_acknowledged",
+            &token.to_string(),
+            &json!({}),
+        )
+        .await?;
+    }
+    let document = json!({ "acknowledged": args.acknowledge });
+    args.output.print(&document, |_| {
+        let number = args.acknowledge.len();
+        format!("{number} acknowledged; audits show them, and count them no longer")
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn audit(args: &AuditArgs) -> anyhow::Result<Report> {
@@ -101,7 +144,8 @@ async fn audit(args: &AuditArgs) -> anyhow::Result<Report> {
         audit: id,
         since,
         repair: args.repair,
-        differs: vendors.iter().any(|vendor| !vendor.findings.is_empty()),
+        differs: (vendors.iter().flat_map(|vendor| &vendor.findings))
+            .any(|finding| finding.acknowledged.is_none()),
         vendors,
     })
 }
@@ -122,9 +166,21 @@ fn human(report: &Report) -> String {
             ]
         }),
     );
-    if report.differs {
+    for vendor in &report.vendors {
+        if !vendor.foreign_ids.is_empty() {
+            let ids = vendor.foreign_ids.join(", ");
+            text += &format!("\nforeign at {}: {ids}", vendor.vendor);
+        }
+    }
+    if report
+        .vendors
+        .iter()
+        .any(|vendor| !vendor.findings.is_empty())
+    {
         let line = |vendor: &Comparison, finding: &Finding| {
-            let repair = finding.repair.clone();
+            let acknowledged = finding.acknowledged.as_ref();
+            let acknowledged = acknowledged.map(|words| format!("acknowledged by {words}"));
+            let repair = finding.repair.clone().or(acknowledged);
             [
                 vendor.vendor.to_string(),
                 finding.kind.to_string(),

@@ -6,8 +6,10 @@ use clap::ValueEnum;
 use serde_json::json;
 use shared::config::DatabaseConfig;
 use shared::db::{CostDay, Db};
+use shared::domain::Vendor;
 
 use super::output::{OutputArgs, table};
+use crate::operations::money;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -74,11 +76,12 @@ fn human(days: &[CostDay], by_user: bool) -> String {
             day.vendor.clone(),
             user,
             day.submissions.to_string(),
-            format!("{:.2}", day.reserved),
-            format!("{:.2}", day.charged),
-            format!("{:.2}", day.wasted),
+            amount(day, day.reserved),
+            amount(day, day.charged),
+            amount(day, day.wasted),
         ]
     });
+    let totals = Vendor::ALL.iter().filter_map(|vendor| total(days, *vendor));
     table(
         [
             "DAY",
@@ -89,6 +92,31 @@ fn human(days: &[CostDay], by_user: bool) -> String {
             "CHARGED",
             "WASTED",
         ],
-        rows,
+        rows.chain(totals),
     )
+}
+
+/// In the vendor's unit.
+fn amount(day: &CostDay, amount: f64) -> String {
+    let vendor = day.vendor.parse();
+    vendor.map_or_else(|_| amount.to_string(), |vendor| money(vendor, amount))
+}
+
+/// The last line of a vendor; none where nothing was submitted to it.
+fn total(days: &[CostDay], vendor: Vendor) -> Option<[String; 7]> {
+    let of_vendor = || days.iter().filter(|day| day.vendor == vendor.as_str());
+    of_vendor().next()?;
+    let sum = |of: fn(&CostDay) -> f64| money(vendor, of_vendor().map(of).sum());
+    Some([
+        "total".to_owned(),
+        vendor.to_string(),
+        "all".to_owned(),
+        of_vendor()
+            .map(|day| day.submissions)
+            .sum::<i64>()
+            .to_string(),
+        sum(|day| day.reserved),
+        sum(|day| day.charged),
+        sum(|day| day.wasted),
+    ])
 }

@@ -22,7 +22,7 @@ pub enum JobsCommand {
     Show(show::Args),
     /// Print a link to the result of a job, or download it
     Result(Box<result::Args>),
-    /// Make parked jobs due now
+    /// Make jobs that are parked or wait for their time due now
     Resume(resume::Args),
     /// Cancel jobs; what is paid for is followed to its end
     Cancel(cancel::Args),

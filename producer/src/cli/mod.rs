@@ -8,6 +8,7 @@ pub mod costs;
 pub mod dead_letters;
 pub mod doctor;
 pub mod exit;
+pub mod id;
 pub mod jobs;
 pub mod notices;
 pub mod migrate;
@@ -15,10 +16,12 @@ pub mod operator;
 pub mod output;
 pub mod paid;
 pub mod retention;
+pub mod short;
 pub mod since;
 pub mod status;
 pub mod submit;
 pub mod tokens;
+mod trail;
 pub mod unknowns;
 pub mod vendors;
 
@@ -68,7 +71,7 @@ pub enum Command {
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
     /// Look at what was given up; replay or discard it
-    #[command(subcommand)]
+    #[command(subcommand, after_help = dead_letters::EXAMPLES)]
     DeadLetters(dead_letters::DeadLettersCommand),
     /// Notices that jobs have ended: list, look at, send again
     #[command(subcommand)]

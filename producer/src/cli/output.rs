@@ -38,6 +38,13 @@ impl OutputArgs {
     }
 }
 
+/// `1 job`, `2 jobs`.
+#[must_use]
+pub fn counted(number: i64, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
+}
+
 /// A table of these columns; a cell for each column in each row.
 #[must_use]
 pub fn table<const N: usize>(

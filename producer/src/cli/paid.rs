@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 use shared::config::{DatabaseConfig, ProtocolConfig};
-use shared::db::{Db, PaidResumed, PaidStop};
+use shared::db::{Db, FleetTimes, PaidResumed, PaidStop};
 
 use super::exit::Exit;
 use super::operator::OperatorArgs;
@@ -87,8 +87,9 @@ pub async fn stop(args: StopArgs) -> anyhow::Result<ExitCode> {
 pub async fn resume(args: ResumeArgs) -> anyhow::Result<ExitCode> {
     let OperatorArgs { reason, by } = &args.operator;
     let db = Db::new(&args.database)?;
+    let times = db.fleet_times(FleetTimes::from(&args.protocol)).await?;
     let resumed = db
-        .resume_paid(reason, by, args.protocol.send_deadline, args.force)
+        .resume_paid(reason, by, times.send_deadline, args.force)
         .await?;
     let (allowed, told) = match resumed {
         PaidResumed::Yes => (true, "paid sends are allowed again".to_owned()),

@@ -6,15 +6,15 @@ use std::time::Duration;
 use shared::config::DatabaseConfig;
 use shared::db::{AuditRecord, Db};
 
-use super::output::{OutputArgs, table};
+use super::output::{OutputArgs, counted, table};
 use super::{paid, vendors};
-use crate::status::Status;
+use crate::status::{MOST_FAILED, Status};
 
 const EXAMPLE: &str = "Example:
   producer status
 
 What to do about a line: paid sends, `producer resume-paid --help`; unknown outcomes, `producer unknowns --help`; an account,
-`producer vendors --help`; parked and dead jobs, `producer jobs --help` and `producer dead-letters --help`; audit,
+`producer vendors --help`; parked, held and failed jobs, `producer jobs --help`; dead ones, `producer dead-letters --help`; audit,
 `producer audit --help`.";
 
 /// Show what stands still or waits for a person
@@ -50,6 +50,12 @@ fn human(status: &Status) -> String {
             "{} in flight, {} of them with unknown outcome",
             row.in_flight, row.unknown
         );
+        if row.refused > 0 {
+            text += &format!(
+                ", {} refused for now and sent again under their keys",
+                row.refused
+            );
+        }
         if row.oldest_unknown_seconds > 0.0 {
             let age = age_text(row.oldest_unknown_seconds);
             text += &format!(", the oldest for {age}");
@@ -60,8 +66,24 @@ fn human(status: &Status) -> String {
         let oldest = age_text(row.oldest_seconds);
         lines.push([
             row.state.clone(),
-            format!("{} jobs: {}, the first for {oldest}", row.jobs, row.reason),
+            format!(
+                "{}: {}, the first for {oldest}",
+                counted(row.jobs, "job"),
+                row.reason
+            ),
         ]);
+    }
+    lines.extend(held(status));
+    if status.failed_last_day > 0 {
+        let more = if status.failed_last_day >= MOST_FAILED {
+            "at least "
+        } else {
+            ""
+        };
+        let jobs = counted(status.failed_last_day, "job");
+        let text =
+            format!("{more}{jobs} of the last 24 hours: `producer jobs list --status failed`");
+        lines.push(["failed".to_owned(), text]);
     }
     lines.push([
         "dead letters".to_owned(),
@@ -69,6 +91,29 @@ fn human(status: &Status) -> String {
     ]);
     lines.push(["last audit".to_owned(), audited(status.last_audit.as_ref())]);
     table(["WHAT", "STATE"], lines)
+}
+
+/// Jobs that wait to be sent where nothing, or nothing new, is sent.
+fn held(status: &Status) -> impl Iterator<Item = [String; 2]> {
+    let is_held = |vendor: &str| {
+        status.paid_sends_stopped.is_some()
+            || status
+                .accounts_stopped
+                .iter()
+                .any(|account| account.vendor == vendor)
+    };
+    let rows = status
+        .to_be_sent
+        .iter()
+        .filter(move |row| is_held(&row.vendor));
+    rows.map(|row| {
+        let (jobs, oldest) = (counted(row.jobs, "job"), age_text(row.oldest_seconds));
+        let text = format!(
+            "{jobs} to be sent to {}, the first for {oldest}",
+            row.vendor
+        );
+        ["held".to_owned(), text]
+    })
 }
 
 fn stopped(status: &Status) -> String {
@@ -85,8 +130,9 @@ fn audited(audit: Option<&AuditRecord>) -> String {
         |audit| {
             let (begun, since) = (at(audit.started_at), at(audit.since));
             format!(
-                "{begun} back to {since}: {} findings, {} to be repaired",
-                audit.findings, audit.open
+                "{begun} back to {since}: {}, {} to be repaired",
+                counted(i64::from(audit.findings), "finding"),
+                audit.open
             )
         },
     )

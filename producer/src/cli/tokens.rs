@@ -1,6 +1,7 @@
 //! `producer tokens`: who may use the HTTP API. Works on the database and needs no token itself: whoever reaches the database
 //! may do everything anyway.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -30,11 +31,12 @@ const EXAMPLES: &str = "Examples:
 Roles:
   submit   put jobs in, look at a job by its id
   read     see everything, change nothing
-  operate  see everything; cancel, retry, resume, replay, discard
+  operate  see everything; act on jobs, dead letters, unknown outcomes, accounts and the global stop
   admin    everything
 
 A token goes into the header `Authorization: Bearer gf_…`. It is shown once and kept as a hash. As soon as there is one token,
-every request of the API needs one; revoking the last does not open it again.
+every request of the API needs one, of whatever role it is: clients without one are shut out from then on, and revoking the last
+token does not open it again.
 
 Exit status: 0 done, 1 the name is taken, 3 there is no such token.";
 
@@ -157,7 +159,14 @@ pub async fn run(args: TokensArgs) -> anyhow::Result<ExitCode> {
 
 async fn create(args: &CreateArgs) -> anyhow::Result<()> {
     let fresh = secrets::fresh(secrets::Kind::Token).context("no random bytes")?;
-    let made = Db::new(&args.database)?
+    let db = Db::new(&args.database)?;
+    if db.tokens().await?.is_empty() {
+        writeln!(
+            std::io::stderr(),
+            "this is the first token: from now on, and for good, the API answers nobody without one, on this machine neither"
+        )?;
+    }
+    let made = db
         .create_token(&NewToken {
             name: &args.name,
             sha256: fresh.sha256,
@@ -195,6 +204,7 @@ fn human(tokens: &[TokenRow]) -> String {
             token.created_by.clone(),
             time(token.last_used_at),
             time(token.expires_at),
+            token.reason.clone().unwrap_or_else(|| "-".to_owned()),
         ]
     });
     table(
@@ -206,6 +216,7 @@ fn human(tokens: &[TokenRow]) -> String {
             "BY",
             "LAST USED",
             "EXPIRES",
+            "REASON",
         ],
         rows,
     )

@@ -32,6 +32,19 @@ const EXAMPLES: &str = "Examples:
 Exit status: 0 done, 1 refused; the message says what to do. 3 there is no such submission, 4 the vendor, the bucket or the database
 failed.";
 
+const ADOPT_EXAMPLE: &str = "Example:
+  producer unknowns adopt 6f0f9d0a-0f8b-4a1e-9d0a-0f8b00000001 --task-id 488026661 --reason 'seen in the dashboard'
+
+The vendor is asked for the work first; one that shows another submission's name is refused, whatever is forced.";
+
+const CONFIRM_EXAMPLE: &str = "Example:
+  producer unknowns confirm-not-accepted 6f0f9d0a-0f8b-4a1e-9d0a-0f8b00000001 --reason 'support, ticket 4711'
+
+At Sync.so it decides once the request is not repeated any more (SYNC_REPLAY_WINDOW after the claim). At GhostCut it takes two
+runs: the first, from GHOSTCUT_SETTLE_TIME after the send deadline on, deletes the submission's source, so that a late request can
+only fail; the second, as much later, decides. Each says when the next one is due. The times are the fleet's, if they are longer
+than those set here. --force waits for neither.";
+
 /// Submissions whose outcome is unknown: list, look at, decide
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -64,6 +77,7 @@ pub enum UnknownsCommand {
     #[command(after_help = EXAMPLES)]
     Show {
         /// The submission
+        #[arg(value_parser = crate::cli::id::id)]
         token: Uuid,
         /// How to print.
         #[command(flatten)]
@@ -73,10 +87,10 @@ pub enum UnknownsCommand {
         database: DatabaseConfig,
     },
     /// The vendor has the work: book it under its id, and let the job go on
-    #[command(after_help = EXAMPLES)]
+    #[command(after_help = ADOPT_EXAMPLE)]
     Adopt(Box<AdoptArgs>),
     /// The vendor never got the request: let the job pay for a new attempt
-    #[command(after_help = EXAMPLES)]
+    #[command(after_help = CONFIRM_EXAMPLE)]
     ConfirmNotAccepted(Box<ConfirmArgs>),
 }
 
@@ -84,6 +98,7 @@ pub enum UnknownsCommand {
 #[derive(Debug, clap::Args)]
 pub struct AdoptArgs {
     /// The submission
+    #[arg(value_parser = crate::cli::id::id)]
     pub token: Uuid,
     /// The vendor's id of the work: GhostCut's work id, Sync.so's generation id
     #[arg(long)]
@@ -115,6 +130,7 @@ pub struct AdoptArgs {
 #[derive(Debug, clap::Args)]
 pub struct ConfirmArgs {
     /// The submission
+    #[arg(value_parser = crate::cli::id::id)]
     pub token: Uuid,
     /// Do not wait for the replay window (Sync.so) or the settle time (GhostCut), and go without a list that proves it
     #[arg(long)]

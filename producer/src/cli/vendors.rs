@@ -1,10 +1,13 @@
 //! `producer vendors`: the accounts, their limits and pauses; all of them may be changed while the fleet runs.
 
+mod human;
+
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 use shared::config::DatabaseConfig;
@@ -14,7 +17,9 @@ use shared::domain::admission::Refusal;
 
 use super::exit::{NotFound, Usage};
 use super::operator::OperatorArgs;
-use super::output::{OutputArgs, table};
+use super::output::OutputArgs;
+use human::human;
+pub(super) use human::stopped;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,7 +31,8 @@ Examples:
   producer vendors resume sync --reason 'incident over'
 
 Why nothing is sent (column STOPPED): manual, misconfigured, out_of_credit, throttled, circuit stop all paid sends;
-floor, budget, full stop only new ones. Polling, storing and searching always go on.
+floor, budget, full stop only new ones. Polling, storing and searching always go on. `resume` ends all but floor, budget and your own cap,
+and makes the jobs due that such an answer put off.
 
 Exit status: 0 done, 3 there is no such account.";
 
@@ -77,7 +83,7 @@ pub enum VendorsCommand {
         #[command(flatten)]
         operator: OperatorArgs,
     },
-    /// End every pause of an account, also those that the vendor's answers made; limits stay
+    /// End every pause of an account, also those that the vendor's answers made, and make the jobs due that they put off; limits stay
     #[command(after_help = EXAMPLES)]
     Resume {
         /// Which account.
@@ -159,16 +165,39 @@ pub async fn run(args: VendorsArgs) -> anyhow::Result<ExitCode> {
     let db = Db::new(&args.database)?;
     if let Some(command) = args.command {
         let change = change(command)?;
-        is_known(&db.vendor_status().await?, change.vendor, &change.account)?;
+        let accounts = db.vendor_status().await?;
+        is_known(&accounts, change.vendor, &change.account)?;
+        if let Some(before) = held_before(&accounts, &change) {
+            writeln!(
+                std::io::stderr(),
+                "replaced the pause that there was: {}",
+                stopped(before)
+            )?;
+        }
         db.change_vendor(&change)
             .await
             .with_context(|| format!("cannot change {}/{}", change.vendor, change.account))?;
     }
     let accounts = db.vendor_status().await?;
+    let stop = db.paid_stop().await?;
     args.output.print(&json!({ "vendors": accounts }), |_| {
-        human(&accounts, Utc::now())
+        human(&accounts, stop.as_ref(), Utc::now())
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The account as it is, if this change replaces an operator's pause by another.
+fn held_before<'a>(
+    accounts: &'a [VendorStatus],
+    change: &VendorChange,
+) -> Option<&'a VendorStatus> {
+    let mut accounts = accounts
+        .iter()
+        .filter(|_| change.change.get("hold_ms").is_some());
+    accounts.find(|account| {
+        (account.vendor.as_str(), &account.account) == (change.vendor.as_str(), &change.account)
+            && account.refusal.as_deref() == Some(Refusal::Manual.as_str())
+    })
 }
 
 /// A misspelt account would be limited or paused for nobody. Before a producer first runs there is only the default.
@@ -245,70 +274,6 @@ impl LimitArgs {
             .collect();
         change.into()
     }
-}
-
-fn human(accounts: &[VendorStatus], now: DateTime<Utc>) -> String {
-    let rows = accounts.iter().map(|account| {
-        let of = |limit: Option<String>| limit.unwrap_or_else(|| "-".to_owned());
-        let balance = account.balance.map(|balance| match account.balance_at {
-            Some(at) => format!("{balance} ({} ago)", ago(at, now)),
-            None => balance.to_string(),
-        });
-        [
-            format!("{}/{}", account.vendor, account.account),
-            format!(
-                "{} of {}",
-                account.in_flight,
-                of(account.in_flight_cap.map(|n| n.to_string()))
-            ),
-            of(account.max_per_minute.map(|n| n.to_string())),
-            format!(
-                "{:.2} of {}",
-                account.spent_today,
-                of(account.daily_budget.map(|n| n.to_string()))
-            ),
-            of(balance),
-            of(account.balance_floor.map(|n| n.to_string())),
-            stopped(account),
-        ]
-    });
-    table(
-        [
-            "ACCOUNT",
-            "IN FLIGHT",
-            "PER MINUTE",
-            "SPENT TODAY",
-            "BALANCE",
-            "FLOOR",
-            "STOPPED",
-        ],
-        rows,
-    )
-}
-
-/// Why an account sends nothing, or nothing new, and until when; `no` when it does.
-pub(super) fn stopped(account: &VendorStatus) -> String {
-    let Some(refusal) = &account.refusal else {
-        return "no".to_owned();
-    };
-    // It ends with any work.
-    if refusal == Refusal::Full.as_str() {
-        return refusal.clone();
-    }
-    let until = match account.refusal_until {
-        Some(until) => format!(" until {}", until.format("%Y-%m-%d %H:%M:%S UTC")),
-        None => " until resumed".to_owned(),
-    };
-    let reason = account.refusal_reason.as_ref();
-    format!(
-        "{refusal}{until}{}",
-        reason.map_or_else(String::new, |reason| format!(": {reason}"))
-    )
-}
-
-fn ago(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
-    let seconds = (now - at).num_seconds().max(0).unsigned_abs();
-    humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }
 
 #[cfg(test)]

@@ -100,11 +100,11 @@ impl Body {
             }
             (None, Some(default)) => default.to_owned(),
             (None, None) => {
-                self.fault(
-                    name,
-                    FieldCode::Missing,
-                    "has to be there: say why, for the others",
-                );
+                let message = match name {
+                    "reason" => "has to be there: say why, for the others",
+                    _ => "has to be there",
+                };
+                self.fault(name, FieldCode::Missing, message);
                 String::new()
             }
             (Some(_), _) => {
@@ -181,6 +181,7 @@ impl Body {
                         ("ids", value) => read_ids(value).map(|ids| filter.ids = ids),
                         ("closed", _) => Err(unknown()),
                         (name, Value::String(text)) => set(&mut filter, name, text),
+                        (name, _) if !is_filter(name) => Err(unknown()),
                         _ => Err((FieldCode::WrongType, "must be a text".to_owned())),
                     };
                     if let Err((code, message)) = read {
@@ -239,6 +240,12 @@ fn fault(name: &str, code: FieldCode, message: &str) -> FieldError {
 
 fn unknown() -> (FieldCode, String) {
     (FieldCode::UnknownField, "is not a known filter".to_owned())
+}
+
+/// Whether `set` knows it, whatever its value.
+fn is_filter(name: &str) -> bool {
+    let missing = set(&mut LetterFilter::default(), name, "");
+    !matches!(missing, Err((FieldCode::UnknownField, _)))
 }
 
 /// Sets one filter from its text, as queries and bodies both have it.
@@ -360,7 +367,7 @@ mod tests {
         named(
             faults(
                 &json!({"reason": 1, "by": "", "preview": "yes", "per_minute": 0, "colour": 1,
-                "filter": {"ids": [], "job": "x", "user": 1, "stage": "lipsync", "closed": "true", "x": "y"}}),
+                "filter": {"ids": [], "job": "x", "user": 1, "stage": "lipsync", "closed": "true", "x": "y", "y": 1}}),
             ),
             &[
                 ("/reason", F::Malformed),
@@ -373,6 +380,7 @@ mod tests {
                 ("/filter/stage", F::Malformed),
                 ("/filter/closed", F::UnknownField),
                 ("/filter/x", F::UnknownField),
+                ("/filter/y", F::UnknownField),
                 ("/colour", F::UnknownField),
             ],
         );

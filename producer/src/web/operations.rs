@@ -116,11 +116,14 @@ pub(super) async fn resume(
             shown(&db, id).await
         }
         Some((_, Resumed::NotParked(state))) => {
-            let detail = format!("the job is not parked but {state}");
+            let detail = format!(
+                "the job is {state}, and neither parked nor waiting for a time that may be shortened"
+            );
             Err(Problem::new(Kind::JobNotRestarted, detail).about(id))
         }
         Some((_, Resumed::Over)) => {
-            let detail = "the job is over; `retry` puts it back on its way";
+            let detail =
+                "the job is over; if it failed or was canceled, `retry` puts it back on its way";
             Err(Problem::new(Kind::JobFinished, detail).about(id))
         }
         Some((_, Resumed::Gone)) | None => Err(no_job(id)),

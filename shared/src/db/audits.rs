@@ -249,6 +249,23 @@ impl Db {
         self.verdict(row.verdict)
     }
 
+    /// What operators have said about findings of these submissions that no repair can end: token, and who and why.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn acknowledged(&self, tokens: &[Uuid]) -> DbResult<Vec<(Uuid, String)>> {
+        let mut connection = self.connection().await?;
+        let rows: Vec<Acknowledged> = diesel::sql_query(
+            "SELECT u.token, e.actor || ': ' || e.reason AS words FROM unnest($1) u(token) CROSS JOIN LATERAL \
+             (SELECT actor, reason FROM operator_events WHERE action = 'finding_acknowledged' AND subject = u.token::text \
+              ORDER BY id DESC LIMIT 1) e",
+        )
+        .bind::<Array<SqlUuid>, _>(tokens)
+        .load(&mut connection)
+        .await?;
+        Ok(rows.into_iter().map(|row| (row.token, row.words)).collect())
+    }
+
     /// Writes what an audit came to.
     ///
     /// # Errors
@@ -336,6 +353,14 @@ impl Db {
             .await?;
         Ok(row.now)
     }
+}
+
+#[derive(QueryableByName)]
+struct Acknowledged {
+    #[diesel(sql_type = SqlUuid)]
+    token: Uuid,
+    #[diesel(sql_type = Text)]
+    words: String,
 }
 
 #[derive(QueryableByName)]

@@ -23,10 +23,12 @@ mod schema;
 mod settings;
 mod submissions;
 mod tls;
+mod times;
 mod tokens;
 mod trail;
 mod unknowns;
 mod vendors;
+mod waits;
 
 pub use adoption::UnadoptedRow;
 pub use audits::{AuditRecord, AuditRow, NewAudit, Rebuild};
@@ -50,10 +52,12 @@ pub use restart::{Candidate, Pace, Plan, RestartOrder};
 pub use retention::{OldSource, Place, Removed};
 pub use settings::{PaidResumed, PaidStop};
 pub use submissions::{AliveSubmission, BacklogGauge, DeadLetterGauge, LedgerGauge};
+pub use times::{FleetTimes, RunBy};
 pub use tokens::{Holder, NewToken, Revoked, Sha256, TokenRow};
 pub use trail::{TrailHorizon, TrailLine};
 pub use unknowns::{CallbackSeen, LostUnknown, Standing, UnknownFilter, UnknownRow};
 pub use vendors::{CostDay, CostTotal, Refused, SendAgain, Signal, VendorChange, VendorStatus};
+pub use waits::{PutOff, Story, ToBeSent};
 
 use diesel::ConnectionError;
 use diesel::result::DatabaseErrorKind;

@@ -55,9 +55,12 @@ pub struct LedgerGauge {
     /// Submissions from claim to final state.
     #[diesel(sql_type = BigInt)]
     pub in_flight: i64,
-    /// Those whose outcome is unknown.
+    /// Those whose outcome is unknown, and that may need a person.
     #[diesel(sql_type = BigInt)]
     pub unknown: i64,
+    /// Those that the vendor refused for now, too many at once, and that are sent again under their key: nobody has to decide.
+    #[diesel(sql_type = BigInt)]
+    pub refused: i64,
     /// Age of the oldest of these, in seconds; 0 when there is none.
     #[diesel(sql_type = Double)]
     pub oldest_unknown_seconds: f64,
@@ -149,6 +152,32 @@ impl Db {
              WHERE token = $1 RETURNING source_deleted_at",
         )
         .bind::<SqlUuid, _>(token)
+        .get_result(&mut connection)
+        .await?;
+        Ok(row.source_deleted_at)
+    }
+
+    /// The same because an operator decides, with a line in the job's trail.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn record_source_deleted_by(
+        &self,
+        token: Uuid,
+        by: &str,
+        reason: &str,
+    ) -> DbResult<Option<DateTime<Utc>>> {
+        let mut connection = self.connection().await?;
+        let row: Deleted = diesel::sql_query(
+            "WITH deleted AS (UPDATE submissions SET source_deleted_at = coalesce(source_deleted_at, clock_timestamp()) \
+                 WHERE token = $1 RETURNING job_id, source_deleted_at), \
+             told AS (INSERT INTO job_events (job_id, kind, actor, token, detail) SELECT job_id, 'operator', $2, $1, \
+                 jsonb_build_object('action', 'source_deleted', 'reason', $3::text) FROM deleted) \
+             SELECT source_deleted_at FROM deleted",
+        )
+        .bind::<SqlUuid, _>(token)
+        .bind::<Text, _>(by)
+        .bind::<Text, _>(reason)
         .get_result(&mut connection)
         .await?;
         Ok(row.source_deleted_at)
@@ -291,10 +320,13 @@ impl Db {
     pub async fn ledger_gauges(&self) -> DbResult<Vec<LedgerGauge>> {
         let mut connection = self.connection().await?;
         let rows = diesel::sql_query(
-            "SELECT vendor, count(*) AS in_flight, count(*) FILTER (WHERE state = 'unknown') AS unknown, \
-             coalesce(extract(epoch FROM now() - min(claimed_at) FILTER (WHERE state = 'unknown')), 0)::float8 \
+            "SELECT s.vendor, count(*) AS in_flight, count(*) FILTER (WHERE s.state = 'unknown' AND st.job_id IS NULL) AS unknown, \
+             count(st.job_id) AS refused, \
+             coalesce(extract(epoch FROM now() - min(claimed_at) FILTER (WHERE s.state = 'unknown' AND st.job_id IS NULL)), 0)::float8 \
                  AS oldest_unknown_seconds \
-             FROM submissions WHERE state IN ('claimed', 'unknown', 'accepted', 'redoing') GROUP BY vendor",
+             FROM submissions s LEFT JOIN job_stages st ON st.job_id = s.job_id AND s.state = 'unknown' AND s.vendor = 'sync' \
+                 AND s.answer ->> 'class' = 'throttled' AND st.stage = 'lipsync.submit' AND st.state IN ('waiting', 'dispatched') \
+             WHERE s.state IN ('claimed', 'unknown', 'accepted', 'redoing') GROUP BY s.vendor",
         )
         .load(&mut connection)
         .await?;

@@ -53,6 +53,9 @@ pub struct TokenRow {
     /// By whom.
     #[diesel(sql_type = Text)]
     pub created_by: String,
+    /// What for, in the words of whoever made it.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub reason: Option<String>,
     /// Until when it is good; none: until revoked.
     #[diesel(sql_type = Nullable<Timestamptz>)]
     pub expires_at: Option<DateTime<Utc>>,
@@ -193,8 +196,9 @@ impl Db {
         let mut connection = self.connection().await?;
         Ok(diesel::sql_query(
             "SELECT name, role, created_at, created_by, expires_at, last_used_at, revoked_at, revoked_by, \
-             CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN expires_at <= now() THEN 'expired' ELSE 'live' END AS state \
-             FROM access_tokens ORDER BY name",
+             CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN expires_at <= now() THEN 'expired' ELSE 'live' END AS state, \
+             (SELECT e.reason FROM operator_events e WHERE e.action = 'token_created' AND e.subject = 'token/' || t.name LIMIT 1) AS reason \
+             FROM access_tokens t ORDER BY name",
         )
         .load(&mut connection)
         .await?)

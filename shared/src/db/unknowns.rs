@@ -112,6 +112,9 @@ pub struct UnknownRow {
     /// When it is looked at next.
     #[diesel(sql_type = Nullable<Timestamptz>)]
     pub due_at: Option<DateTime<Utc>>,
+    /// The vendor refused it for now, too many at once, and at `due_at` it is sent again under its key: nobody has to decide.
+    #[diesel(sql_type = diesel::sql_types::Bool)]
+    pub refused_for_now: bool,
     /// The database's clock.
     #[diesel(sql_type = Timestamptz)]
     pub now: DateTime<Utc>,
@@ -181,7 +184,9 @@ impl Db {
              s.claimed_at, s.send_deadline, s.settled_at, s.answer, s.searches, s.last_searched_at, s.source_key, \
              s.source_deleted_at, s.cost_reserved::float8, s.cost_charged::float8, s.cost_wasted::float8, \
              j.status AS job_status, st.stage, st.state AS stage_state, st.reason AS stage_reason, \
-             st.due_at, clock_timestamp() AS now \
+             st.due_at, s.state = 'unknown' AND s.vendor = 'sync' AND s.answer ->> 'class' = 'throttled' \
+                 AND coalesce(st.stage = 'lipsync.submit' AND st.due_at IS NOT NULL, false) AS refused_for_now, \
+             clock_timestamp() AS now \
              FROM submissions s LEFT JOIN video_jobs j ON j.id = s.job_id LEFT JOIN job_stages st ON st.job_id = s.job_id \
              WHERE {chosen} AND ($2 IS NULL OR s.vendor = $2) \
              AND s.claimed_at <= clock_timestamp() - make_interval(secs => $3 / 1000.0) \

@@ -132,6 +132,15 @@ pub struct VendorStatus {
     /// Until when; none when only an operator ends it.
     #[diesel(sql_type = Nullable<Timestamptz>)]
     pub refusal_until: Option<DateTime<Utc>>,
+    /// Works that were running when the vendor last said that its slots are full, at least one: a cap until `slots_until`.
+    #[diesel(sql_type = Nullable<Integer>)]
+    pub slots: Option<i32>,
+    /// When that cap ends.
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    pub slots_until: Option<DateTime<Utc>>,
+    /// A circuit is open behind the refusal that is shown: it stays when that one ends.
+    #[diesel(sql_type = diesel::sql_types::Bool)]
+    pub circuit_open: bool,
 }
 
 /// What was spent on a day.
@@ -191,6 +200,9 @@ struct Changed {
     changed: bool,
 }
 
+/// The word of the trail for the end of every pause.
+const RESUMED: &str = "vendor_resumed";
+
 impl VendorChange {
     /// New limits: columns and their values, null for no limit.
     #[must_use]
@@ -239,7 +251,7 @@ impl VendorChange {
                 "failures": 0, "reject_reason": null, "reject_job": null, "rejects": 0, "open_kind": null, "open_reason": null,
                 "opened_at": null, "open_until": null, "openings": 0, "probe_token": null, "probe_until": null,
             }),
-            action: "vendor_resumed",
+            action: RESUMED,
             ..Self::limits(vendor, account, Value::Null, by, reason)
         }
     }
@@ -274,7 +286,9 @@ SELECT v.vendor, v.account, v.version, vendor_in_flight(v) AS in_flight, vendor_
     CASE stop.why WHEN 'manual' THEN format('%s (%s)', v.held_reason, v.held_by) WHEN 'circuit' THEN v.open_reason \
         ELSE CASE WHEN stop.why IS NOT NULL THEN v.pause_reason END END AS refusal_reason, \
     CASE WHEN coalesce(stop.why, fresh.why) IS NOT NULL \
-        THEN nullif(CASE WHEN stop.why IS NOT NULL THEN stop.until ELSE fresh.until END, 'infinity') END AS refusal_until \
+        THEN nullif(CASE WHEN stop.why IS NOT NULL THEN stop.until ELSE fresh.until END, 'infinity') END AS refusal_until, \
+    CASE WHEN v.slots_until > clock_timestamp() THEN v.slots END AS slots, \
+    CASE WHEN v.slots_until > clock_timestamp() THEN v.slots_until END AS slots_until, v.open_until IS NOT NULL AS circuit_open \
 FROM vendors v, vendor_stop(v) stop, vendor_stop_new(v, CASE WHEN v.daily_budget IS NULL THEN 0 ELSE vendor_least_cost(v) END) fresh ORDER BY v.vendor, v.account";
 
 impl Db {
@@ -342,8 +356,9 @@ impl Db {
         Ok(())
     }
 
-    /// Changes limits or pauses of an account at once for the whole fleet, and writes who and why into the trail. False: somebody
-    /// has changed it since the version that the change is for, and nothing was done.
+    /// Changes limits or pauses of an account at once for the whole fleet, and writes who and why into the trail. The end of a pause
+    /// makes the jobs due that the vendor's answers had put off. False: somebody has changed it since the version that the
+    /// change is for, and nothing was done.
     ///
     /// # Errors
     /// When the database is away, or a value is out of its range.
@@ -360,6 +375,15 @@ impl Db {
                 .bind::<Nullable<BigInt>, _>(change.if_version)
                 .get_result(&mut connection)
                 .await?;
+        drop(connection);
+        if row.changed && change.action == RESUMED {
+            // Killed before: these jobs come due by themselves, or with the next resume. Not in one transaction, because `settle`
+            // locks jobs before accounts.
+            self.release_jobs(change.vendor, &change.by, &change.reason)
+                .await?;
+            // A hint: dispatch has a timer.
+            let _ = self.notify_due().await;
+        }
         Ok(row.changed)
     }
 

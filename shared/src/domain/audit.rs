@@ -91,6 +91,17 @@ pub struct Finding {
     /// Whether the ledger now says what the vendor says.
     #[serde(default)]
     pub repaired: bool,
+    /// Who knows about it and has dealt with it at the vendor, and why; it no longer counts as a difference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged: Option<String>,
+}
+
+impl Finding {
+    /// Whether somebody still has to do something about it.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        !self.repaired && self.acknowledged.is_none()
+    }
 }
 
 /// What the comparison with one vendor came to.
@@ -106,8 +117,26 @@ pub struct Comparison {
     pub foreign: usize,
     /// Works of the ledger that the list does not show and that it is not proved to have to show.
     pub unproved: usize,
+    /// Works that the ledger has at the vendor from this time, however young.
+    #[serde(default)]
+    pub expected: usize,
+    /// The vendor's ids of the first foreign works, at most [`FOREIGN_SHOWN`].
+    #[serde(default)]
+    pub foreign_ids: Vec<String>,
     /// What differs.
     pub findings: Vec<Finding>,
+}
+
+/// Foreign works that are named; the others are counted.
+pub const FOREIGN_SHOWN: usize = 20;
+
+impl Comparison {
+    /// Whether the list shows nothing of ours although the ledger has works at the vendor: then it proves nothing, and is no
+    /// agreement.
+    #[must_use]
+    pub const fn is_blind(&self) -> bool {
+        self.listed == self.foreign && self.expected > 0
+    }
 }
 
 /// When and how sharply to compare.
@@ -141,6 +170,8 @@ pub fn compare(vendor: Vendor, ledger: &[Booked], works: &[Work], window: Window
         booked: 0,
         foreign: 0,
         unproved: 0,
+        expected: ledger.iter().filter(|booked| is_expected(booked)).count(),
+        foreign_ids: Vec::new(),
         findings: Vec::new(),
     };
     let mut seen: HashMap<Uuid, usize> = HashMap::new();
@@ -174,7 +205,12 @@ pub fn compare(vendor: Vendor, ledger: &[Booked], works: &[Work], window: Window
                 *nth += 1;
                 comparison.findings.push(unknown_token(marker, work, *nth));
             }
-            (None, None) => comparison.foreign += 1,
+            (None, None) => {
+                comparison.foreign += 1;
+                if comparison.foreign <= FOREIGN_SHOWN {
+                    comparison.foreign_ids.push(work.task_id.clone());
+                }
+            }
         }
     }
     missing(&mut comparison, ledger, &seen, window);
@@ -229,6 +265,7 @@ fn known_token(booked: &Booked, work: &Work, nth: usize, window: Window) -> Opti
         detail,
         repair: None,
         repaired: false,
+        acknowledged: None,
     })
 }
 
@@ -255,6 +292,7 @@ fn unknown_token(marker: Marker, work: &Work, nth: usize) -> Finding {
         detail: detail.to_owned(),
         repair: None,
         repaired: false,
+        acknowledged: None,
     }
 }
 
@@ -274,13 +312,9 @@ fn missing(
     let first = shown().map(|booked| booked.claimed_at).min();
     let last = shown().map(|booked| booked.claimed_at).max();
     for booked in ledger {
-        let at_the_vendor = matches!(
-            booked.state,
-            LedgerState::Accepted | LedgerState::Redoing | LedgerState::Succeeded
-        );
         let inside = booked.claimed_at >= window.since + window.lag
             && booked.send_deadline + window.lag <= window.now;
-        if !at_the_vendor || booked.imported || !inside || seen.contains_key(&booked.token) {
+        if !is_expected(booked) || !inside || seen.contains_key(&booked.token) {
             continue;
         }
         let proved = first.is_some_and(|first| first < booked.claimed_at)
@@ -303,8 +337,18 @@ fn missing(
             ),
             repair: None,
             repaired: false,
+        acknowledged: None,
         });
     }
+}
+
+/// Whether the vendor has the work, as far as the ledger knows, under an id that its list would show.
+const fn is_expected(booked: &Booked) -> bool {
+    let at_the_vendor = matches!(
+        booked.state,
+        LedgerState::Accepted | LedgerState::Redoing | LedgerState::Succeeded
+    );
+    at_the_vendor && !booked.imported
 }
 
 /// Submissions that are one too many for their job: at the vendor, not failed, beside another one that is the same.
@@ -342,6 +386,7 @@ fn second_submissions(ledger: &[Booked]) -> Vec<Finding> {
                 detail: format!("the job has the submission {} too", submissions[0].token),
                 repair: None,
                 repaired: false,
+                acknowledged: None,
             });
         }
     }

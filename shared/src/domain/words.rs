@@ -2,12 +2,14 @@
 
 /// A text that is none of the words of a vocabulary.
 #[derive(Debug, thiserror::Error)]
-#[error("unknown {vocabulary} `{word}`")]
+#[error("unknown {vocabulary} `{word}`: one of {known}")]
 pub struct UnknownWord {
     /// Which vocabulary was expected.
     pub vocabulary: &'static str,
     /// The text that was found.
     pub word: String,
+    /// The words that there are.
+    pub known: String,
 }
 
 /// Declares an enum whose values have one fixed text each, in the database, on the wire and in metrics.
@@ -39,7 +41,11 @@ macro_rules! vocabulary {
             fn from_str(word: &str) -> Result<Self, Self::Err> {
                 match word {
                     $($text => Ok(Self::$variant),)+
-                    _ => Err($crate::domain::UnknownWord { vocabulary: stringify!($name), word: word.to_owned() }),
+                    _ => Err($crate::domain::UnknownWord {
+                        vocabulary: stringify!($name),
+                        word: word.to_owned(),
+                        known: [$($text,)+].join(", "),
+                    }),
                 }
             }
         }
@@ -234,7 +240,13 @@ mod tests {
             assert_eq!(stage.as_str().parse::<Stage>().unwrap(), *stage);
         }
         let error = "lipsync.sing".parse::<Stage>().unwrap_err();
-        assert_eq!(error.to_string(), "unknown Stage `lipsync.sing`");
+        let said = error.to_string();
+        assert!(
+            said.starts_with(
+                "unknown Stage `lipsync.sing`: one of source.import, lipsync.submit, "
+            ),
+            "{said}"
+        );
     }
 
     #[test]

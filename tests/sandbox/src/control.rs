@@ -32,9 +32,23 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
         .route("/settings", get(settings).patch(change_settings))
         .route("/reset", post(reset));
     Router::new()
+        .route("/control", get(index))
         .nest("/control", routes)
         .fallback(unknown)
         .with_state(core)
+}
+
+/// What there is, for somebody who has only the address.
+async fn index() -> Json<Value> {
+    Json(json!({
+        "environment": "GET /control/environment: variables for a client",
+        "truth": "GET /control/truth: what was paid for; GET /control/works/{sync|ghostcut}, also ?phase= and ?contains=",
+        "faults": "POST /control/faults with {\"vendor\": \"sync\", \"operation\": \"submit\", \"fault\": {\"kind\": \"lose_answer\"}, \"count\": 1}; GET lists \
+                   them, DELETE removes them, GET /control/faults/fired says which struck",
+        "settings": "GET and PATCH /control/settings",
+        "reset": "POST /control/reset",
+        "read": "tests/sandbox/README.md",
+    }))
 }
 
 /// Environment variables a client of all simulators needs.

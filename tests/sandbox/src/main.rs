@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 ///
 /// Prints the endpoints and credentials a client needs, then runs until SIGTERM or SIGINT.
 /// Its own variables begin with SANDBOX_, so that real keys in the environment are never picked up.
-/// Accepted (paid) works, fault rules and settings are served by the control API; see the README.
+/// Accepted (paid) works, fault rules and settings are served by the control API: GET `$SANDBOX_CONTROL_URL/control` lists its routes, `tests/sandbox/README.md` has examples.
 #[derive(Parser)]
 #[command(version)]
 struct Args {

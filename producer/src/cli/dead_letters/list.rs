@@ -12,7 +12,8 @@ use crate::web::{LetterDocument, redacted};
 
 const EXAMPLES: &str = "Examples:
   What there is, by stage and error:     producer dead-letters list
-  The letters of one group, one by one:  producer dead-letters list --flat --stage inpaint.submit --class 'no route to <url>'
+  The letters of one group, one by one:  producer dead-letters list --flat --stage inpaint.submit \\
+                                           --class 'no route to <url cdn.example.com>'
   What came in the last two hours:       producer dead-letters list --since 2h";
 
 /// List open dead letters, grouped by stage and error
@@ -66,13 +67,13 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             return "no open dead letters".to_owned();
         }
         table(
-            ["LETTERS", "STAGE", "REASON", "FIRST", "NEWEST", "ERROR"],
+            ["LETTERS", "STAGE", "REASON", "SAMPLE", "NEWEST", "ERROR"],
             groups.iter().map(|group| {
                 [
                     group.letters.to_string(),
                     group.stage.clone(),
                     group.reason.clone(),
-                    group.first.to_string(),
+                    format!("#{}", group.first),
                     group.newest.format("%F %T").to_string(),
                     redacted(group.error_class.clone()),
                 ]

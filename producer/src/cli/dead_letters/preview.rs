@@ -42,10 +42,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         by: String::new(),
         reason: String::new(),
         another_attempt: args.attempts.another_attempt,
-        max_paid_attempts: args.attempts.max_paid_attempts,
+        max_paid_attempts: args.attempts.bound(&db).await?,
     };
     let tally = operations::preview(&db, &filter, &order).await?;
     args.output
-        .print(&tally, |tally| tally.lines().join("\n"))?;
+        .print(&tally, |tally| tally.lines("dead letters").join("\n"))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use shared::config::DatabaseConfig;
 use shared::db::{Db, LetterFilter, Pace, RestartOrder};
+use shared::domain::resume::Refusal;
 
 use super::canary::{self, Verdict};
 use super::selection::{SelectionArgs, are_open};
@@ -21,12 +22,12 @@ use crate::operations::{self, PIECE, Tally};
 const EXAMPLES: &str = "Examples:
   See first what it would do:   producer dead-letters preview --stage inpaint.store
   One letter:                   producer dead-letters replay 42 --reason 'the bucket is back'
-  A group, carefully:           producer dead-letters replay --stage inpaint.store --class 'no route to <url>' \\
+  A group, carefully:           producer dead-letters replay --stage inpaint.store --class 'no route to <url cdn.example.com>' \\
                                   --canary --per-minute 30 --reason 'the bucket is back'
 
 A replay never sends anything again by itself: the ledger decides what each job does next. It may be killed and simply be
-run again. Exit status: 0 done, 1 a canary did not pass (its group was left alone), or a letter named
-by its number is closed; 3 there is none of that number.";
+run again. Exit status: 0 done, 1 nothing that was named could be replayed, or a canary did not pass
+(its group was left alone); 3 there is no letter of that number.";
 
 /// Groups looked at; more than anybody tells apart.
 const GROUPS: i64 = 10_000;
@@ -86,6 +87,7 @@ struct Replay<'a> {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let is_all = args.selection.all;
     let filter = args.selection.filter()?;
     let db = Db::new(&args.database)?;
     are_open(&db, &filter).await?;
@@ -98,10 +100,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         by: args.operator.by.clone(),
         reason: args.operator.reason.clone(),
         another_attempt: args.attempts.another_attempt,
-        max_paid_attempts: args.attempts.max_paid_attempts,
+        max_paid_attempts: args.attempts.bound(&db).await?,
     };
     let planned = operations::preview(&db, &filter, &order).await?;
-    for line in planned.lines() {
+    for line in planned.lines("dead letters") {
         writeln!(std::io::stderr(), "{line}")?;
     }
     operations::note(
@@ -137,8 +139,12 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     replay.bar.finish_and_clear();
     done.context("the replay broke off; run it again to go on")?;
-    args.output.print(&replay.report, human)?;
-    Ok(Exit::done_if(replay.report.stopped.is_empty()).into())
+    args.output
+        .print(&replay.report, |report| human(report, planned.letters))?;
+    let tally = &replay.report.replayed;
+    // All of nothing is done; a name or filter that finds nothing is a slip.
+    let did = tally.replayable > 0 || is_all && tally.letters == 0;
+    Ok(Exit::done_if(replay.report.stopped.is_empty() && did).into())
 }
 
 impl Replay<'_> {
@@ -212,14 +218,21 @@ impl Replay<'_> {
     }
 }
 
-fn human(report: &Report) -> String {
+/// `selected` letters were to be replayed; a group whose canary failed was left alone.
+fn human(report: &Report, selected: u64) -> String {
     let tally = &report.replayed;
     let mut lines = vec![format!(
         "replayed {} of {} dead letters",
-        tally.replayable, tally.letters
+        tally.replayable,
+        selected.max(tally.letters)
     )];
-    for (word, count) in &tally.refused {
-        lines.push(format!("  {count} not: {word}"));
+    for refusal in Refusal::ALL {
+        if let Some(count) = tally.refused.get(refusal.as_str()) {
+            lines.push(format!("  {count} not ({refusal}): {}", refusal.explain()));
+        }
+    }
+    if selected == 0 {
+        lines.push("  no open letter is like that: see `producer dead-letters list`".to_owned());
     }
     for stopped in &report.stopped {
         lines.push(format!(

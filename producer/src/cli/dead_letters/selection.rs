@@ -27,10 +27,10 @@ pub struct FilterArgs {
     #[arg(long, value_parser = since)]
     pub since: Option<DateTime<Utc>>,
     /// Only of this job
-    #[arg(long)]
+    #[arg(long, value_parser = crate::cli::id::id)]
     pub job: Option<Uuid>,
     /// Only of this user's jobs
-    #[arg(long)]
+    #[arg(long, value_parser = crate::cli::id::id)]
     pub user: Option<Uuid>,
 }
 

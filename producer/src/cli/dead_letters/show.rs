@@ -28,11 +28,19 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Some(letter) = db.letter(args.id).await? else {
         return Err(NotFound(format!("there is no dead letter {}", args.id)).into());
     };
-    args.output.print(&LetterDocument::new(letter), human)?;
+    let job = match letter.job_id {
+        Some(job) => db.job(job).await?,
+        None => None,
+    };
+    let status = job.map(|job| job.status);
+    args.output.print(&LetterDocument::new(letter), |letter| {
+        human(letter, status.as_deref())
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn human(letter: &LetterDocument) -> String {
+/// `status` is the job's; none when it was deleted.
+fn human(letter: &LetterDocument, status: Option<&str>) -> String {
     let mut lines = vec![
         format!("dead letter  {}", letter.id),
         format!("received     {}", letter.received_at),
@@ -42,7 +50,10 @@ fn human(letter: &LetterDocument) -> String {
         format!("class        {}", letter.class),
     ];
     if let Some(job) = letter.job_id {
-        lines.push(format!("job          {job} (producer jobs show {job})"));
+        let status = status.unwrap_or("deleted");
+        lines.push(format!(
+            "job          {job}, {status} (producer jobs show {job})"
+        ));
     }
     if let Some(body) = &letter.body {
         let (form, text) = match (&body.text, &body.hex) {
@@ -61,10 +72,16 @@ fn human(letter: &LetterDocument) -> String {
             letter.resolved_by.as_deref().unwrap_or("-"),
             letter.note.as_deref().unwrap_or("-")
         )),
-        _ => lines.push(format!(
-            "open         producer dead-letters preview {0} | replay {0} | discard {0}",
-            letter.id
-        )),
+        _ => {
+            let id = letter.id;
+            lines.push(format!("open         producer dead-letters preview {id}"));
+            lines.push(format!(
+                "             producer dead-letters replay {id} --reason '…'"
+            ));
+            lines.push(format!(
+                "             producer dead-letters discard {id} --reason '…'"
+            ));
+        }
     }
     lines.join("\n")
 }

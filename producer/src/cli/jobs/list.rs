@@ -14,7 +14,9 @@ use crate::web::JobDocument;
 
 const EXAMPLES: &str = "Examples:
   What waits for a person:   producer jobs list --state parked
-  What a user has:           producer jobs list --user 7b0c6c7e-0f8b-4a1e-9d0a-0f8b00000001";
+  What a user has:           producer jobs list --user 7b0c6c7e-0f8b-4a1e-9d0a-0f8b00000001
+  What failed today, and why: producer jobs list --status failed --since 24h
+  What the vendor refused:   producer jobs list --error-code vendor_failed";
 
 /// List jobs, newest first
 #[derive(Debug, clap::Args)]
@@ -49,12 +51,13 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         ..args.filter.filter()
     };
     let rows = db.list_jobs(&filter).await?;
-    let holds = Holds::read(&db).await?;
+    let ids: Vec<_> = rows.iter().map(|(job, _)| job.id).collect();
+    let holds = Holds::read(&db, &ids).await?;
     let held: Vec<_> = rows
         .iter()
-        .map(|(_, stage)| holds.why(stage.as_ref()))
+        .map(|(job, stage)| holds.why(job.id, stage.as_ref()))
         .collect();
-    let lines: Vec<[String; 6]> = rows
+    let lines: Vec<[String; 7]> = rows
         .iter()
         .zip(&held)
         .map(|((job, stage), held)| {
@@ -68,8 +71,15 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
                 job.status.clone(),
                 of_stage(|stage| stage.stage.clone()),
                 of_stage(|stage| stage.state.clone()),
-                held.clone()
-                    .unwrap_or_else(|| of_stage(|stage| stage.reason.clone().unwrap_or_default())),
+                match (held, stage, &job.error_code) {
+                    (Some(held), ..) => held.clone(),
+                    (None, Some(stage), _) => stage.reason.clone().unwrap_or_default(),
+                    (None, None, Some(code)) => code.clone(),
+                    (None, None, None) => "-".to_owned(),
+                },
+                job.display_name
+                    .clone()
+                    .unwrap_or_else(|| job.original_filename.clone()),
             ]
         })
         .collect();
@@ -86,7 +96,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             return "no such jobs".to_owned();
         }
         table(
-            ["JOB", "CREATED", "STATUS", "STAGE", "STATE", "REASON"],
+            [
+                "JOB", "CREATED", "STATUS", "STAGE", "STATE", "REASON", "NAME",
+            ],
             lines,
         )
     })?;

@@ -13,10 +13,11 @@ const EXAMPLES: &str = "Examples:
   One job:                       producer jobs resume 0f8b… --reason 'the row is repaired'
   All that wait for points:      producer jobs resume --state parked --with-reason out_of_points --reason 'topped up'
 
-A parked job goes on in the stage where it stands, and the ledger decides what that does: nothing is paid twice by resuming.
+A parked job goes on in the stage where it stands, and one that waits for its time does not wait any longer; the ledger decides
+what that does: nothing is paid twice by resuming. `producer vendors resume` does it for all that a vendor's answer put off.
 Exit status: 0 all are due, 1 not so, 3 there are no such jobs.";
 
-/// Make parked jobs due now
+/// Make jobs that are parked or wait for their time due now
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -66,8 +67,17 @@ fn line(job: uuid::Uuid, resumed: Resumed) -> Line {
             false,
             "not parked but dead: see `producer dead-letters`".to_owned(),
         ),
+        Resumed::NotParked(state) if state == "waiting" => (
+            false,
+            "it does not wait for a time that may be shortened: it is due, or searched for"
+                .to_owned(),
+        ),
         Resumed::NotParked(state) => (false, format!("not parked but {state}")),
-        Resumed::Over => (false, "it is over: see `producer jobs retry`".to_owned()),
+        Resumed::Over => (
+            false,
+            "it is over; if it failed or was canceled, `producer jobs retry` brings it back"
+                .to_owned(),
+        ),
         Resumed::Gone => (false, "there is no such job".to_owned()),
     };
     Line {

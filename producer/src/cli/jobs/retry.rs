@@ -1,19 +1,22 @@
 //! `producer jobs retry`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use shared::config::DatabaseConfig;
 use shared::db::{Candidate, Db, Pace, Plan, RestartOrder};
 use shared::domain::resume::Refusal;
 
 use super::selection::{Line, SelectionArgs, report};
 use crate::cli::attempts::AttemptArgs;
-use crate::cli::operator::OperatorArgs;
 use crate::cli::output::OutputArgs;
-use crate::operations::in_words;
+use crate::operations::{Tally, in_words};
 
 const EXAMPLES: &str = "Examples:
   One job:                       producer jobs retry 0f8b… --reason 'the input is readable now'
+  What many would do and cost:   producer jobs retry --status failed --since 24h --preview
+  Then ten a minute:             producer jobs retry --status failed --since 24h --per-minute 10 --reason '...'
   Beyond the bound on attempts:  producer jobs retry 0f8b… --another-attempt --reason '...'
 
 `producer jobs show` says what a retry would do. The ledger decides: what is paid for is polled or stored, what may be paid
@@ -26,12 +29,21 @@ pub struct Args {
     /// Which.
     #[command(flatten)]
     pub selection: SelectionArgs,
+    /// Say what would happen and cost, without doing it
+    #[arg(long)]
+    pub preview: bool,
+    /// Make at most so many jobs due per minute
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub per_minute: Option<u32>,
     /// Paid attempts.
     #[command(flatten)]
     pub attempts: AttemptArgs,
-    /// Who and why.
-    #[command(flatten)]
-    pub operator: OperatorArgs,
+    /// Why, for the others; kept in the trail
+    #[arg(long, required_unless_present = "preview", value_parser = NonEmptyStringValueParser::new())]
+    pub reason: Option<String>,
+    /// Who; kept in the trail
+    #[arg(long, env = "USER", default_value = "operator", value_parser = NonEmptyStringValueParser::new())]
+    pub by: String,
     /// Output.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -44,12 +56,15 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     args.selection.check()?;
     let db = Db::new(&args.database)?;
     let order = RestartOrder {
-        by: args.operator.by,
-        reason: args.operator.reason,
+        by: args.by,
+        reason: args.reason.unwrap_or_default(),
         another_attempt: args.attempts.another_attempt,
-        max_paid_attempts: args.attempts.max_paid_attempts,
+        max_paid_attempts: args.attempts.bound(&db).await?,
     };
     let selection = &args.selection;
+    if args.preview {
+        return preview(&db, selection, &order, args.output).await;
+    }
     db.note_operation(
         &order.by,
         &order.reason,
@@ -60,19 +75,17 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     .await?;
     let by_id = !selection.ids.is_empty();
     let mut lines = Vec::new();
+    let step = args
+        .per_minute
+        .map_or(Duration::ZERO, |n| Duration::from_secs(60) / n);
+    let mut pace = Pace {
+        next: Duration::ZERO,
+        step,
+    };
     selection
         .pieces(&db, async |ids| {
-            let candidate = |job: &uuid::Uuid| Candidate {
-                job: *job,
-                letter_epoch: None,
-            };
-            let candidates: Vec<_> = ids.iter().map(candidate).collect();
-            for plan in db
-                .restart(&order, &candidates, &mut Pace::default())
-                .await?
-            {
-                let has_ended = !matches!(plan.to, Err(Refusal::GoesOn | Refusal::Completed));
-                if by_id || has_ended {
+            for plan in db.restart(&order, &candidates(ids), &mut pace).await? {
+                if by_id || has_ended(&plan) {
                     lines.push(line(&plan));
                 }
             }
@@ -82,6 +95,42 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     // A hint: dispatch has a timer.
     let _ = db.notify_due().await;
     report(args.output, &lines)
+}
+
+/// Says what a retry would do and cost. Changes nothing.
+async fn preview(
+    db: &Db,
+    selection: &SelectionArgs,
+    order: &RestartOrder,
+    output: OutputArgs,
+) -> anyhow::Result<ExitCode> {
+    let mut tally = Tally::default();
+    let by_id = !selection.ids.is_empty();
+    selection
+        .pieces(db, async |ids| {
+            for plan in db.plan_restart(order, &candidates(ids)).await? {
+                if by_id || has_ended(&plan) {
+                    tally.count(plan.to, plan.last_cost);
+                }
+            }
+            Ok(())
+        })
+        .await?;
+    output.print(&tally, |tally| tally.lines("jobs").join("\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn candidates(ids: &[uuid::Uuid]) -> Vec<Candidate> {
+    let candidate = |job: &uuid::Uuid| Candidate {
+        job: *job,
+        letter_epoch: None,
+    };
+    ids.iter().map(candidate).collect()
+}
+
+/// Somebody who retries what a filter finds does not mean what goes on or is completed.
+fn has_ended(plan: &Plan) -> bool {
+    !matches!(plan.to, Err(Refusal::GoesOn | Refusal::Completed))
 }
 
 fn line(plan: &Plan) -> Line {

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use chrono::{DateTime, Utc};
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use serde::Serialize;
 use serde_json::json;
@@ -12,6 +13,7 @@ use uuid::Uuid;
 
 use crate::cli::exit::{Exit, Usage};
 use crate::cli::output::{OutputArgs, table};
+use crate::cli::since::since;
 
 /// Jobs in one transaction.
 const PIECE: i64 = 100;
@@ -36,15 +38,21 @@ pub struct FilterArgs {
     #[arg(long, value_name = "REASON")]
     pub with_reason: Option<String>,
     /// Only this user's
-    #[arg(long)]
+    #[arg(long, value_parser = crate::cli::id::id)]
     pub user: Option<Uuid>,
+    /// Only those that failed with this error code, such as `input_unreadable`
+    #[arg(long, value_name = "CODE")]
+    pub error_code: Option<String>,
+    /// Only those created since: `2h`, `3days`, or a time such as `2026-11-22T16:00:00Z`
+    #[arg(long, value_parser = since)]
+    pub since: Option<DateTime<Utc>>,
 }
 
 /// What a command that changes something is about.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SelectionArgs {
     /// Ids of jobs
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = crate::cli::id::id)]
     pub ids: Vec<Uuid>,
     /// Filters, instead of ids.
     #[command(flatten)]
@@ -59,6 +67,8 @@ impl FilterArgs {
             stage: self.stage,
             state: self.state,
             reason: self.with_reason.clone(),
+            error_code: self.error_code.clone(),
+            created_from: self.since.map(|since| since.naive_utc()),
             ..JobFilter::default()
         }
     }
@@ -70,12 +80,16 @@ impl FilterArgs {
             stage,
             with_reason,
             user,
+            error_code,
+            since,
         } = self;
         status.is_none()
             && state.is_none()
             && stage.is_none()
             && with_reason.is_none()
             && user.is_none()
+            && error_code.is_none()
+            && since.is_none()
     }
 }
 
@@ -97,9 +111,11 @@ impl SelectionArgs {
             stage,
             with_reason,
             user,
+            error_code,
+            since,
         } = &self.filter;
         json!({ "ids": self.ids, "status": status, "state": state, "stage": stage, "reason": with_reason,
-            "user": user })
+            "user": user, "error_code": error_code, "since": since })
     }
 
     /// Gives `each` the ids piece by piece. What it does to a job must not be undone by meeting the job again.

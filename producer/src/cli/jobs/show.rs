@@ -12,6 +12,7 @@ use super::held::Holds;
 use crate::cli::attempts::AttemptArgs;
 use crate::cli::exit::NotFound;
 use crate::cli::output::{OutputArgs, table};
+use crate::cli::trail::in_words as in_short;
 use crate::operations::in_words;
 use crate::web::FullDocument;
 
@@ -23,6 +24,7 @@ const HISTORY: i64 = 200;
 #[command(after_help = "Example:\n  producer jobs show 7b0c6c7e-0f8b-4a1e-9d0a-0f8b00000001")]
 pub struct Args {
     /// The job
+    #[arg(value_parser = crate::cli::id::id)]
     pub id: Uuid,
     /// Paid attempts, for what a retry would do.
     #[command(flatten)]
@@ -44,7 +46,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         by: String::new(),
         reason: String::new(),
         another_attempt: args.attempts.another_attempt,
-        max_paid_attempts: args.attempts.max_paid_attempts,
+        max_paid_attempts: args.attempts.bound(&db).await?,
     };
     let candidate = Candidate {
         job: args.id,
@@ -57,7 +59,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Err(refusal) => Some(refusal.explain().to_owned()),
     });
     let stage = db.job_stage(args.id).await?;
-    let held = Holds::read(&db).await?.why(stage.as_ref());
+    let held = Holds::read(&db, &[args.id])
+        .await?
+        .why(args.id, stage.as_ref());
     let mut value = serde_json::to_value(&document)?;
     if let Some(keys) = value.as_object_mut() {
         for (key, text) in [("retry", retry), ("held", held)] {
@@ -68,6 +72,15 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The name that people know it by, and the file.
+fn name(job: &Value) -> String {
+    let file = job["original_filename"].as_str().unwrap_or("-");
+    match job["display_name"].as_str() {
+        Some(name) if name != file => format!("{name} ({file})"),
+        _ => file.to_owned(),
+    }
+}
+
 fn human(job: &Value) -> String {
     let text = |value: &Value| match value {
         Value::Null => "-".to_owned(),
@@ -76,6 +89,7 @@ fn human(job: &Value) -> String {
     };
     let mut lines = vec![
         format!("job        {}", text(&job["id"])),
+        format!("name       {}", name(job)),
         format!("user       {}", text(&job["user_id"])),
         format!(
             "status     {} ({} %)",
@@ -95,7 +109,7 @@ fn human(job: &Value) -> String {
             text(&stage["state"])
         ));
         lines.push(format!(
-            "due        {} (tries {})",
+            "due        {} ({} failed tries in this stage)",
             text(&stage["due_at"]),
             stage["tries"]
         ));
@@ -114,6 +128,12 @@ fn human(job: &Value) -> String {
         lines.push(format!("retry      {}", text(&job["retry"])));
     }
     let rows = |list: &'static str| job[list].as_array().into_iter().flatten();
+    for line in rows("submissions").filter(|line| line["state"] == "unknown") {
+        let token = text(&line["token"]);
+        lines.push(format!(
+            "unknown    what is known, and what can be done: producer unknowns show {token}"
+        ));
+    }
     lines.push(String::new());
     lines.push(table(
         [
@@ -146,7 +166,10 @@ fn human(job: &Value) -> String {
     lines.push(table(
         ["WHEN", "WHAT", "WHO", "STAGE", "EPOCH", "DETAIL"],
         rows("history").map(|line| {
-            ["at", "kind", "actor", "stage", "epoch", "detail"].map(|key| text(&line[key]))
+            ["at", "kind", "actor", "stage", "epoch", "detail"].map(|key| match key {
+                "detail" => in_short(&line[key]),
+                key => text(&line[key]),
+            })
         }),
     ));
     lines.join("\n")

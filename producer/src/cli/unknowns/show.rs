@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::cli::exit::NotFound;
 use crate::cli::output::{OutputArgs, table};
+use crate::cli::trail::in_words;
 use crate::evidence::{SubmissionEvidence, presentable};
 use crate::web::EventDocument;
 
@@ -42,15 +43,11 @@ pub(super) async fn list(
                 row.vendor.clone(),
                 row.job_id.to_string(),
                 age(row.now, row.claimed_at),
-                row.searches.to_string(),
-                row.last_searched_at
-                    .map_or_else(|| "never".to_owned(), |at| age(row.now, at) + " ago"),
+                next_step(row),
                 job(row),
             ]
         };
-        let header = [
-            "TOKEN", "VENDOR", "JOB", "AGE", "SEARCHES", "LAST", "JOB IS",
-        ];
+        let header = ["TOKEN", "VENDOR", "JOB", "AGE", "NEXT", "JOB IS"];
         table(header, rows.iter().map(line))
     })
 }
@@ -76,7 +73,19 @@ pub(super) async fn show(
         ))
     })?;
     let mut trail = db.job_events(known.submission.job_id, TRAIL).await?;
-    trail.retain(|event| event.token == Some(token));
+    // Searches and repetitions write no token of their own.
+    let ours = |stage: &str| {
+        matches!(
+            (known.submission.vendor.as_str(), stage),
+            ("sync", "lipsync.submit") | ("ghostcut", "inpaint.submit" | "inpaint.reconcile")
+        )
+    };
+    trail.retain(|event| {
+        event.token == Some(token)
+            || event.token.is_none()
+                && event.at >= known.submission.claimed_at
+                && event.stage.as_deref().is_some_and(ours)
+    });
     let evidence = Evidence {
         trail: trail.into_iter().map(Into::into).collect(),
         known,
@@ -113,19 +122,32 @@ fn human(evidence: &Evidence) -> String {
         ["claimed".to_owned(), time(row.claimed_at)],
         ["could be sent until".to_owned(), time(row.send_deadline)],
         ["answer seen".to_owned(), seen],
-        [
+    ];
+    if row.vendor == Vendor::Sync.as_str() {
+        lines.push([
+            "sent again".to_owned(),
+            format!(
+                "{} times, under the key {}",
+                evidence.known.replays, row.token
+            ),
+        ]);
+    } else {
+        lines.push([
             "searches".to_owned(),
             format!(
                 "{}, the last {}",
                 row.searches,
                 maybe(row.last_searched_at, "never")
             ),
-        ],
-        [
+        ]);
+        lines.push([
             "source deleted".to_owned(),
             maybe(row.source_deleted_at, "no"),
-        ],
-    ];
+        ]);
+    }
+    if let Some(word) = &evidence.known.last_word {
+        lines.push(["last word".to_owned(), word.clone()]);
+    }
     let cost = |cost: Option<f64>| cost.map_or_else(|| "-".to_owned(), |cost| cost.to_string());
     lines.push([
         "cost".to_owned(),
@@ -151,6 +173,7 @@ fn human(evidence: &Evidence) -> String {
         lines.push(["or for".to_owned(), format!("a source URL with {key}")]);
     }
     let mut text = table(["WHAT", "EVIDENCE"], lines);
+    text += &what_now(&evidence.known);
     let callbacks = evidence.known.callbacks.iter().map(|callback| {
         let outcome = callback.outcome.clone();
         [
@@ -166,10 +189,55 @@ fn human(evidence: &Evidence) -> String {
             event.at.clone(),
             event.kind.clone(),
             event.actor.clone(),
-            event.detail.to_string(),
+            in_words(&event.detail),
         ]
     });
     text += &format!("\n\n{}", table(["TIME", "EVENT", "WHO", "DETAIL"], trail));
+    text
+}
+
+/// Who does what next, for the list.
+fn next_step(row: &UnknownRow) -> String {
+    let at = |at: DateTime<Utc>| at.format("%H:%M:%S UTC");
+    match row.due_at {
+        Some(due) if row.refused_for_now => {
+            format!("refused for now, sent again under its key at {}", at(due))
+        }
+        Some(due) => format!("the fleet looks again at {}", at(due)),
+        None => "a person decides".to_owned(),
+    }
+}
+
+/// Whether somebody has to act, and the commands for it. Empty when the outcome is known.
+fn what_now(known: &SubmissionEvidence) -> String {
+    let row = &known.submission;
+    if row.state != "unknown" {
+        return String::new();
+    }
+    let token = row.token;
+    let time = |at: DateTime<Utc>| at.format("%Y-%m-%d %H:%M:%S UTC").to_string();
+    let mut text = "\n\n".to_owned();
+    text += &match known.fleet_acts_at {
+        Some(at) if row.refused_for_now => format!(
+            "Nobody has to act: the vendor refused it for now, and it is sent again under its key at {}.",
+            time(at)
+        ),
+        Some(at) => format!(
+            "Nobody has to act: the fleet looks again by itself at {}.",
+            time(at)
+        ),
+        None => "Somebody has to decide: look for it in the vendor's dashboard.".to_owned(),
+    };
+    text += &format!(
+        "\nIt is there:      producer unknowns adopt {token} --task-id ID --reason '…'\
+         \nIt is not there:  producer unknowns confirm-not-accepted {token} --reason '…'"
+    );
+    if let Some(from) = known.decidable_from.filter(|from| *from > row.now) {
+        text += &format!("\n                  from {} on", time(from));
+    }
+    if row.vendor == "ghostcut" && row.source_deleted_at.is_none() {
+        text += "\n                  twice: the first time deletes the source, the second time, after the settle time, decides";
+    }
     text
 }
 

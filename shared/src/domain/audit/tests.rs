@@ -215,3 +215,28 @@ fn two_paid_submissions_of_a_job_are_found() {
     let failed = booked(2, 11, LedgerState::Failed, Some("b"), 30);
     assert_eq!(kinds(&[failed, first], &works), []);
 }
+
+#[test]
+fn a_list_without_anything_of_ours_proves_nothing() {
+    let ours = [booked(1, 11, LedgerState::Accepted, Some("a"), 299)];
+    let blind = |ledger: &[Booked], works: &[Work]| {
+        compare(Vendor::Sync, ledger, works, window()).is_blind()
+    };
+    assert!(blind(&ours, &[]), "however young the work is");
+    assert!(
+        blind(&ours, &[work("x", None)]),
+        "somebody else's work is no sign of ours"
+    );
+    assert!(!blind(&ours, &[work("a", None)]));
+    assert!(
+        !blind(&ours, &[work("b", Some((12, 2)))]),
+        "an orphan is ours"
+    );
+    assert!(!blind(&[], &[]), "there is nothing to be shown");
+    assert!(!blind(
+        &[booked(1, 11, LedgerState::NotSent, None, 20)],
+        &[]
+    ));
+    let foreign = compare(Vendor::Sync, &ours, &[work("x", None)], window());
+    assert_eq!(foreign.foreign_ids, ["x"]);
+}

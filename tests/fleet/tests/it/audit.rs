@@ -243,7 +243,7 @@ async fn the_scheduled_audit_shows_what_differs() -> anyhow::Result<()> {
         assert_eq!(fleet.sandbox.truth().paid(Payee::Ghostcut), 2);
         producer(&environment, &["status"])
             .await?
-            .said(0, "1 findings, 1 to be repaired");
+            .said(0, "1 finding, 1 to be repaired");
         Ok(())
     })
     .await

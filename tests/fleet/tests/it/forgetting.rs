@@ -185,7 +185,8 @@ async fn what_a_process_saw_committed_must_stay() -> anyhow::Result<()> {
             let audit = NewAudit { since: db.now().await? - chrono::TimeDelta::days(2), by: "test", reason: "test", repair: false };
             let id = db.begin_audit(&audit, None).await?.unwrap();
             assert!(matches!(resume(db).await?, PaidResumed::AuditFirst { .. } | PaidResumed::Unrepaired { .. }), "not finished");
-            let comparison = Comparison { vendor: Vendor::Sync, listed: 0, booked: 0, foreign: 0, unproved: 0, findings };
+            let comparison = Comparison { vendor: Vendor::Sync, listed: 0, booked: 0, foreign: 0, unproved: 0, expected: 0,
+                foreign_ids: Vec::new(), findings };
             Ok(db.finish_audit(id, &[comparison]).await?)
         };
         audited(vec![orphan()]).await?;
@@ -223,6 +224,7 @@ fn orphan() -> Finding {
         detail: String::new(),
         repair: None,
         repaired: false,
+        acknowledged: None,
     }
 }
 

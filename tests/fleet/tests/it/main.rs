@@ -32,6 +32,7 @@ mod ledger;
 mod metrics;
 mod migrations;
 mod notices;
+mod oncall;
 mod operations;
 mod outages;
 mod plans;

@@ -624,7 +624,7 @@ async fn a_letter_is_replayed_once_whoever_tries_and_not_while_its_job_moves() -
         }
         let groups = db.letter_groups(&LetterFilter::default(), None, 10).await?;
         let [group] = &groups[..] else { panic!("not one group: {groups:?}") };
-        assert_eq!((group.error_class.as_str(), group.letters), ("try <n> of <url> failed", 30));
+        assert_eq!((group.error_class.as_str(), group.letters), ("try <n> of <url a.example> failed", 30));
 
         // Two at once, over the same selection in different orders.
         let forth: Vec<_> = jobs.iter().copied().map(replay_of).collect();
