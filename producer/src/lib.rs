@@ -4,6 +4,7 @@ pub mod adoption;
 pub mod audit;
 pub mod balance;
 pub mod booking;
+pub mod bulk;
 pub mod callbacks;
 pub mod cli;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod intake;
 pub mod lost;
 pub mod metrics;
 pub mod operations;
+pub mod overview;
 pub mod secrets;
 pub mod status;
 pub mod sweeps;
@@ -41,6 +43,7 @@ use tokio_util::task::TaskTracker;
 use crate::adoption::Adoption;
 use crate::audit::{AuditSweep, Auditor};
 use crate::balance::BalanceWatch;
+use crate::bulk::Bulk;
 use crate::callbacks::Processor;
 use crate::config::ServeConfig;
 use crate::decisions::Decider;
@@ -237,6 +240,11 @@ fn sweep(
         ghostcut: vendors.ghostcut.clone(),
         account: config.ghostcut.account.clone(),
     };
+    let bulk = Bulk {
+        db: db.clone(),
+        max_paid_attempts: config.protocol.max_paid_attempts,
+    };
+    tasks.spawn(bulk.run(config.dispatch.dispatch_interval, stop.clone()));
     tasks.spawn(balance.run(config.dispatch.balance_interval, stop.clone()));
     tasks.spawn(ledger.run(config.dispatch.sweep_interval, stop.clone()));
     tasks.spawn(fleet.run(db.clone(), config.dispatch.clone(), stop.clone()));

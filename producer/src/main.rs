@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser as _;
 use producer::cli::submit::submit;
-use producer::cli::{Cli, Command, audit, costs, paid, status, tokens, unknowns, vendors};
+use producer::cli::{
+    Cli, Command, audit, costs, operations, paid, status, tokens, trail, unknowns, vendors, workers,
+};
 use shared::db::Db;
 use shared::service::Stopper;
 use shared::telemetry::init_logs;
@@ -38,6 +40,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Costs(args) => return costs::run(args).await,
         Command::Jobs(command) => return producer::cli::jobs::run(command).await,
         Command::DeadLetters(command) => return producer::cli::dead_letters::run(command).await,
+        Command::Operations(command) => return operations::run(command).await,
+        Command::Workers(args) => return workers::run(args).await,
+        Command::Trail(args) => return trail::run(args).await,
         Command::StopPaid(args) => return paid::stop(args).await,
         Command::ResumePaid(args) => return paid::resume(*args).await,
         Command::Doctor(args) => return producer::cli::doctor::run(*args).await,

@@ -7,6 +7,7 @@ pub mod costs;
 pub mod dead_letters;
 pub mod doctor;
 pub mod jobs;
+pub mod operations;
 pub mod operator;
 pub mod output;
 pub mod paid;
@@ -14,8 +15,10 @@ pub mod since;
 pub mod status;
 pub mod submit;
 pub mod tokens;
+pub mod trail;
 pub mod unknowns;
 pub mod vendors;
+pub mod workers;
 
 use clap::{Parser, Subcommand};
 use shared::config::DatabaseConfig;
@@ -57,6 +60,13 @@ pub enum Command {
     /// Look at what was given up; replay or discard it
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLettersCommand),
+    /// Do something to many jobs or dead letters at once, in the background
+    #[command(subcommand)]
+    Operations(operations::OperationsCommand),
+    /// Show the workers: what they run, what they have in hand, which are lost
+    Workers(workers::WorkersArgs),
+    /// Show what operators did to the fleet and to jobs: who, when and why
+    Trail(trail::TrailArgs),
     /// Stop every paid send of the fleet; polling and storing go on
     StopPaid(paid::StopArgs),
     /// Allow paid sends again

@@ -8,7 +8,7 @@ use clap::builder::Resettable;
 /// Times of a fleet that recovers within seconds, where the defaults follow the vendors' advice and take minutes to hours.
 /// Nested as `ProtocolConfig::check` wants it. The lease must leave room for a send besides the five seconds that a worker keeps
 /// back for settling.
-const FAST: [(&str, &str); 26] = [
+const FAST: [(&str, &str); 27] = [
     ("VENDOR_CONNECT_TIMEOUT", "1s"),
     ("VENDOR_REQUEST_TIMEOUT", "2s"),
     ("SEND_DEADLINE", "3s"),
@@ -29,6 +29,7 @@ const FAST: [(&str, &str); 26] = [
     ("SWEEP_INTERVAL", "1s"),
     ("GAUGE_INTERVAL", "1s"),
     ("ADOPT_INTERVAL", "200ms"),
+    ("WORKER_HEARTBEAT", "200ms"),
     // Tests that count list calls audit by command.
     ("AUDIT_INTERVAL", "0s"),
     ("STOP_GRACE", "5s"),

@@ -98,7 +98,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         another_attempt: args.attempts.another_attempt,
         max_paid_attempts: args.attempts.max_paid_attempts,
     };
-    let planned = operations::preview(&db, &filter, &order).await?;
+    let planned = operations::preview(&db, &filter, &order, u64::MAX).await?;
     for line in planned.lines() {
         writeln!(std::io::stderr(), "{line}")?;
     }
