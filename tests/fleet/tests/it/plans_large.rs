@@ -24,7 +24,7 @@ const LARGE: [&str; 3] = ["video_jobs", "submissions", "job_events"];
 async fn grown(url: &str, rows: u32) -> anyhow::Result<()> {
     let id = |n: &str| format!("('00000000-0000-4000-8000-' || lpad(({n})::text, 12, '0'))::uuid");
     let (job, user) = (id("n"), id("n % 1000"));
-    let second = format!("timezone('utc', now()) - n * interval '1 s' * 31536000.0 / {rows}");
+    let second = format!("timezone('utc', now()) - n * (interval '1 s' * (31536000.0 / {rows}))");
     let statements = [
         format!(
             "INSERT INTO video_jobs (id, user_id, original_filename, display_name, status, error_code, error_message, \

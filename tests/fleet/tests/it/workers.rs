@@ -49,6 +49,7 @@ async fn workers_appear_drain_and_are_lost() -> anyhow::Result<()> {
         assert_eq!(found["stages"].as_array().map(Vec::len), Some(8));
 
         // Killed: what it had in hand is the other's, and it stays in the list as lost.
+        seen(&api, "two", |worker| worker["state"] == "running").await?;
         two.kill().await?;
         seen(&api, "two", |worker| worker["state"] == "lost").await?;
         let slow = Fault::Delay {
