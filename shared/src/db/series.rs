@@ -48,22 +48,24 @@ pub struct DuplicateCount {
     pub submissions: i64,
 }
 
+/// The bound stands in each condition as it is: PostgreSQL knows then how little it asks for.
 const SERIES: &str = "\
-WITH bounds AS (SELECT date_trunc('minute', now()) AS last, date_trunc('minute', now()) - make_interval(mins => $1 - 1) AS first), \
-ended AS ( \
+WITH ended AS ( \
     SELECT date_trunc('minute', completed_at) AT TIME ZONE 'UTC' AS at, count(*) FILTER (WHERE status = 'completed') AS finished, \
         count(*) FILTER (WHERE status = 'failed') AS failed, count(*) FILTER (WHERE status = 'canceled') AS canceled, \
         percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY extract(epoch FROM completed_at - created_at)::float8) \
             FILTER (WHERE status = 'completed') AS seconds \
-    FROM video_jobs WHERE completed_at >= (SELECT first AT TIME ZONE 'UTC' FROM bounds) GROUP BY 1), \
+    FROM video_jobs WHERE completed_at >= timezone('utc', date_trunc('minute', now()) - make_interval(mins => $1 - 1)) GROUP BY 1), \
 sent AS ( \
     SELECT s.at, count(*) FILTER (WHERE v.vendor = 'sync') AS sync, count(*) FILTER (WHERE v.vendor = 'ghostcut') AS ghostcut \
     FROM vendors v, LATERAL ( \
         SELECT date_trunc('minute', claimed_at) AS at FROM submissions \
-        WHERE vendor = v.vendor AND account = v.account AND claimed_at >= (SELECT first FROM bounds)) s GROUP BY 1) \
+        WHERE vendor = v.vendor AND account = v.account \
+        AND claimed_at >= date_trunc('minute', now()) - make_interval(mins => $1 - 1)) s GROUP BY 1) \
 SELECT m.at, coalesce(e.finished, 0) AS finished, coalesce(e.failed, 0) AS failed, coalesce(e.canceled, 0) AS canceled, \
     coalesce(s.sync, 0) AS sync, coalesce(s.ghostcut, 0) AS ghostcut, e.seconds[1] AS p50, e.seconds[2] AS p95 \
-FROM bounds, generate_series(bounds.first, bounds.last, interval '1 minute') m(at) \
+FROM generate_series(date_trunc('minute', now()) - make_interval(mins => $1 - 1), date_trunc('minute', now()), \
+    interval '1 minute') m(at) \
 LEFT JOIN ended e ON e.at = m.at LEFT JOIN sent s ON s.at = m.at ORDER BY m.at";
 
 impl Db {

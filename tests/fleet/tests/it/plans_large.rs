@@ -81,7 +81,7 @@ async fn fast<T>(
             return Ok(format!("{name}: {:.1} ms", best.as_secs_f64() * 1000.0));
         }
     }
-    anyhow::bail!("{name} took {best:?}")
+    Ok(format!("{name}: TOO SLOW, {best:?}"))
 }
 
 async fn lists(db: &Db) -> anyhow::Result<Vec<String>> {
@@ -291,9 +291,10 @@ async fn pages_stay_fast_with_many_finished_jobs() -> anyhow::Result<()> {
         eprintln!("{rows} finished jobs, made in {:?}", started.elapsed());
         value(url, "SELECT pg_stat_force_next_flush()::text || pg_stat_reset()::text AS value").await?;
         let db = Db::new(&config(url))?;
-        for line in [lists(&db).await?, pages(&db).await?].concat() {
-            eprintln!("{line}");
-        }
+        let times = [lists(&db).await?, pages(&db).await?].concat();
+        eprintln!("{}", times.join("\n"));
+        let slow: Vec<_> = times.iter().filter(|time| time.contains("TOO SLOW")).collect();
+        assert!(slow.is_empty(), "{slow:?}");
         // What is counted of a connection is sure to be seen when it has ended.
         drop(db);
         eventually(DEADLINE, async || {
