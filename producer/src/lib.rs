@@ -4,6 +4,7 @@ pub mod adoption;
 pub mod audit;
 pub mod balance;
 pub mod booking;
+pub mod bulk;
 pub mod callbacks;
 pub mod cli;
 pub mod config;
@@ -18,6 +19,7 @@ pub mod lost;
 pub mod metrics;
 pub mod notices;
 pub mod operations;
+pub mod overview;
 pub mod results;
 pub mod retention;
 pub mod secrets;
@@ -46,6 +48,7 @@ use tokio_util::sync::CancellationToken;
 use crate::adoption::Adoption;
 use crate::audit::{AuditSweep, Auditor};
 use crate::balance::BalanceWatch;
+use crate::bulk::Bulk;
 use crate::callbacks::Processor;
 use crate::config::ServeConfig;
 use crate::decisions::Decider;
@@ -286,6 +289,14 @@ fn sweep(
         ghostcut: vendors.ghostcut.clone(),
         account: config.ghostcut.account.clone(),
     };
+    let bulk = Bulk {
+        db: db.clone(),
+        max_paid_attempts: config.protocol.max_paid_attempts,
+    };
+    tasks.spawn(
+        "operations",
+        bulk.run(config.dispatch.dispatch_interval, stop.clone()),
+    );
     tasks.spawn(
         "balance",
         balance.run(config.dispatch.balance_interval, stop.clone()),

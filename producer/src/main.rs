@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::FromArgMatches as _;
 use producer::cli::submit::submit;
 use producer::cli::{
-    Cli, Command, audit, completions, costs, exit::Exit, migrate, paid, retention, short, status,
-    tokens, unknowns, vendors,
+    Cli, Command, audit, completions, costs, exit::Exit, migrate, operations, paid, retention,
+    short, status, tokens, trail, unknowns, vendors, workers,
 };
 use shared::service::Stopper;
 use shared::telemetry;
@@ -55,6 +55,9 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Jobs(command) => return producer::cli::jobs::run(command).await,
         Command::DeadLetters(command) => return producer::cli::dead_letters::run(command).await,
         Command::Notices(command) => return producer::cli::notices::run(command).await,
+        Command::Operations(command) => return operations::run(command).await,
+        Command::Workers(args) => return workers::run(args).await,
+        Command::Trail(args) => return trail::run(args).await,
         Command::StopPaid(args) => return paid::stop(args).await,
         Command::ResumePaid(args) => return paid::resume(*args).await,
         Command::Doctor(args) => return producer::cli::doctor::run(*args).await,

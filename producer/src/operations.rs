@@ -21,7 +21,7 @@ pub const PIECE: i64 = 100;
 /// What becomes of a selection.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Tally {
-    /// Letters looked at.
+    /// Letters looked at; jobs, where no letters are replayed.
     pub letters: u64,
     /// Those that go on.
     pub replayable: u64,
@@ -61,7 +61,7 @@ impl Tally {
         self.count(replayed.to, replayed.last_cost);
     }
 
-    /// The same of a job without a letter.
+    /// Counts where one goes, or why it does not, and what the last submission cost.
     pub fn count(&mut self, to: Result<Resume, Refusal>, last_cost: Option<f64>) {
         self.letters += 1;
         match to {
@@ -194,14 +194,19 @@ pub async fn not_open(db: &Db, filter: &LetterFilter) -> DbResult<Vec<NotOpen>> 
     Ok(not_open)
 }
 
-/// What would become of a selection.
+/// What would become of a selection, or of the first `most` of it (in whole pieces).
 ///
 /// # Errors
 /// When the database is away.
-pub async fn preview(db: &Db, filter: &LetterFilter, order: &RestartOrder) -> DbResult<Tally> {
+pub async fn preview(
+    db: &Db,
+    filter: &LetterFilter,
+    order: &RestartOrder,
+    most: u64,
+) -> DbResult<Tally> {
     let mut tally = Tally::default();
     let mut after = 0;
-    loop {
+    while tally.letters < most {
         let letters = db.letters_after(filter, after, PIECE).await?;
         let Some(last) = letters.last() else {
             return Ok(tally);
@@ -212,6 +217,7 @@ pub async fn preview(db: &Db, filter: &LetterFilter, order: &RestartOrder) -> Db
             tally.add(&replayed);
         }
     }
+    Ok(tally)
 }
 
 /// Replays the next letters of a selection, those after `after`, at most `limit`, in one transaction. Empty: there are none.
@@ -278,13 +284,7 @@ pub async fn note(
 }
 
 fn candidates(letters: &[Letter]) -> Vec<Candidate> {
-    let candidate = |letter: &Letter| {
-        Some(Candidate {
-            job: letter.job_id?,
-            letter_epoch: Some(letter.epoch?),
-        })
-    };
-    letters.iter().filter_map(candidate).collect()
+    letters.iter().filter_map(Letter::candidate).collect()
 }
 
 /// Plans come in the order of the letters that name a job.

@@ -69,6 +69,12 @@ impl LedgerSweep {
                 }
             }
             self.lost.sweep().await;
+            if let Err(error) = self.db.sweep_workers().await {
+                tracing::warn!(
+                    error = chain(&error),
+                    "cannot remove lost workers from the list"
+                );
+            }
             if stop
                 .run_until_cancelled(tokio::time::sleep(every))
                 .await

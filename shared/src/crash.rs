@@ -78,6 +78,11 @@ points! {
     PaidStopped,
     /// What an operator does to many is in the trail, nothing of it is done: it is done by the same command again.
     OperationNoted,
+    /// An operation is stored, whoever asked has no answer: it goes on by itself; asked for again it finds nothing left to do.
+    OperationBegun,
+    /// A piece of an operation is committed with its progress, the next is not, the dispatchers were not told: whoever is there
+    /// does the next one.
+    OperationPieceDone,
     /// A piece of the dead letters is replayed, the next is not, the dispatchers were not told: what is replayed is closed.
     LettersReplayed,
     /// A piece of the dead letters is discarded, the next is not.
@@ -102,6 +107,10 @@ points! {
     StopBegun,
     /// Everything in hand is finished, connections are still open.
     StopDrained,
+    /// A worker has written that it is there; whoever reads it later sees that it was not seen again.
+    WorkerSeen,
+    /// A worker that stops has removed itself from the list, its connections are still open.
+    WorkerLeft,
     /// A delivery has been taken, nothing of it was read.
     DeliveryTaken,
     /// The rows are loaded and the start is counted, nothing has run.

@@ -136,14 +136,7 @@ async fn metrics(State(admin): State<std::sync::Arc<Admin>>) -> impl IntoRespons
 }
 
 async fn ready(State(admin): State<std::sync::Arc<Admin>>) -> impl IntoResponse {
-    let results = futures::future::join_all(admin.checks.iter().map(|check| async move {
-        let result = tokio::time::timeout(CHECK_TIMEOUT, (check.check)()).await;
-        (
-            check.name,
-            result.unwrap_or_else(|_| Err("did not answer in time".to_owned())),
-        )
-    }))
-    .await;
+    let results = run(&admin.checks).await;
     let ready = results.iter().all(|(_, result)| result.is_ok());
     let text: String = results
         .iter()
@@ -160,4 +153,23 @@ async fn ready(State(admin): State<std::sync::Arc<Admin>>) -> impl IntoResponse 
         },
         text,
     )
+}
+
+async fn run(checks: &[Check]) -> Vec<(&'static str, Result<(), String>)> {
+    futures::future::join_all(checks.iter().map(|check| async move {
+        let result = tokio::time::timeout(CHECK_TIMEOUT, (check.check)()).await;
+        (
+            check.name,
+            result.unwrap_or_else(|_| Err("did not answer in time".to_owned())),
+        )
+    }))
+    .await
+}
+
+/// What keeps a process from being ready, in one line; none when it is.
+pub async fn why_not_ready(checks: &[Check]) -> Option<String> {
+    let results = run(checks).await.into_iter();
+    let faults = results.filter_map(|(name, result)| Some(format!("{name}: {}", result.err()?)));
+    let faults: Vec<_> = faults.collect();
+    (!faults.is_empty()).then(|| faults.join("; "))
 }

@@ -1,5 +1,7 @@
 //! The worker's settings: the shared ones it needs and its own.
 
+use std::time::Duration;
+
 use shared::config::{
     BrokerConfig, CONSUMER_TIMEOUT, CallbackConfig, CostConfig, DatabaseConfig, FetchConfig,
     GhostcutApi, ProtocolConfig, StorageConfig, SubmitProbe, SyncApi, VendorTimeouts,
@@ -85,6 +87,9 @@ pub struct WorkConfig {
     /// Name of this worker in trails and at the broker [default: host name and process id]
     #[arg(long, env)]
     pub worker_name: Option<String>,
+    /// How often it writes into the list of workers that it is there; after three times that without a sign it is shown as lost
+    #[arg(long, env, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub worker_heartbeat: Duration,
 }
 
 impl WorkConfig {
@@ -113,6 +118,9 @@ impl WorkerConfig {
     #[must_use]
     pub fn check(&self) -> Vec<String> {
         let mut faults = self.protocol.check(&self.vendor);
+        if self.work.worker_heartbeat.is_zero() {
+            faults.push("WORKER_HEARTBEAT must be longer than nothing".to_owned());
+        }
         let transfer = self.fetch.fetch_total_timeout;
         if transfer >= CONSUMER_TIMEOUT {
             faults.push(format!(

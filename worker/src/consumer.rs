@@ -20,7 +20,6 @@ use shared::domain::{JobStatus, LedgerState, Stage};
 use shared::service::Stopper;
 use shared::telemetry::{chain, trace};
 use tokio::sync::Notify;
-use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -78,8 +77,8 @@ impl StageConsumer {
     pub async fn run(self, connection: Connection) -> Result<(), BrokerError> {
         let permits = Arc::clone(&self.pulse.permits);
         let mut consumer = Consumer::new(connection, Queue::Stage(self.stage), self.permits);
+        let tasks = self.pulse.in_hand.clone();
         let this = Arc::new(self);
-        let tasks = TaskTracker::new();
         let result = loop {
             // The permit first: a delivery in hand that nobody works on would keep another worker from it.
             let permit = tokio::select! {

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod config;
 pub mod consumer;
 pub mod environment;
+pub mod heartbeat;
 pub mod metrics;
 pub mod preflight;
 pub mod readiness;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::WorkerConfig;
 use crate::consumer::StageConsumer;
 use crate::environment::Environment;
+use crate::heartbeat::Heartbeat;
 use crate::readiness::Pulse;
 
 /// Hints that something is due are gathered for this long: NOTIFY takes a lock that all commits with one share.
@@ -90,6 +92,16 @@ pub async fn run(config: WorkerConfig, stopper: Stopper) -> anyhow::Result<()> {
     tracing::info!(admin = %admin, actor = environment.settings.actor, version = env!("CARGO_PKG_VERSION"),
         stages = stages.iter().map(|stage| stage.as_str()).collect::<Vec<_>>().join(","), "worker started");
 
+    let heartbeat = Heartbeat {
+        db: environment.db.clone(),
+        name: environment.settings.actor.clone(),
+        work: config.work.clone(),
+        checks: readiness::checks(&environment, &connection, &pulses),
+        pulses: pulses.clone(),
+        metrics: environment.metrics.clone(),
+        drain: stopper.drain.clone(),
+    }
+    .begin();
     let due = Arc::new(Notify::new());
     let notifier = tokio::spawn(notify_due(environment.clone(), Arc::clone(&due)));
     tokio::spawn(watch_continuity(
@@ -112,6 +124,7 @@ pub async fn run(config: WorkerConfig, stopper: Stopper) -> anyhow::Result<()> {
     let result = all_together(consumers, &stopper, config.service.stop_grace).await;
     crash::point(Point::StopDrained);
     notifier.abort();
+    heartbeat.end(&stopper.abort).await;
     connection.close().await;
     result.context("RabbitMQ")?;
     tracing::info!("worker stopped");

@@ -47,6 +47,8 @@ pub struct Metrics {
     last_delivery: IntGaugeVec,
     /// 1 while a stage gets nothing although it could take messages and its queue has some.
     pub deaf: IntGaugeVec,
+    /// Signs of life that were written, or could not be.
+    heartbeats: IntCounterVec,
     /// Of the connection to RabbitMQ.
     pub broker: BrokerMetrics,
     /// Of the database pool.
@@ -132,6 +134,11 @@ impl Metrics {
                 "1 while a stage gets nothing although it has hands free and messages wait in its queue",
                 &["stage"],
             )?,
+            heartbeats: counter(
+                "heartbeats_total",
+                "Times a worker wrote into the list of workers that it is there, or could not",
+                &["outcome"],
+            )?,
             broker: BrokerMetrics::register(registry)?,
             db: db::Metrics::register(registry)?,
             vendor: vendor::Metrics::register(registry)?,
@@ -157,6 +164,12 @@ impl Metrics {
                 .with_label_values(&[stage.as_str(), redelivered]);
         }
         self.deaf.with_label_values(&[stage.as_str()]);
+    }
+
+    /// Counts a sign of life.
+    pub fn heartbeat(&self, written: bool) {
+        let outcome = if written { "ok" } else { "failed" };
+        self.heartbeats.with_label_values(&[outcome]).inc();
     }
 
     /// Counts a delivery.

@@ -1,8 +1,9 @@
 //! Whether a worker can do its work: the checks behind `/readyz`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use prometheus::IntGaugeVec;
 use shared::broker::{BrokerError, Connection, Queue};
 use shared::domain::Stage;
@@ -10,6 +11,7 @@ use shared::service::Check;
 use shared::telemetry::chain;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::environment::Environment;
 
@@ -23,7 +25,16 @@ pub struct Pulse {
     pub stage: Stage,
     /// Its free permits.
     pub permits: Arc<Semaphore>,
-    last_delivery: Arc<Mutex<Instant>>,
+    /// The deliveries in hand.
+    pub in_hand: TaskTracker,
+    last_delivery: Arc<Mutex<LastDelivery>>,
+}
+
+/// When a delivery last came: by the clock that intervals are measured with, and by the one that people read.
+struct LastDelivery {
+    /// Or since when one could have come.
+    since: Instant,
+    at: Option<DateTime<Utc>>,
 }
 
 impl Pulse {
@@ -33,26 +44,38 @@ impl Pulse {
         Self {
             stage,
             permits: Arc::new(Semaphore::new(usize::from(permits))),
-            last_delivery: Arc::new(Mutex::new(Instant::now())),
+            in_hand: TaskTracker::new(),
+            last_delivery: Arc::new(Mutex::new(LastDelivery {
+                since: Instant::now(),
+                at: None,
+            })),
         }
     }
 
     /// A delivery came.
     pub fn beat(&self) {
-        *self
-            .last_delivery
+        *self.last() = LastDelivery {
+            since: Instant::now(),
+            at: Some(Utc::now()),
+        };
+    }
+
+    /// When a delivery last came, if any did.
+    #[must_use]
+    pub fn last_delivery_at(&self) -> Option<DateTime<Utc>> {
+        self.last().at
+    }
+
+    fn last(&self) -> MutexGuard<'_, LastDelivery> {
+        self.last_delivery
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it could take a message and has got none for `quiet`. With messages in its queue, that is deaf.
     #[must_use]
     pub fn idle_for(&self, quiet: Duration) -> bool {
-        let last = *self
-            .last_delivery
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        self.permits.available_permits() > 0 && last.elapsed() > quiet
+        self.permits.available_permits() > 0 && self.last().since.elapsed() > quiet
     }
 }
 

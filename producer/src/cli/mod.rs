@@ -9,9 +9,11 @@ pub mod dead_letters;
 pub mod doctor;
 pub mod exit;
 pub mod id;
+mod job_trail;
 pub mod jobs;
-pub mod notices;
 pub mod migrate;
+pub mod notices;
+pub mod operations;
 pub mod operator;
 pub mod output;
 pub mod paid;
@@ -21,9 +23,10 @@ pub mod since;
 pub mod status;
 pub mod submit;
 pub mod tokens;
-mod trail;
+pub mod trail;
 pub mod unknowns;
 pub mod vendors;
+pub mod workers;
 
 use clap::{Parser, Subcommand};
 use shared::telemetry::LogConfig;
@@ -76,6 +79,13 @@ pub enum Command {
     /// Notices that jobs have ended: list, look at, send again
     #[command(subcommand)]
     Notices(notices::NoticesCommand),
+    /// Do something to many jobs or dead letters at once, in the background
+    #[command(subcommand)]
+    Operations(operations::OperationsCommand),
+    /// Show the workers: what they run, what they have in hand, which are lost
+    Workers(workers::WorkersArgs),
+    /// Show what operators did to the fleet and to jobs: who, when and why
+    Trail(trail::TrailArgs),
     /// Stop every paid send of the fleet; polling and storing go on
     StopPaid(paid::StopArgs),
     /// Allow paid sends again

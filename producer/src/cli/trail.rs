@@ -1,67 +1,84 @@
-//! Details of a job's trail, for people: what is ordinary is left out, the rest is words. Programs get them whole, with `--json`.
+//! `producer trail`: what operators did, and why.
 
-use serde_json::Value;
+use std::process::ExitCode;
 
-/// What a line says beyond its kind; empty when everything went as it should.
-pub(super) fn in_words(detail: &Value) -> String {
-    let Some(detail) = detail.as_object() else {
-        return String::new();
+use shared::config::DatabaseConfig;
+use shared::db::{ActFilter, Db};
+
+use super::output::{OutputArgs, table};
+use crate::web::ActPage;
+
+const EXAMPLES: &str = "Examples:
+  The last acts:              producer trail
+  What was done to a job:     producer trail --subject 7b0c6c7e-0f8b-4a1e-9d0a-0f8b00000001
+  Who paused an account:      producer trail --action vendor_paused
+  All of an operation:        producer trail --subject operation/7";
+
+/// Lines read at once.
+const PAGE: i64 = 200;
+
+/// Show what operators did to the fleet and to jobs, newest first: who, when and why
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct TrailArgs {
+    /// At most so many
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
+    pub limit: i64,
+    /// Only by this operator
+    #[arg(long)]
+    pub by: Option<String>,
+    /// Only such acts: `canceled`, `vendor_paused`, `jobs_retried`
+    #[arg(long)]
+    pub action: Option<String>,
+    /// Only those done to this: a job's id, `sync/default`, `operation/7`, `fleet`
+    #[arg(long)]
+    pub subject: Option<String>,
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// Database.
+    #[command(flatten)]
+    pub database: DatabaseConfig,
+}
+
+/// Shows them.
+///
+/// # Errors
+/// When the database is away.
+pub async fn run(args: TrailArgs) -> anyhow::Result<ExitCode> {
+    let db = Db::new(&args.database)?;
+    let filter = ActFilter {
+        by: args.by,
+        action: args.action,
+        subject: args.subject,
     };
-    let words = detail.iter().filter_map(|(name, value)| {
-        let value = plain(value)?;
-        match (name.as_str(), value.as_str()) {
-            // What nearly every line says.
-            ("move", "moved" | "none")
-            | ("ledger", "written" | "none")
-            | ("metadata", "set" | "same" | "none") => None,
-            ("move", "lost") => Some("the job was elsewhere and stays there".to_owned()),
-            ("move", "held") => Some("the job waits instead of failing".to_owned()),
-            ("ledger", "same") => Some("known before".to_owned()),
-            ("ledger", "kept") => Some("the ledger knew more".to_owned()),
-            ("metadata", "other") => Some("paid twice: the job has another work".to_owned()),
-            // `Stored { effects: false }`
-            ("event", event) => Some(event.split(' ').next()?.to_lowercase()),
-            ("error" | "said" | "reason", said) => Some(said.to_owned()),
-            (name, value) => Some(format!("{} {value}", name.replace('_', " "))),
+    let (mut found, mut before) = (Vec::new(), None);
+    loop {
+        // A page may be short although another follows.
+        let missing = args.limit - found.len() as i64;
+        let (acts, next) = db.acts(&filter, before, missing.min(PAGE)).await?;
+        found.extend(acts);
+        before = next;
+        if next.is_none() || found.len() as i64 >= args.limit {
+            break;
         }
+    }
+    args.output.print(&ActPage::new(found, before), human)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn human(page: &ActPage) -> String {
+    if page.events.is_empty() {
+        return "nothing".to_owned();
+    }
+    let rows = page.events.iter().map(|act| {
+        [
+            act.at.format("%F %T").to_string(),
+            act.by.clone(),
+            act.action.clone(),
+            act.subject.clone(),
+            act.reason.clone(),
+        ]
     });
-    let mut told: Vec<String> = Vec::new();
-    for word in words {
-        // A vendor's words are often the error too.
-        if !told.contains(&word) {
-            told.push(word);
-        }
-    }
-    told.join("; ")
-}
-
-fn plain(value: &Value) -> Option<String> {
-    match value {
-        Value::Null => None,
-        Value::String(text) if text.is_empty() => None,
-        Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn only_what_is_news_is_said() {
-        let ordinary = json!({ "event": "Stored { effects: false }", "move": "moved", "ledger": "written", "metadata": "none" });
-        assert_eq!(in_words(&ordinary), "stored");
-        let answered = json!({ "answer": "misconfigured", "said": "HTTP 401", "move": "moved", "ledger": "none" });
-        assert_eq!(in_words(&answered), "answer misconfigured; HTTP 401");
-        let twice_said = json!({ "error": "HTTP 429", "said": "HTTP 429" });
-        assert_eq!(in_words(&twice_said), "HTTP 429");
-        let twice =
-            json!({ "task_id": "7", "ledger": "written", "metadata": "other", "move": "lost" });
-        let said = "task id 7; paid twice: the job has another work; the job was elsewhere and stays there";
-        assert_eq!(in_words(&twice), said);
-        assert_eq!(in_words(&Value::Null), "");
-    }
+    table(["AT", "BY", "ACTION", "SUBJECT", "REASON"], rows)
 }

@@ -137,6 +137,28 @@ pub const ROUTES: &[(Method, &str, Need)] = {
         (Method::GET, "/v1/costs", Needs(Right::Read)),
         (Method::GET, "/v1/audits", Needs(Right::Read)),
         (Method::GET, "/v1/audits/{id}", Needs(Right::Read)),
+        (Method::GET, "/v1/overview", Needs(Right::Read)),
+        (Method::GET, "/v1/series", Needs(Right::Read)),
+        (Method::GET, "/v1/workers", Needs(Right::Read)),
+        (Method::GET, "/v1/operator-events", Needs(Right::Read)),
+        (Method::GET, "/v1/operations", Needs(Right::Read)),
+        (Method::POST, "/v1/operations", Needs(Right::Operate)),
+        (
+            Method::POST,
+            "/v1/operations/preview",
+            Needs(Right::Operate),
+        ),
+        (Method::GET, "/v1/operations/{id}", Needs(Right::Read)),
+        (
+            Method::POST,
+            "/v1/operations/{id}/continue",
+            Needs(Right::Operate),
+        ),
+        (
+            Method::POST,
+            "/v1/operations/{id}/stop",
+            Needs(Right::Operate),
+        ),
     ]
 };
 

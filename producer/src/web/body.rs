@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::access::Caller;
 use super::jobs::read_body;
-use super::list::{one_of, read_time};
+use super::list::{Fault, one_of, read_time};
 use super::problem::{Kind, Problem};
 
 /// Longest text of an operator, in characters.
@@ -170,19 +170,59 @@ impl Body {
         limits.into()
     }
 
-    /// `filter`, which has to be there and has to name something, unless `all` says that everything is meant.
+    /// One of these words, which has to be there.
+    pub(super) fn word<T: std::str::FromStr + std::fmt::Display>(
+        &mut self,
+        name: &str,
+        words: &[T],
+    ) -> Option<T> {
+        let read = match self.fields.remove(name) {
+            Some(Value::String(text)) => text.parse().map_err(|_| FieldCode::Malformed),
+            Some(_) => Err(FieldCode::WrongType),
+            None => Err(FieldCode::Missing),
+        };
+        read.map_err(|code| self.fault(name, code, &one_of(words)))
+            .ok()
+    }
+
+    /// `filter` of dead letters, which has to be there and has to name something, unless `all` says that everything is meant.
     pub(super) fn filter(&mut self) -> LetterFilter {
-        let mut filter = LetterFilter::default();
+        let (mut filter, mut ids) = (LetterFilter::default(), Vec::new());
+        let read_list = |name: &str, value: &Value| match name {
+            "ids" => Some(read_ids(value).map(|read| ids = read)),
+            _ => None,
+        };
+        self.object(read_list, |name, text| match name {
+            "closed" => Err(unknown()),
+            name => set(&mut filter, name, text),
+        });
+        filter.ids = ids;
+        filter
+    }
+
+    /// `filter` whose fields are texts, which has to be there and has to name something, unless `all` says that everything is meant.
+    pub(super) fn selection(&mut self, set: impl FnMut(&str, &str) -> Result<(), Fault>) {
+        self.object(|_, _| None, set);
+    }
+
+    fn object(
+        &mut self,
+        mut list: impl FnMut(&str, &Value) -> Option<Result<(), Fault>>,
+        mut set: impl FnMut(&str, &str) -> Result<(), Fault>,
+    ) {
         let all = self.flag("all");
+        let mut is_empty = true;
         match self.fields.remove("filter") {
             Some(Value::Object(fields)) => {
+                is_empty = fields.is_empty();
                 for (name, value) in fields {
-                    let read = match (name.as_str(), &value) {
-                        ("ids", value) => read_ids(value).map(|ids| filter.ids = ids),
-                        ("closed", _) => Err(unknown()),
-                        (name, Value::String(text)) => set(&mut filter, name, text),
-                        (name, _) if !is_filter(name) => Err(unknown()),
-                        _ => Err((FieldCode::WrongType, "must be a text".to_owned())),
+                    let read = match (list(&name, &value), &value) {
+                        (Some(read), _) => read,
+                        (None, Value::String(text)) => set(&name, text),
+                        (None, _) => match set(&name, "") {
+                            Err((FieldCode::UnknownField, _)) => Err(unknown()),
+                            _ => Err((FieldCode::WrongType, "must be a text".to_owned())),
+                        },
                     };
                     if let Err((code, message)) = read {
                         self.fault(&format!("filter/{name}"), code, &message);
@@ -190,21 +230,26 @@ impl Body {
                 }
             }
             None if all => {}
-            None => self.fault(
-                "filter",
-                FieldCode::Missing,
-                "has to be there, or `all`: true",
-            ),
-            Some(_) => self.fault("filter", FieldCode::WrongType, "must be an object"),
+            None => {
+                is_empty = false;
+                self.fault(
+                    "filter",
+                    FieldCode::Missing,
+                    "has to be there, or `all`: true",
+                );
+            }
+            Some(_) => {
+                is_empty = false;
+                self.fault("filter", FieldCode::WrongType, "must be an object");
+            }
         }
-        if self.faults.is_empty() && !all && filter == LetterFilter::default() {
+        if is_empty && !all {
             self.fault(
                 "filter",
                 FieldCode::Empty,
                 "names nothing; say `all`: true if everything is meant",
             );
         }
-        filter
     }
 
     /// The end: every fault, unknown fields among them.
@@ -220,7 +265,7 @@ impl Body {
         Err(Problem::faults(Kind::InvalidRequest, self.faults))
     }
 
-    fn fault(&mut self, name: &str, code: FieldCode, message: &str) {
+    pub(super) fn fault(&mut self, name: &str, code: FieldCode, message: &str) {
         self.faults.push(fault(name, code, message));
     }
 }
@@ -242,14 +287,8 @@ fn unknown() -> (FieldCode, String) {
     (FieldCode::UnknownField, "is not a known filter".to_owned())
 }
 
-/// Whether `set` knows it, whatever its value.
-fn is_filter(name: &str) -> bool {
-    let missing = set(&mut LetterFilter::default(), name, "");
-    !matches!(missing, Err((FieldCode::UnknownField, _)))
-}
-
 /// Sets one filter from its text, as queries and bodies both have it.
-pub(super) fn set(
+pub(crate) fn set(
     filter: &mut LetterFilter,
     name: &str,
     value: &str,

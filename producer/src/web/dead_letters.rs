@@ -262,7 +262,10 @@ pub(super) async fn replay(
     let step = per_minute.map_or(Duration::ZERO, |n| Duration::from_secs(60) / n);
     let (tally, complete) = detached(async move {
         if preview {
-            return Ok((operations::preview(&db, &filter, &order).await?, true));
+            return Ok((
+                operations::preview(&db, &filter, &order, u64::MAX).await?,
+                true,
+            ));
         }
         operations::note(
             &db,

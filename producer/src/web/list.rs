@@ -3,7 +3,7 @@
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use chrono::{DateTime, NaiveDateTime, Utc};
-use shared::db::{JobFilter, JobRow};
+use shared::db::{JobFilter, JobPlace};
 use shared::domain::fields::{FieldCode, FieldError};
 use shared::domain::{JobStatus, Stage, StageState, Vendor};
 use uuid::Uuid;
@@ -17,7 +17,7 @@ pub(super) const MAX_LIMIT: i64 = 200;
 /// Longest text of a filter, in characters.
 const MAX_TEXT: usize = 200;
 /// 9999-12-31T23:59:59.999999Z, which stands for no time. Adopted rows may have none; they come first.
-const MAX_MICROS: i64 = 253_402_300_799_999_999;
+pub(super) const MAX_MICROS: i64 = 253_402_300_799_999_999;
 /// Sixteen hexadecimal digits of time and thirty-two of id.
 const CURSOR_LENGTH: usize = 48;
 /// Parameters that are looked at. Among so many there is an unknown or repeated one.
@@ -26,7 +26,7 @@ const MAX_PARAMETERS: usize = 32;
 /// The query string as axum read it.
 pub(super) type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;
 /// What is wrong with a value.
-pub(super) type Fault = (FieldCode, String);
+pub(crate) type Fault = (FieldCode, String);
 
 /// Gives every parameter to `set`, each of which may be given once. The path of a fault is the name of the parameter.
 pub(super) fn each(
@@ -52,14 +52,44 @@ pub(super) fn unknown() -> Fault {
     )
 }
 
+/// Which page of which jobs.
+#[derive(Debug)]
+pub(super) struct JobQuery {
+    pub(super) filter: JobFilter,
+    pub(super) before: Option<JobPlace>,
+    pub(super) limit: i64,
+}
+
+impl Default for JobQuery {
+    fn default() -> Self {
+        Self {
+            filter: JobFilter::default(),
+            before: None,
+            limit: DEFAULT_LIMIT,
+        }
+    }
+}
+
+impl JobQuery {
+    fn set(&mut self, name: &str, value: &str) -> Result<(), Fault> {
+        match name {
+            "limit" => self.limit = read_limit(value)?,
+            "cursor" => {
+                let before = read_cursor(value).map(|(created_at, id)| JobPlace { created_at, id });
+                let message = || "must be the `next_cursor` of a page".to_owned();
+                self.before = Some(before.ok_or_else(|| (FieldCode::Malformed, message()))?);
+            }
+            name => return set(&mut self.filter, name, value),
+        }
+        Ok(())
+    }
+}
+
 /// Reads the parameters of the list of jobs.
-pub(super) fn read(parameters: Parameters) -> Result<JobFilter, Problem> {
-    let mut filter = JobFilter {
-        limit: DEFAULT_LIMIT,
-        ..JobFilter::default()
-    };
-    each(parameters, |name, value| set(&mut filter, name, value))?;
-    Ok(filter)
+pub(super) fn read(parameters: Parameters) -> Result<JobQuery, Problem> {
+    let mut query = JobQuery::default();
+    each(parameters, |name, value| query.set(name, value))?;
+    Ok(query)
 }
 
 fn faults(
@@ -85,7 +115,8 @@ fn faults(
     faults
 }
 
-fn set(filter: &mut JobFilter, name: &str, value: &str) -> Result<(), (FieldCode, String)> {
+/// Sets one filter from its text, as queries, operations and commands have it.
+pub(crate) fn set(filter: &mut JobFilter, name: &str, value: &str) -> Result<(), Fault> {
     let malformed = |message: String| (FieldCode::Malformed, message);
     match name {
         "user_id" => {
@@ -117,14 +148,8 @@ fn set(filter: &mut JobFilter, name: &str, value: &str) -> Result<(), (FieldCode
         }
         "error_code" => filter.error_code = Some(read_text(value)?),
         "text" => filter.text = Some(read_text(value)?),
-        "created_from" => filter.created_from = Some(read_time(value)?.naive_utc()),
-        "created_before" => filter.created_before = Some(read_time(value)?.naive_utc()),
-        "limit" => filter.limit = read_limit(value)?,
-        "cursor" => {
-            let before = read_cursor(value)
-                .ok_or_else(|| malformed("must be the `next_cursor` of a page".to_owned()))?;
-            filter.before = Some(before);
-        }
+        "created_from" => filter.created_from = Some(read_time(value)?),
+        "created_before" => filter.created_before = Some(read_time(value)?),
         _ => return Err(unknown()),
     }
     Ok(())
@@ -175,10 +200,12 @@ pub(super) fn one_of<T: std::fmt::Display>(words: &[T]) -> String {
     format!("must be one of {}", words.join(", "))
 }
 
-/// The cursor of the page that begins after this job.
-pub(super) fn cursor_after(job: &JobRow) -> String {
-    let micros = job.created_at.map(|time| time.and_utc().timestamp_micros());
-    time_and_id(micros.unwrap_or(MAX_MICROS), job.id)
+/// The cursor of the page that begins after this place.
+pub(super) fn cursor_after(place: JobPlace) -> String {
+    let micros = place
+        .created_at
+        .map(|time| time.and_utc().timestamp_micros());
+    time_and_id(micros.unwrap_or(MAX_MICROS), place.id)
 }
 
 /// The cursor of lists that are in the order of a time, in microseconds, and an id.
@@ -216,46 +243,30 @@ mod tests {
             .collect()
     }
 
-    fn read(parameters: &[(String, String)]) -> Result<JobFilter, Vec<FieldError>> {
-        let mut filter = JobFilter {
-            limit: DEFAULT_LIMIT,
-            ..JobFilter::default()
-        };
-        let faults = faults(parameters, |name, value| set(&mut filter, name, value));
+    fn read(parameters: &[(String, String)]) -> Result<JobQuery, Vec<FieldError>> {
+        let mut query = JobQuery::default();
+        let faults = faults(parameters, |name, value| query.set(name, value));
         if faults.is_empty() {
-            Ok(filter)
+            Ok(query)
         } else {
             Err(faults)
         }
     }
 
-    fn job(created_at: Option<NaiveDateTime>) -> JobRow {
-        JobRow {
-            id: Uuid::from_u128(7),
-            user_id: Uuid::nil(),
-            original_filename: "v.mp4".to_owned(),
-            display_name: None,
-            status: "queued".to_owned(),
-            progress_percentage: None,
-            progress_message: None,
-            output_url: None,
-            created_at,
-            updated_at: None,
-            completed_at: None,
-            error_message: None,
-            error_code: None,
-        }
+    fn place(created_at: Option<NaiveDateTime>) -> JobPlace {
+        let id = Uuid::from_u128(7);
+        JobPlace { created_at, id }
     }
 
     #[test]
     fn a_cursor_reads_back_to_the_microsecond() {
         let time = DateTime::from_timestamp_micros(1_790_000_000_123_456).unwrap();
-        let cursor = cursor_after(&job(Some(time.naive_utc())));
+        let cursor = cursor_after(place(Some(time.naive_utc())));
         assert_eq!(
             read_cursor(&cursor),
             Some((Some(time.naive_utc()), Uuid::from_u128(7)))
         );
-        let cursor = cursor_after(&job(None));
+        let cursor = cursor_after(place(None));
         assert_eq!(read_cursor(&cursor), Some((None, Uuid::from_u128(7))));
     }
 
@@ -279,17 +290,18 @@ mod tests {
     #[test]
     fn parameters_become_a_filter() {
         let id = Uuid::from_u128(9);
-        let filter = read(&parameters(&[
+        let query = read(&parameters(&[
             ("user_id", &id.to_string()),
             ("status", "processing"),
             ("stage", "inpaint.poll"),
             ("limit", "200"),
         ]))
         .unwrap();
+        let filter = query.filter;
         assert_eq!(filter.user_id, Some(id));
         assert_eq!(filter.status, Some(JobStatus::Processing));
         assert_eq!(filter.stage, Some(Stage::InpaintPoll));
-        assert_eq!((filter.limit, filter.before), (200, None));
+        assert_eq!((query.limit, query.before), (200, None));
         assert_eq!(read(&[]).unwrap().limit, DEFAULT_LIMIT);
     }
 

@@ -9,6 +9,7 @@ pub mod access;
 mod accounts;
 mod batch;
 mod body;
+mod bulk;
 mod callbacks;
 mod dead_letters;
 mod document;
@@ -21,18 +22,23 @@ mod metrics;
 mod notices;
 mod openapi;
 mod operations;
+mod overview;
 mod page;
 mod problem;
 mod requests;
 mod results;
 mod unknowns;
 
+pub(crate) use body::set as set_letter_filter;
+pub(crate) use bulk::{OperationDocument, OperationPage, SelectionDocument};
 pub use callbacks::Receiver;
 pub(crate) use document::{EventDocument, redacted_json};
 pub use document::{FullDocument, JobDocument, redacted, result_path};
 pub use letter_document::LetterDocument;
+pub(crate) use list::{Fault, set as set_job_filter};
 pub use metrics::HttpMetrics;
 pub use notices::NoticeDocument;
+pub(crate) use overview::{ActPage, WorkerList};
 
 use std::any::Any;
 use std::net::SocketAddr;
@@ -159,6 +165,15 @@ fn routes(state: &AppState, access: &Access) -> OpenApiRouter {
         .routes(routes!(fleet::costs))
         .routes(routes!(fleet::audits))
         .routes(routes!(fleet::audit))
+        .routes(routes!(overview::overview))
+        .routes(routes!(overview::series))
+        .routes(routes!(overview::workers))
+        .routes(routes!(overview::operator_events))
+        .routes(routes!(bulk::list, bulk::begin))
+        .routes(routes!(bulk::preview))
+        .routes(routes!(bulk::show))
+        .routes(routes!(bulk::go_on))
+        .routes(routes!(bulk::stop))
         .with_state(operations::Operator {
             db: db.clone(),
             protocol: state.decider.protocol.clone(),

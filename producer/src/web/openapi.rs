@@ -23,6 +23,7 @@ use super::requests::JobRequest;
         (name = "dead letters", description = "What was given up."),
         (name = "unknown outcomes", description = "Paid requests whose answer was lost."),
         (name = "vendors", description = "The accounts and their limits."),
+        (name = "operations", description = "Do something to many at once."),
         (name = "fleet", description = "What concerns all jobs."),
         (name = "access", description = "Who asks."),
         (name = "webhooks", description = "For the vendors."),

@@ -48,6 +48,9 @@ pub(super) enum Kind {
     TooManyStreams,
     LetterClosed,
     FileNotFound,
+    OperationNotFound,
+    OperationNotSteered,
+    CountDiffers,
     RouteNotFound,
     MethodNotAllowed,
     Unavailable,
@@ -142,6 +145,21 @@ impl Kind {
                 S::NOT_FOUND,
                 "submission-not-found",
                 "There is no such submission",
+            ),
+            Self::OperationNotFound => (
+                S::NOT_FOUND,
+                "operation-not-found",
+                "There is no such operation",
+            ),
+            Self::OperationNotSteered => (
+                S::CONFLICT,
+                "operation-not-steered",
+                "The operation does not stand so that this could be done",
+            ),
+            Self::CountDiffers => (
+                S::CONFLICT,
+                "count-differs",
+                "The selection is not as large as expected",
             ),
             Self::AuditNotFound => (S::NOT_FOUND, "audit-not-found", "There is no such audit"),
             Self::AccountNotFound => (

@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
+use shared::domain::bulk::BulkAction;
 use shared::domain::effects::EffectKind;
 use shared::domain::intake::Priority;
+use shared::domain::{JobStatus, StageState, Vendor};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -233,6 +235,78 @@ pub(super) struct ReplayRequest {
     /// How many become due a minute.
     #[schema(nullable = false, minimum = 1, maximum = 2147483647)]
     per_minute: Option<u32>,
+}
+
+/// Which jobs or dead letters; all that is given has to fit. Jobs are named by what `GET /v1/jobs` takes (`user_id`, `status`, `stage`,
+/// `state`, `reason`, `vendor`, `error_code`, `text`, `created_from`, `created_before`), dead letters by what `GET /v1/dead-letters` takes
+/// (`ids`, `stage`, `reason`, `class`, `since`, `job`, `user`).
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OperationSelection {
+    #[schema(nullable = false)]
+    user_id: Option<Uuid>,
+    #[schema(nullable = false)]
+    status: Option<JobStatus>,
+    /// For dead letters also `unknown`: of messages that came from elsewhere.
+    #[schema(nullable = false)]
+    stage: Option<String>,
+    #[schema(nullable = false)]
+    state: Option<StageState>,
+    #[schema(nullable = false, min_length = 1, max_length = 200)]
+    reason: Option<String>,
+    #[schema(nullable = false)]
+    vendor: Option<Vendor>,
+    #[schema(nullable = false, min_length = 1, max_length = 200)]
+    error_code: Option<String>,
+    #[schema(nullable = false, min_length = 1, max_length = 200)]
+    text: Option<String>,
+    #[schema(nullable = false)]
+    created_from: Option<DateTime<Utc>>,
+    #[schema(nullable = false)]
+    created_before: Option<DateTime<Utc>>,
+    #[schema(nullable = false, min_items = 1, max_items = 1000)]
+    ids: Option<Vec<i64>>,
+    /// The normalised error.
+    #[schema(nullable = false, min_length = 1, max_length = 1000)]
+    class: Option<String>,
+    /// Received then or later.
+    #[schema(nullable = false)]
+    since: Option<DateTime<Utc>>,
+    #[schema(nullable = false)]
+    job: Option<Uuid>,
+    #[schema(nullable = false)]
+    user: Option<Uuid>,
+}
+
+/// What to do to many, and how.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OperationRequest {
+    action: BulkAction,
+    /// Why, for the others; kept in the trail.
+    #[schema(min_length = 1, max_length = 1000)]
+    reason: String,
+    /// Who; `api` by default.
+    #[schema(nullable = false, min_length = 1, max_length = 1000)]
+    by: Option<String>,
+    /// Which; has to name something unless `all` is true.
+    #[schema(nullable = false)]
+    filter: Option<OperationSelection>,
+    /// Everything that the action can be done to.
+    #[schema(nullable = false)]
+    all: Option<bool>,
+    /// How many there should be, as a preview said: refused if it is more than a tenth off.
+    #[schema(nullable = false, minimum = 1, maximum = 2147483647)]
+    expect: Option<u32>,
+    /// Replay one of each group first, then wait until somebody lets it go on.
+    #[schema(nullable = false)]
+    canary: Option<bool>,
+    /// At most so many are changed in a minute.
+    #[schema(nullable = false, minimum = 1, maximum = 2147483647)]
+    per_minute: Option<u32>,
+    /// Allow one paid attempt beyond the bound.
+    #[schema(nullable = false)]
+    another_attempt: Option<bool>,
 }
 
 /// New limits of an account. Those that are not named stay; null is no limit.

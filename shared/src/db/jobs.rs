@@ -1,10 +1,10 @@
-//! Jobs as their owners see them: creating, reading, listing.
+//! Jobs as their owners see them: creating and reading. Lists of them are in `job_list`.
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use diesel::dsl::sql;
 use diesel::expression::SqlLiteral;
 use diesel::prelude::*;
-use diesel::sql_types::{Bool, Double, Nullable, Record, Text, Timestamp, Uuid as SqlUuid};
+use diesel::sql_types::{Double, Nullable};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 use serde_json::Value;
@@ -13,8 +13,8 @@ use uuid::Uuid;
 use super::notices::insert_target;
 use super::schema::{job_events, job_requests, job_stages, submissions, video_jobs};
 use super::{Db, DbResult};
+use crate::domain::JobStatus;
 use crate::domain::intake::NewJob;
-use crate::domain::{JobStatus, Stage, StageState, Vendor};
 
 /// A job.
 #[derive(Clone, Debug, Serialize, Queryable, Selectable)]
@@ -134,35 +134,6 @@ pub struct JobEvent {
     pub detail: Value,
     /// Keys written to `job_metadata`.
     pub metadata_changed: Option<Value>,
-}
-
-/// Which jobs to list, newest first.
-#[derive(Clone, Debug, Default)]
-pub struct JobFilter {
-    /// Only this owner's.
-    pub user_id: Option<Uuid>,
-    /// Only in this status.
-    pub status: Option<JobStatus>,
-    /// Only in this stage.
-    pub stage: Option<Stage>,
-    /// Only where the stage is in this state.
-    pub state: Option<StageState>,
-    /// Only where the stage stands for this reason.
-    pub reason: Option<String>,
-    /// Only those with a submission at this vendor, whatever came of it.
-    pub vendor: Option<Vendor>,
-    /// Only those that failed with this error code.
-    pub error_code: Option<String>,
-    /// Only those created at this time, UTC, or later.
-    pub created_from: Option<NaiveDateTime>,
-    /// Only those created before this time, UTC.
-    pub created_before: Option<NaiveDateTime>,
-    /// Only those whose names or error message have this text in them, upper or lower case.
-    pub text: Option<String>,
-    /// Only those after this (time, id), the last of the page before. Adopted rows may have no time; they come first.
-    pub before: Option<(Option<NaiveDateTime>, Uuid)>,
-    /// At most this many.
-    pub limit: i64,
 }
 
 /// What came of creating a job.
@@ -304,75 +275,6 @@ impl Db {
             .select(JobEvent::as_select())
             .load(&mut connection)
             .await?)
-    }
-
-    /// A page of jobs with the stages they are in, newest first.
-    ///
-    /// # Errors
-    /// When the database is away.
-    pub async fn list_jobs(&self, filter: &JobFilter) -> DbResult<Vec<(JobRow, Option<StageRow>)>> {
-        let mut connection = self.connection().await?;
-        let mut query = video_jobs::table
-            .left_join(job_stages::table.on(job_stages::job_id.eq(video_jobs::id)))
-            .select((JobRow::as_select(), Option::<StageRow>::as_select()))
-            .order((video_jobs::created_at.desc(), video_jobs::id.desc()))
-            .limit(filter.limit)
-            .into_boxed();
-        if let Some(user) = filter.user_id {
-            query = query.filter(video_jobs::user_id.eq(user));
-        }
-        if let Some(status) = filter.status {
-            query = query.filter(video_jobs::status.eq(status.as_str()));
-        }
-        if let Some(stage) = filter.stage {
-            query = query.filter(job_stages::stage.eq(stage.as_str()));
-        }
-        if let Some(state) = filter.state {
-            query = query.filter(job_stages::state.eq(state.as_str()));
-        }
-        if let Some(reason) = &filter.reason {
-            query = query.filter(job_stages::reason.eq(reason));
-        }
-        if let Some(vendor) = filter.vendor {
-            query = query.filter(
-                sql::<Bool>("EXISTS (SELECT FROM submissions s WHERE s.job_id = video_jobs.id AND s.vendor = ")
-                    .bind::<Text, _>(vendor.as_str())
-                    .sql(")"),
-            );
-        }
-        if let Some(code) = &filter.error_code {
-            query = query.filter(video_jobs::error_code.eq(code));
-        }
-        if let Some(from) = filter.created_from {
-            query = query.filter(video_jobs::created_at.ge(from));
-        }
-        if let Some(before) = filter.created_before {
-            query = query.filter(video_jobs::created_at.lt(before));
-        }
-        if let Some(text) = &filter.text {
-            query = query.filter(sql::<Bool>("position(lower(").bind::<Text, _>(text).sql(
-                ") IN lower(concat_ws(' ', video_jobs.display_name, video_jobs.original_filename, \
-                         video_jobs.error_message))) > 0",
-            ));
-        }
-        query = match filter.before {
-            // A row comparison, which one index scan answers; diesel cannot say it on columns.
-            Some((Some(time), id)) => query.filter(
-                sql::<Bool>("(video_jobs.created_at, video_jobs.id) < ").bind::<Record<(
-                    Timestamp,
-                    SqlUuid,
-                )>, _>((
-                    time, id,
-                )),
-            ),
-            Some((None, id)) => query.filter(
-                video_jobs::created_at
-                    .is_not_null()
-                    .or(video_jobs::id.lt(id)),
-            ),
-            None => query,
-        };
-        Ok(query.load(&mut connection).await?)
     }
 }
 

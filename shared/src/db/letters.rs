@@ -4,15 +4,17 @@ use chrono::{DateTime, Utc};
 use diesel::sql_types::{
     Array, BigInt, Bytea, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid,
 };
-use diesel_async::RunQueryDsl as _;
-use serde::Serialize;
+use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::restart::Candidate;
 use super::{Db, DbError, DbResult};
 
 /// Which dead letters.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct LetterFilter {
     /// Only these.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -38,6 +40,9 @@ pub struct LetterFilter {
     /// Only up to this one: what dies again while one works on a selection is not of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upto: Option<i64>,
+    /// Not those of these groups, each a stage, a normalised error and a reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<(String, String, String)>,
     /// The closed ones too.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub closed: bool,
@@ -176,6 +181,11 @@ fn chosen(filter: &LetterFilter) -> String {
                 "l.job_id IN (SELECT j.id FROM video_jobs j WHERE j.user_id = ($1 ->> 'user')::uuid)",
             ),
             when(filter.upto.is_some(), "l.id <= ($1 ->> 'upto')::bigint"),
+            when(
+                !filter.except.is_empty(),
+                "NOT EXISTS (SELECT FROM jsonb_array_elements($1 -> 'except') e WHERE (e ->> 0, e ->> 1, e ->> 2) \
+                 = (coalesce(l.stage, 'unknown'), l.error_class, l.reason))",
+            ),
         ]
         .into_iter()
         .flatten(),
@@ -186,6 +196,17 @@ fn chosen(filter: &LetterFilter) -> String {
 
 fn to_json(filter: &LetterFilter) -> DbResult<Value> {
     serde_json::to_value(filter).map_err(|error| DbError::Value(error.to_string()))
+}
+
+impl Letter {
+    /// The job to put back for it; none for a message that names no job.
+    #[must_use]
+    pub fn candidate(&self) -> Option<Candidate> {
+        Some(Candidate {
+            job: self.job_id?,
+            letter_epoch: Some(self.epoch?),
+        })
+    }
 }
 
 impl Db {
@@ -199,22 +220,7 @@ impl Db {
         after: Option<&(String, String, String)>,
         limit: i64,
     ) -> DbResult<Vec<LetterGroup>> {
-        let mut connection = self.connection().await?;
-        let query = format!(
-            "SELECT coalesce(l.stage, 'unknown') AS stage, l.error_class, l.reason, count(*) AS letters, min(l.id) AS first, \
-             min(l.received_at) AS oldest, max(l.received_at) AS newest FROM dead_letters l WHERE {} \
-             AND ($2::text IS NULL OR (coalesce(l.stage, 'unknown'), l.error_class, l.reason) > ($2, $3, $4)) \
-             GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 LIMIT $5",
-            chosen(filter)
-        );
-        Ok(diesel::sql_query(query)
-            .bind::<Jsonb, _>(to_json(filter)?)
-            .bind::<Nullable<Text>, _>(after.map(|(stage, _, _)| stage))
-            .bind::<Nullable<Text>, _>(after.map(|(_, class, _)| class))
-            .bind::<Nullable<Text>, _>(after.map(|(_, _, reason)| reason))
-            .bind::<BigInt, _>(limit)
-            .load(&mut connection)
-            .await?)
+        groups(&mut *self.connection().await?, filter, after, limit).await
     }
 
     /// A page of letters, newest first, those before `before`. Without their bodies.
@@ -227,9 +233,8 @@ impl Db {
         before: Option<i64>,
         limit: i64,
     ) -> DbResult<Vec<Letter>> {
-        let page = "l.id < $2 ORDER BY l.id DESC";
-        self.letter_page(filter, page, before.unwrap_or(i64::MAX), limit)
-            .await
+        let (page, from) = ("l.id < $2 ORDER BY l.id DESC", before.unwrap_or(i64::MAX));
+        page_of(&mut *self.connection().await?, filter, page, from, limit).await
     }
 
     /// A piece of a selection, oldest first, those after `after`. Without their bodies.
@@ -242,28 +247,7 @@ impl Db {
         after: i64,
         limit: i64,
     ) -> DbResult<Vec<Letter>> {
-        let page = "l.id > $2 ORDER BY l.id";
-        self.letter_page(filter, page, after, limit).await
-    }
-
-    async fn letter_page(
-        &self,
-        filter: &LetterFilter,
-        page: &str,
-        from: i64,
-        limit: i64,
-    ) -> DbResult<Vec<Letter>> {
-        let mut connection = self.connection().await?;
-        let query = format!(
-            "SELECT {COLUMNS}, NULL::bytea AS body FROM dead_letters l WHERE {} AND {page} LIMIT $3",
-            chosen(filter)
-        );
-        Ok(diesel::sql_query(query)
-            .bind::<Jsonb, _>(to_json(filter)?)
-            .bind::<BigInt, _>(from)
-            .bind::<BigInt, _>(limit)
-            .load(&mut connection)
-            .await?)
+        after_letter(&mut *self.connection().await?, filter, after, limit).await
     }
 
     /// One letter with its body, open or closed.
@@ -303,27 +287,89 @@ impl Db {
         by: &str,
         reason: &str,
     ) -> DbResult<Vec<(i64, Discarded)>> {
-        let mut connection = self.connection().await?;
-        // Sorted by job, which is the lock order.
-        let rows: Vec<Verdict> = diesel::sql_query(
-            "SELECT id, discard_letter(id, $2, $3) AS verdict FROM ( \
-                 SELECT u.id FROM unnest($1) u(id) LEFT JOIN dead_letters l ON l.id = u.id ORDER BY l.job_id OFFSET 0) ordered",
-        )
-        .bind::<Array<BigInt>, _>(ids)
-        .bind::<Text, _>(by)
-        .bind::<Text, _>(reason)
-        .load(&mut connection)
-        .await?;
-        rows.into_iter()
-            .map(|row| {
-                let verdict = match row.verdict.as_str() {
-                    "discarded" => Discarded::Discarded,
-                    "resolved" => Discarded::Resolved,
-                    "gone" => Discarded::Gone,
-                    other => return Err(DbError::Value(format!("discard verdict `{other}`"))),
-                };
-                Ok((row.id, verdict))
-            })
-            .collect()
+        discard(&mut *self.connection().await?, ids, by, reason).await
     }
+}
+
+/// What [`Db::letter_groups`] reads, on this connection.
+pub(super) async fn groups(
+    connection: &mut AsyncPgConnection,
+    filter: &LetterFilter,
+    after: Option<&(String, String, String)>,
+    limit: i64,
+) -> DbResult<Vec<LetterGroup>> {
+    let query = format!(
+        "SELECT coalesce(l.stage, 'unknown') AS stage, l.error_class, l.reason, count(*) AS letters, min(l.id) AS first, \
+         min(l.received_at) AS oldest, max(l.received_at) AS newest FROM dead_letters l WHERE {} \
+         AND ($2::text IS NULL OR (coalesce(l.stage, 'unknown'), l.error_class, l.reason) > ($2, $3, $4)) \
+         GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 LIMIT $5",
+        chosen(filter)
+    );
+    Ok(diesel::sql_query(query)
+        .bind::<Jsonb, _>(to_json(filter)?)
+        .bind::<Nullable<Text>, _>(after.map(|(stage, _, _)| stage))
+        .bind::<Nullable<Text>, _>(after.map(|(_, class, _)| class))
+        .bind::<Nullable<Text>, _>(after.map(|(_, _, reason)| reason))
+        .bind::<BigInt, _>(limit)
+        .load(connection)
+        .await?)
+}
+
+/// What [`Db::letters_after`] reads, on this connection.
+pub(super) async fn after_letter(
+    connection: &mut AsyncPgConnection,
+    filter: &LetterFilter,
+    after: i64,
+    limit: i64,
+) -> DbResult<Vec<Letter>> {
+    page_of(connection, filter, "l.id > $2 ORDER BY l.id", after, limit).await
+}
+
+async fn page_of(
+    connection: &mut AsyncPgConnection,
+    filter: &LetterFilter,
+    page: &str,
+    from: i64,
+    limit: i64,
+) -> DbResult<Vec<Letter>> {
+    let query = format!(
+        "SELECT {COLUMNS}, NULL::bytea AS body FROM dead_letters l WHERE {} AND {page} LIMIT $3",
+        chosen(filter)
+    );
+    Ok(diesel::sql_query(query)
+        .bind::<Jsonb, _>(to_json(filter)?)
+        .bind::<BigInt, _>(from)
+        .bind::<BigInt, _>(limit)
+        .load(connection)
+        .await?)
+}
+
+/// What [`Db::discard_letters`] does, on this connection.
+pub(super) async fn discard(
+    connection: &mut AsyncPgConnection,
+    ids: &[i64],
+    by: &str,
+    reason: &str,
+) -> DbResult<Vec<(i64, Discarded)>> {
+    // Sorted by job, which is the lock order.
+    let rows: Vec<Verdict> = diesel::sql_query(
+        "SELECT id, discard_letter(id, $2, $3) AS verdict FROM ( \
+             SELECT u.id FROM unnest($1) u(id) LEFT JOIN dead_letters l ON l.id = u.id ORDER BY l.job_id OFFSET 0) ordered",
+    )
+    .bind::<Array<BigInt>, _>(ids)
+    .bind::<Text, _>(by)
+    .bind::<Text, _>(reason)
+    .load(connection)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let verdict = match row.verdict.as_str() {
+                "discarded" => Discarded::Discarded,
+                "resolved" => Discarded::Resolved,
+                "gone" => Discarded::Gone,
+                other => return Err(DbError::Value(format!("discard verdict `{other}`"))),
+            };
+            Ok((row.id, verdict))
+        })
+        .collect()
 }

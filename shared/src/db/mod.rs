@@ -2,13 +2,16 @@
 //!
 //! One short async function per query on [`Db`]. Nothing here publishes, calls a vendor or decides what a job does next.
 
+mod acts;
 mod adoption;
 mod audits;
+mod bulk;
 mod callbacks;
 mod checkup;
 mod continuity;
 mod dead_letters;
 mod dispatch;
+mod job_list;
 mod jobs;
 mod letters;
 mod load;
@@ -20,6 +23,7 @@ mod protocol;
 mod restart;
 mod retention;
 mod schema;
+mod series;
 mod settings;
 mod submissions;
 mod tls;
@@ -29,15 +33,19 @@ mod trail;
 mod unknowns;
 mod vendors;
 mod waits;
+mod workers;
 
+pub use acts::{Act, ActFilter, ActPlace};
 pub use adoption::UnadoptedRow;
 pub use audits::{AuditRecord, AuditRow, NewAudit, Rebuild};
+pub use bulk::{MAX_GROUPS, NewOperation, OperationRow, Piece, Steered};
 pub use callbacks::{CalledBack, DueCallback, Hinted};
 pub use checkup::Checkup;
 pub use continuity::{Forgotten, Seen, watch_continuity};
 pub use dead_letters::DeadLetter;
 pub use dispatch::Picked;
-pub use jobs::{Created, JobEvent, JobFilter, JobRow, RequestKey, StageRow, SubmissionRow};
+pub use job_list::{JobFilter, JobPage, JobPlace};
+pub use jobs::{Created, JobEvent, JobRow, RequestKey, StageRow, SubmissionRow};
 pub use letters::{Discarded, Letter, LetterFilter, LetterGroup};
 pub use load::{Loaded, Submission, WorkItem};
 pub use metrics::Metrics;
@@ -50,6 +58,7 @@ pub use protocol::{
 };
 pub use restart::{Candidate, Pace, Plan, RestartOrder};
 pub use retention::{OldSource, Place, Removed};
+pub use series::{DuplicateCount, MinutePoint};
 pub use settings::{PaidResumed, PaidStop};
 pub use submissions::{AliveSubmission, BacklogGauge, DeadLetterGauge, LedgerGauge};
 pub use times::{FleetTimes, RunBy};
@@ -58,6 +67,7 @@ pub use trail::{TrailHorizon, TrailLine};
 pub use unknowns::{CallbackSeen, LostUnknown, Standing, UnknownFilter, UnknownRow};
 pub use vendors::{CostDay, CostTotal, Refused, SendAgain, Signal, VendorChange, VendorStatus};
 pub use waits::{PutOff, Story, ToBeSent};
+pub use workers::{WorkerBeat, WorkerRow};
 
 use diesel::ConnectionError;
 use diesel::result::DatabaseErrorKind;

@@ -56,18 +56,7 @@ impl Db {
         by: &str,
         reason: &str,
     ) -> DbResult<Vec<(Uuid, Canceled)>> {
-        let verdicts = self.each_job("cancel_job", jobs, by, reason).await?;
-        let read = |verdict: String| match verdict.as_str() {
-            "now" => Canceled::Now,
-            "following" => Canceled::Following,
-            "canceled" => Canceled::Before,
-            "gone" => Canceled::Gone,
-            _ => Canceled::Finished(verdict),
-        };
-        Ok(verdicts
-            .into_iter()
-            .map(|row| (row.id, read(row.verdict)))
-            .collect())
+        cancel(&mut *self.connection().await?, jobs, by, reason).await
     }
 
     /// Makes parked jobs due now, in the stage where they stand. Twice is harmless.
@@ -80,38 +69,7 @@ impl Db {
         by: &str,
         reason: &str,
     ) -> DbResult<Vec<(Uuid, Resumed)>> {
-        let verdicts = self.each_job("resume_job", jobs, by, reason).await?;
-        let read = |verdict: String| match verdict.as_str() {
-            "resumed" => Resumed::Now,
-            "over" => Resumed::Over,
-            "gone" => Resumed::Gone,
-            _ => Resumed::NotParked(verdict),
-        };
-        Ok(verdicts
-            .into_iter()
-            .map(|row| (row.id, read(row.verdict)))
-            .collect())
-    }
-
-    /// In the order of ids, which is the lock order, and in one transaction.
-    async fn each_job(
-        &self,
-        function: &str,
-        jobs: &[Uuid],
-        by: &str,
-        reason: &str,
-    ) -> DbResult<Vec<Verdict>> {
-        let mut connection = self.connection().await?;
-        let query = format!(
-            "SELECT id, {function}(id, $2, $3) AS verdict \
-             FROM (SELECT DISTINCT u.id FROM unnest($1) u(id) ORDER BY u.id OFFSET 0) ordered"
-        );
-        Ok(diesel::sql_query(query)
-            .bind::<Array<SqlUuid>, _>(jobs)
-            .bind::<Text, _>(by)
-            .bind::<Text, _>(reason)
-            .load(&mut connection)
-            .await?)
+        resume(&mut *self.connection().await?, jobs, by, reason).await
     }
 
     /// Notes in the operators' trail what is about to be done to many at once; what was done to each job is in its own.
@@ -131,6 +89,61 @@ impl Db {
         crash::point(Point::OperationNoted);
         Ok(())
     }
+}
+
+pub(super) async fn cancel(
+    connection: &mut AsyncPgConnection,
+    jobs: &[Uuid],
+    by: &str,
+    reason: &str,
+) -> DbResult<Vec<(Uuid, Canceled)>> {
+    let read = |verdict: String| match verdict.as_str() {
+        "now" => Canceled::Now,
+        "following" => Canceled::Following,
+        "canceled" => Canceled::Before,
+        "gone" => Canceled::Gone,
+        _ => Canceled::Finished(verdict),
+    };
+    let verdicts = each_job(connection, "cancel_job", jobs, by, reason).await?;
+    let read = |row: Verdict| (row.id, read(row.verdict));
+    Ok(verdicts.into_iter().map(read).collect())
+}
+
+pub(super) async fn resume(
+    connection: &mut AsyncPgConnection,
+    jobs: &[Uuid],
+    by: &str,
+    reason: &str,
+) -> DbResult<Vec<(Uuid, Resumed)>> {
+    let read = |verdict: String| match verdict.as_str() {
+        "resumed" => Resumed::Now,
+        "over" => Resumed::Over,
+        "gone" => Resumed::Gone,
+        _ => Resumed::NotParked(verdict),
+    };
+    let verdicts = each_job(connection, "resume_job", jobs, by, reason).await?;
+    let read = |row: Verdict| (row.id, read(row.verdict));
+    Ok(verdicts.into_iter().map(read).collect())
+}
+
+/// In the order of ids, which is the lock order, and in one transaction.
+async fn each_job(
+    connection: &mut AsyncPgConnection,
+    function: &str,
+    jobs: &[Uuid],
+    by: &str,
+    reason: &str,
+) -> DbResult<Vec<Verdict>> {
+    let query = format!(
+        "SELECT id, {function}(id, $2, $3) AS verdict \
+         FROM (SELECT DISTINCT u.id FROM unnest($1) u(id) ORDER BY u.id OFFSET 0) ordered"
+    );
+    Ok(diesel::sql_query(query)
+        .bind::<Array<SqlUuid>, _>(jobs)
+        .bind::<Text, _>(by)
+        .bind::<Text, _>(reason)
+        .load(connection)
+        .await?)
 }
 
 /// A line of the operators' trail.

@@ -142,43 +142,51 @@ impl Db {
         candidates: &[Candidate],
         pace: &mut Pace,
     ) -> DbResult<Vec<Plan>> {
-        let mut jobs: Vec<Uuid> = candidates.iter().map(|candidate| candidate.job).collect();
-        jobs.sort_unstable();
         let mut next = *pace;
         let mut connection = self.connection().await?;
         let plans = connection
-            .transaction(async |connection| {
-                // While these are locked nothing is claimed or settled for the jobs, so what is read stays true.
-                for lock in [
-                    "SELECT id FROM video_jobs WHERE id = ANY($1) ORDER BY id FOR UPDATE",
-                    "SELECT job_id FROM job_stages WHERE job_id = ANY($1) ORDER BY job_id FOR UPDATE",
-                ] {
-                    diesel::sql_query(lock)
-                        .bind::<Array<SqlUuid>, _>(&jobs)
-                        .execute(connection)
-                        .await?;
-                }
-                let plans = plan(connection, order, candidates).await?;
-                let mut writes = Vec::new();
-                for (candidate, plan) in candidates.iter().zip(&plans) {
-                    if let Ok(to) = plan.to {
-                        writes.push(write(order, candidate, plan, to, next.next));
-                        next.next += next.step;
-                    }
-                }
-                diesel::sql_query("SELECT restart_job(r) FROM unnest($1::jsonb[]) r")
-                    .bind::<Array<Jsonb>, _>(writes)
-                    .execute(connection)
-                    .await?;
-                Ok::<_, super::DbError>(plans)
-            })
+            .transaction(async |connection| restart(connection, order, candidates, &mut next).await)
             .await?;
         *pace = next;
         Ok(plans)
     }
 }
 
-async fn plan(
+/// What [`Db::restart`] does, in the transaction that is open.
+pub(super) async fn restart(
+    connection: &mut AsyncPgConnection,
+    order: &RestartOrder,
+    candidates: &[Candidate],
+    pace: &mut Pace,
+) -> DbResult<Vec<Plan>> {
+    let mut jobs: Vec<Uuid> = candidates.iter().map(|candidate| candidate.job).collect();
+    jobs.sort_unstable();
+    // While these are locked nothing is claimed or settled for the jobs, so what is read stays true.
+    for lock in [
+        "SELECT id FROM video_jobs WHERE id = ANY($1) ORDER BY id FOR UPDATE",
+        "SELECT job_id FROM job_stages WHERE job_id = ANY($1) ORDER BY job_id FOR UPDATE",
+    ] {
+        diesel::sql_query(lock)
+            .bind::<Array<SqlUuid>, _>(&jobs)
+            .execute(connection)
+            .await?;
+    }
+    let plans = plan(connection, order, candidates).await?;
+    let mut writes = Vec::new();
+    for (candidate, plan) in candidates.iter().zip(&plans) {
+        if let Ok(to) = plan.to {
+            writes.push(write(order, candidate, plan, to, pace.next));
+            pace.next += pace.step;
+        }
+    }
+    diesel::sql_query("SELECT restart_job(r) FROM unnest($1::jsonb[]) r")
+        .bind::<Array<Jsonb>, _>(writes)
+        .execute(connection)
+        .await?;
+    Ok(plans)
+}
+
+pub(super) async fn plan(
     connection: &mut AsyncPgConnection,
     order: &RestartOrder,
     candidates: &[Candidate],

@@ -9,6 +9,7 @@ pub mod admission;
 pub mod adoption;
 pub mod answer;
 pub mod audit;
+pub mod bulk;
 pub mod classify;
 pub mod cost;
 pub mod effects;

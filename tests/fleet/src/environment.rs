@@ -29,6 +29,7 @@ const FAST: [(&str, &str); 27] = [
     ("SWEEP_INTERVAL", "1s"),
     ("GAUGE_INTERVAL", "1s"),
     ("ADOPT_INTERVAL", "200ms"),
+    ("WORKER_HEARTBEAT", "200ms"),
     // Tests that count list calls audit by command.
     ("AUDIT_INTERVAL", "0s"),
     // Nothing of a test is old.

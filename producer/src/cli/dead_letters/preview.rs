@@ -44,7 +44,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         another_attempt: args.attempts.another_attempt,
         max_paid_attempts: args.attempts.bound(&db).await?,
     };
-    let tally = operations::preview(&db, &filter, &order).await?;
+    let tally = operations::preview(&db, &filter, &order, u64::MAX).await?;
     args.output
         .print(&tally, |tally| tally.lines("dead letters").join("\n"))?;
     Ok(ExitCode::SUCCESS)

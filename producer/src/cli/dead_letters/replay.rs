@@ -102,7 +102,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         another_attempt: args.attempts.another_attempt,
         max_paid_attempts: args.attempts.bound(&db).await?,
     };
-    let planned = operations::preview(&db, &filter, &order).await?;
+    let planned = operations::preview(&db, &filter, &order, u64::MAX).await?;
     for line in planned.lines("dead letters") {
         writeln!(std::io::stderr(), "{line}")?;
     }

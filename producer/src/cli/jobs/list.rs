@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 use serde_json::json;
 use shared::config::DatabaseConfig;
-use shared::db::{Db, JobFilter};
+use shared::db::Db;
 
 use super::held::Holds;
 use super::selection::FilterArgs;
@@ -46,11 +46,18 @@ struct Listed {
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let db = Db::new(&args.database)?;
-    let filter = JobFilter {
-        limit: args.limit,
-        ..args.filter.filter()
-    };
-    let rows = db.list_jobs(&filter).await?;
+    let filter = args.filter.filter();
+    let (mut rows, mut before) = (Vec::new(), None);
+    loop {
+        // A page may be short although another follows.
+        let missing = args.limit - rows.len() as i64;
+        let page = db.list_jobs(&filter, before, missing).await?;
+        rows.extend(page.jobs);
+        before = page.next;
+        if before.is_none() || rows.len() as i64 >= args.limit {
+            break;
+        }
+    }
     let ids: Vec<_> = rows.iter().map(|(job, _)| job.id).collect();
     let holds = Holds::read(&db, &ids).await?;
     let held: Vec<_> = rows

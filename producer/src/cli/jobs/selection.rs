@@ -131,19 +131,16 @@ impl SelectionArgs {
             }
             return Ok(());
         }
-        let mut filter = JobFilter {
-            limit: PIECE,
-            ..self.filter.filter()
-        };
+        let (filter, mut before) = (self.filter.filter(), None);
         loop {
-            let page = db.list_jobs(&filter).await?;
-            let Some((last, _)) = page.last() else {
-                return Ok(());
-            };
-            filter.before = Some((last.created_at, last.id));
-            let ids: Vec<Uuid> = page.iter().map(|(job, _)| job.id).collect();
+            let (places, next) = db.job_places(&filter, before, PIECE).await?;
+            let ids: Vec<Uuid> = places.iter().map(|place| place.id).collect();
             each(&ids).await?;
             crash::point(Point::JobsChanged);
+            if next.is_none() {
+                return Ok(());
+            }
+            before = next;
         }
     }
 }

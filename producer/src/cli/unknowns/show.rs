@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::cli::exit::NotFound;
 use crate::cli::output::{OutputArgs, table};
-use crate::cli::trail::in_words;
+use crate::cli::job_trail::in_words;
 use crate::evidence::{SubmissionEvidence, presentable};
 use crate::web::EventDocument;
 

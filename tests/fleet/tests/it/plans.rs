@@ -116,17 +116,16 @@ async fn a_page_of_one_users_jobs_is_read_from_its_index() -> anyhow::Result<()>
         execute(url, &rows).await?;
         forget_counts(url).await?;
         queried(url, async |db| {
-            let mut filter = JobFilter {
+            let filter = JobFilter {
                 user_id: Some(user),
-                limit: 20,
                 ..JobFilter::default()
             };
+            let mut before = None;
             for _ in 0..3 {
-                let page = db.list_jobs(&filter).await?;
-                assert_eq!(page.len(), 20);
-                let last = page.last().map(|(last, _)| (last.created_at, last.id));
-                assert_ne!(filter.before, last);
-                filter.before = last;
+                let page = db.list_jobs(&filter, before, 20).await?;
+                assert_eq!(page.jobs.len(), 20);
+                assert_ne!(before, page.next);
+                before = page.next;
             }
             Ok(())
         })

@@ -5,8 +5,9 @@ use fleet::{DEADLINE, Environment, Expectation, Fleet, eventually};
 use sandbox::Vendor as Payee;
 use shared::broker::{BrokerMetrics, Connection, Outgoing, PublishOutcome, Publisher};
 use shared::config::BrokerConfig;
-use shared::db::StageRow;
+use shared::db::{NewOperation, StageRow};
 use shared::domain::Stage;
+use shared::domain::bulk::BulkAction;
 use shared::domain::message::{JobRef, Message};
 use uuid::Uuid;
 
@@ -131,5 +132,22 @@ pub(super) async fn delete_source(fleet: &Fleet, job: Uuid) -> anyhow::Result<()
     let key = format!("SELECT source_key AS value FROM submissions WHERE job_id = '{job}'");
     let key = value(&fleet.database.url, &key).await?;
     fleet.storage.delete(&key.context("no source")?).await?;
+    Ok(())
+}
+
+/// Begins an operation that cancels every job that is not over.
+pub(super) async fn cancel_all(fleet: &Fleet) -> anyhow::Result<()> {
+    let cancel = NewOperation {
+        action: BulkAction::Cancel,
+        filter: serde_json::json!({ "unfinished": true }),
+        by: "ann",
+        reason: "a test",
+        another_attempt: false,
+        canary: false,
+        per_minute: None,
+        total: 1,
+        capped: false,
+    };
+    fleet.db.begin_operation(&cancel).await?;
     Ok(())
 }

@@ -32,6 +32,8 @@ enum Errand {
     Resume,
     /// Retry two dead jobs, in two pieces.
     Retry,
+    /// Begin an operation that retries two dead jobs.
+    Operate,
     /// Adopt a work that the vendor does not list.
     Adopt,
     /// Say that a request was not accepted.
@@ -56,6 +58,7 @@ const WALKS: &[Walk] = &[
     Walk(Point::JobsChanged, Errand::Cancel),
     Walk(Point::JobsChanged, Errand::Resume),
     Walk(Point::JobsChanged, Errand::Retry),
+    Walk(Point::OperationBegun, Errand::Operate),
     Walk(Point::DecisionSettled, Errand::Adopt),
     Walk(Point::OperatorSourceDeleted, Errand::Confirm),
     Walk(Point::OperatorDeletionRecorded, Errand::Confirm),
@@ -150,6 +153,11 @@ impl Errand {
                 let args = apart("retry", &jobs);
                 (jobs, args)
             }
+            Self::Operate => {
+                let jobs = dead(fleet).await?;
+                let args = ["operations", "start", "retry", "--all", "--wait"].map(str::to_owned);
+                (jobs, args.to_vec())
+            }
             Self::Cancel | Self::Resume => {
                 let jobs = polled_later(fleet).await?;
                 if self == Self::Resume {
@@ -193,7 +201,7 @@ impl Errand {
         let good = |ended: &Ended| match self {
             // It says what it had to do.
             Self::Audit => matches!(ended.code, Some(0 | 1)),
-            Self::Replay | Self::Discard | Self::Sweep => ended.code == Some(0),
+            Self::Replay | Self::Discard | Self::Sweep | Self::Operate => ended.code == Some(0),
             // There are ids of no job among them.
             Self::Cancel | Self::Resume | Self::Retry => ended.code == Some(1),
             Self::Adopt => ended.stderr.contains("not unknown"),
@@ -221,7 +229,7 @@ impl Errand {
                 let audit = producer(environment, &["audit", "--since", "1h"]).await?;
                 anyhow::ensure!(audit.code == Some(0), "all is booked: {audit:?}");
             }
-            Self::Replay | Self::Retry => {
+            Self::Replay | Self::Retry | Self::Operate => {
                 for job in jobs.iter_mut() {
                     *job =
                         Expectation::completed(job.job, Kind::Inpaint).paying(Vendor::Ghostcut, 2);

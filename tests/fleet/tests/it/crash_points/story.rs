@@ -59,6 +59,8 @@ pub(super) enum Story {
     GivenUp,
     /// The job is canceled while GhostCut works.
     Canceled,
+    /// The same by an operation of an operator.
+    Operated,
     /// SIGTERM.
     ToldToStop,
     /// A message is newer than its row.
@@ -92,6 +94,7 @@ impl Story {
             | Self::InpaintAfterAnother
             | Self::GivenUp
             | Self::Canceled
+            | Self::Operated
             | Self::Redone
             | Self::RedoneWithoutSource
             | Self::CalledBack
@@ -115,7 +118,7 @@ impl Story {
         let (vendor, operation, fault) = match self {
             Self::GivenUp => (ghostcut, Operation::Process, ends_in(3)),
             Self::Redone | Self::RedoneWithoutSource => (ghostcut, Operation::Process, ends_in(43)),
-            Self::Canceled => {
+            Self::Canceled | Self::Operated => {
                 let ms = SLOW_WORK_MS;
                 (ghostcut, Operation::Process, Fault::Duration { ms })
             }
@@ -273,7 +276,7 @@ impl Story {
                 expected.status = "failed";
                 expected.stage_state = Some("dead");
             }
-            Self::Canceled => {
+            Self::Canceled | Self::Operated => {
                 expected.status = "canceled";
                 let accepted =
                     "SELECT state AS value FROM submissions WHERE vendor_task_id IS NOT NULL";
@@ -282,9 +285,13 @@ impl Story {
                     state.context("nothing is accepted")
                 })
                 .await?;
-                let cancel =
-                    format!("UPDATE video_jobs SET status = 'canceled' WHERE id = '{job}'");
-                execute(&fleet.database.url, &cancel).await?;
+                if self == Self::Operated {
+                    acts::cancel_all(fleet).await?;
+                } else {
+                    let cancel =
+                        format!("UPDATE video_jobs SET status = 'canceled' WHERE id = '{job}'");
+                    execute(&fleet.database.url, &cancel).await?;
+                }
             }
             Self::ToldToStop => {
                 victim.started().await?;
@@ -362,10 +369,15 @@ impl Story {
                 .await?;
             }
             // Paid for nothing, and followed to its end.
-            Self::Canceled => {
+            Self::Canceled | Self::Operated => {
                 let booked = "SELECT count(*)::text AS value FROM submissions \
                               WHERE state = 'succeeded' AND cost_wasted IS NOT NULL";
                 acts::seen(url, booked, "1").await?;
+                if self == Self::Operated {
+                    let once =
+                        "SELECT concat_ws(' ', state, done, changed) AS value FROM operations";
+                    acts::seen(url, once, "done 1 1").await?;
+                }
             }
             Self::GivenUp | Self::NobodyKnows => {
                 fleet.wait_for(jobs).await?;

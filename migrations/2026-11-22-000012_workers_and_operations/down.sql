@@ -1,0 +1,3 @@
+DROP INDEX operator_events_page;
+DROP TABLE operations;
+DROP TABLE workers;

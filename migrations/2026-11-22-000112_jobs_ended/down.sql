@@ -1,0 +1,1 @@
+DROP INDEX CONCURRENTLY IF EXISTS video_jobs_ended;

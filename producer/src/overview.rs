@@ -1,0 +1,161 @@
+//! Everything at one glance: what waits where, what stands, who works. Reads what is unfinished and what an index answers, never
+//! what has ended.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use shared::db::{BacklogGauge, Db, DbResult, VendorStatus};
+use shared::domain::{Stage, StageState, Vendor};
+use utoipa::ToSchema;
+
+use crate::status::Status;
+
+/// The overview.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Overview {
+    /// The database's clock.
+    pub at: DateTime<Utc>,
+    /// Unfinished jobs by stage, in the order of the pipeline.
+    pub stages: Vec<StageCount>,
+    /// What stands still or waits for a person.
+    pub status: Status,
+    /// The accounts.
+    pub vendors: Vec<VendorStatus>,
+    /// Submissions that were ever paid for twice; both vendors, and 0 is what is wanted.
+    pub duplicates_ever: Vec<Duplicates>,
+    /// Submissions whose outcome is unknown.
+    pub open_unknowns: i64,
+    /// Dead letters that nobody has closed.
+    pub open_dead_letters: i64,
+    /// Jobs that wait for a person.
+    pub parked: i64,
+    /// Workers by state.
+    pub workers: WorkerCount,
+}
+
+/// Unfinished jobs of one stage.
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
+pub struct StageCount {
+    /// The stage.
+    pub stage: Stage,
+    /// Dispatched when they are due.
+    pub waiting: i64,
+    /// With a worker, or on the way to one.
+    pub dispatched: i64,
+    /// For a person.
+    pub parked: i64,
+    /// Given up.
+    pub dead: i64,
+    /// How long the oldest due one waits; null when none is due.
+    pub oldest_due_seconds: Option<f64>,
+}
+
+/// Submissions of a vendor that were paid for twice.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Duplicates {
+    /// The vendor.
+    pub vendor: Vendor,
+    /// How many.
+    pub submissions: i64,
+}
+
+/// Workers by state.
+#[derive(Debug, Default, PartialEq, Serialize, ToSchema)]
+pub struct WorkerCount {
+    /// At work.
+    pub running: i64,
+    /// Told to stop, finishing what is in hand.
+    pub draining: i64,
+    /// Not seen for three heartbeats.
+    pub lost: i64,
+}
+
+impl Overview {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn read(db: &Db) -> DbResult<Self> {
+        let backlog = db.backlog_gauges().await?;
+        let status = Status::read(db).await?;
+        let duplicates = db.duplicates_ever().await?;
+        let duplicates = Vendor::ALL.iter().map(|vendor| {
+            let found = duplicates.iter().find(|row| row.vendor == vendor.as_str());
+            Duplicates {
+                vendor: *vendor,
+                submissions: found.map_or(0, |row| row.submissions),
+            }
+        });
+        let mut workers = WorkerCount::default();
+        for worker in db.workers().await? {
+            match worker.state.as_str() {
+                "lost" => workers.lost += 1,
+                "draining" => workers.draining += 1,
+                _ => workers.running += 1,
+            }
+        }
+        let stages: Vec<_> = Stage::ALL
+            .iter()
+            .map(|stage| count(*stage, &backlog))
+            .collect();
+        Ok(Self {
+            at: db.now().await?,
+            parked: stages.iter().map(|stage| stage.parked).sum(),
+            stages,
+            vendors: db.vendor_status().await?,
+            duplicates_ever: duplicates.collect(),
+            open_unknowns: status.unknown.iter().map(|row| row.unknown).sum(),
+            open_dead_letters: status.dead_letters,
+            status,
+            workers,
+        })
+    }
+}
+
+fn count(stage: Stage, backlog: &[BacklogGauge]) -> StageCount {
+    let rows = || {
+        backlog
+            .iter()
+            .filter(move |row| row.stage == stage.as_str())
+    };
+    let jobs = |state: StageState| {
+        let row = rows().find(|row| row.state == state.as_str());
+        row.map_or(0, |row| row.jobs)
+    };
+    let oldest = rows().map(|row| row.oldest_due_seconds).fold(0.0, f64::max);
+    StageCount {
+        stage,
+        waiting: jobs(StageState::Waiting),
+        dispatched: jobs(StageState::Dispatched),
+        parked: jobs(StageState::Parked),
+        dead: jobs(StageState::Dead),
+        oldest_due_seconds: (oldest > 0.0).then_some(oldest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_counts_its_own_rows() {
+        let row = |stage: Stage, state: StageState, jobs, oldest_due_seconds| BacklogGauge {
+            stage: stage.to_string(),
+            state: state.to_string(),
+            jobs,
+            oldest_due_seconds,
+        };
+        let backlog = [
+            row(Stage::LipsyncPoll, StageState::Waiting, 3, 0.0),
+            row(Stage::LipsyncPoll, StageState::Dispatched, 2, 4.5),
+            row(Stage::InpaintPoll, StageState::Parked, 1, 0.0),
+        ];
+        let found = count(Stage::LipsyncPoll, &backlog);
+        assert_eq!(
+            (found.waiting, found.dispatched, found.parked, found.dead),
+            (3, 2, 0, 0)
+        );
+        assert_eq!(found.oldest_due_seconds, Some(4.5));
+        let found = count(Stage::InpaintPoll, &backlog);
+        assert_eq!((found.parked, found.oldest_due_seconds), (1, None));
+    }
+}

@@ -1,0 +1,133 @@
+//! The list of workers: they appear, drain and leave, and one that is killed is lost.
+
+use anyhow::Context as _;
+use fleet::{DEADLINE, Kind, eventually};
+use rustix::process::Signal;
+use sandbox::{Fault, FaultRule, Operation, SandboxConfig, Vendor, When};
+use serde_json::{Value, json};
+
+use crate::api::Producer;
+use crate::command::producer;
+use crate::sql::{execute, value};
+
+/// The worker of this name, once it is as wanted; null: it is not in the list.
+async fn seen(
+    api: &Producer,
+    name: &str,
+    wanted: impl Fn(&Value) -> bool,
+) -> anyhow::Result<Value> {
+    eventually(DEADLINE, async || {
+        let list = api.get("/v1/workers").await?.json;
+        let workers = list["workers"].as_array().context("no list")?;
+        let found = workers.iter().find(|worker| worker["name"] == name);
+        let found = found.cloned().unwrap_or_default();
+        anyhow::ensure!(wanted(&found), "{list}");
+        Ok(found)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_appear_drain_and_are_lost() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let api = Producer::start(fleet, &fleet.environment).await?;
+        let mut one = fleet.worker_process("one").await?;
+        let mut two = fleet.worker_process("two").await?;
+        let found = seen(&api, "one", |worker| worker["state"] == "running").await?;
+        assert_eq!(
+            (&found["ready"], &found["why_not_ready"]),
+            (&json!(true), &Value::Null)
+        );
+        assert_eq!(
+            (&found["in_hand"], &found["last_delivery_at"]),
+            (&json!([]), &Value::Null)
+        );
+        assert_eq!(
+            (&found["concurrency"], &found["transfers"]),
+            (&json!(8), &json!(4))
+        );
+        assert_eq!(found["stages"].as_array().map(Vec::len), Some(8));
+
+        // Killed: what it had in hand is the other's, and it stays in the list as lost.
+        seen(&api, "two", |worker| worker["state"] == "running").await?;
+        two.kill().await?;
+        seen(&api, "two", |worker| worker["state"] == "lost").await?;
+        let slow = Fault::Delay {
+            ms: 1500,
+            when: When::After,
+        };
+        fleet
+            .sandbox
+            .faults()
+            .add(FaultRule::new(Vendor::Sync, Operation::Submit, slow).times(1))?;
+        let job = fleet.submit_kind(Kind::Lipsync, 0).await?;
+        let has = |worker: &Value| {
+            worker["in_hand"] == json!([{ "stage": "lipsync.submit", "count": 1 }])
+        };
+        let found = seen(&api, "one", has).await?;
+        assert!(found["last_delivery_at"].is_string(), "{found}");
+
+        // Told to stop: it says so while it finishes what is in hand, and then it is gone.
+        one.signal(Signal::TERM)?;
+        seen(&api, "one", |worker| {
+            worker["state"] == "draining" || worker.is_null()
+        })
+        .await?;
+        assert!(one.end(DEADLINE).await?.success());
+        seen(&api, "one", Value::is_null).await?;
+        let overview = api.get("/v1/overview").await?.json;
+        assert_eq!(
+            overview["workers"],
+            json!({ "running": 0, "draining": 0, "lost": 1 })
+        );
+
+        let mut three = fleet.worker_process("three").await?;
+        fleet.wait_for(std::slice::from_ref(&job)).await?;
+        let listed = producer(&fleet.environment, &["workers", "--json"])
+            .await?
+            .json(0);
+        assert_eq!(
+            listed["workers"].as_array().map(Vec::len),
+            Some(2),
+            "{listed}"
+        );
+        producer(&fleet.environment, &["workers"])
+            .await?
+            .said(0, "lost");
+        // After a day nobody needs to be told any more.
+        let earlier =
+            "UPDATE workers SET seen_at = seen_at - interval '25 hours' WHERE name = 'two'";
+        execute(&fleet.database.url, earlier).await?;
+        seen(&api, "two", Value::is_null).await?;
+        assert!(three.terminate(DEADLINE).await?.success());
+        fleet.books(&[job]).await?.assert_balanced();
+        api.stop().await
+    })
+    .await
+}
+
+/// A worker whose row cannot be written works on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_works_without_its_row() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let url = &fleet.database.url;
+        execute(url, "ALTER TABLE workers RENAME TO workers_away").await?;
+        let services = [fleet.workers(1)?, vec![fleet.producer()?]];
+        let job = fleet.submit_kind(Kind::Lipsync, 0).await?;
+        fleet.wait_for(std::slice::from_ref(&job)).await?;
+        execute(url, "ALTER TABLE workers_away RENAME TO workers").await?;
+        eventually(DEADLINE, async || {
+            let found = value(url, "SELECT name AS value FROM workers").await?;
+            anyhow::ensure!(found.as_deref() == Some("worker-1"), "{found:?}");
+            Ok(())
+        })
+        .await?;
+        for service in services.into_iter().flatten() {
+            service.stop().await?;
+        }
+        let left = value(url, "SELECT count(*)::text AS value FROM workers").await?;
+        assert_eq!(left.as_deref(), Some("0"));
+        Ok(())
+    })
+    .await
+}
