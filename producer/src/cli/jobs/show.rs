@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::held::Holds;
 use crate::cli::attempts::AttemptArgs;
 use crate::cli::exit::NotFound;
-use crate::cli::output::{OutputArgs, table};
 use crate::cli::job_trail::in_words as in_short;
+use crate::cli::output::{OutputArgs, table};
 use crate::operations::in_words;
 use crate::web::FullDocument;
 

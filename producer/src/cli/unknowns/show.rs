@@ -11,8 +11,8 @@ use shared::domain::Vendor;
 use uuid::Uuid;
 
 use crate::cli::exit::NotFound;
-use crate::cli::output::{OutputArgs, table};
 use crate::cli::job_trail::in_words;
+use crate::cli::output::{OutputArgs, table};
 use crate::evidence::{SubmissionEvidence, presentable};
 use crate::web::EventDocument;
 
