@@ -126,8 +126,9 @@ fn rule(kind: Kind) -> Option<Rule> {
             table: "callbacks",
             at: "processed_at",
             candidates: "processed_at IS NOT NULL".to_owned(),
+            // One that came to nothing is evidence against an absence, for as long as that can be doubted.
             may_go: format!(
-                "NOT EXISTS (SELECT FROM submissions s WHERE s.token = t.token AND s.state IN {ALIVE})"
+                "NOT EXISTS (SELECT FROM submissions s WHERE s.token = t.token AND (s.state IN {ALIVE} OR s.state = 'absent'))"
             ),
             action: delete,
         },

@@ -10,7 +10,7 @@ vocabulary! {
         Events = "events",
         /// The bytes of requests whose submissions have ended; their hashes stay.
         RequestBodies = "request_bodies",
-        /// Callbacks that were processed, of submissions that have ended.
+        /// Callbacks that were processed, of submissions that have ended; those of an absent one stay as evidence.
         Callbacks = "callbacks",
         /// Dead letters that somebody replayed or discarded.
         DeadLetters = "dead_letters",
