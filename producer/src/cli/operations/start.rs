@@ -79,7 +79,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 impl StartArgs {
     fn selection(&self) -> anyhow::Result<Selection> {
         anyhow::ensure!(
-            self.all != !self.filter.is_empty(),
+            self.all == self.filter.is_empty(),
             "give either filters or --all"
         );
         anyhow::ensure!(

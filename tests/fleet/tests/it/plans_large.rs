@@ -281,7 +281,6 @@ async fn pages(db: &Db) -> anyhow::Result<Vec<String>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::print_stderr, reason = "the times are the result")]
 async fn pages_stay_fast_with_many_finished_jobs() -> anyhow::Result<()> {
     let rows = std::env::var("PLAN_ROWS").ok();
     let rows = rows.map_or(Ok(300_000), |rows| rows.parse())?;
