@@ -57,16 +57,6 @@ export function get(path, parameters = {}) {
 
 export const post = (path, body, headers) => call("POST", path, body, headers);
 
-/** Reads what a producer of another version may not serve: null where there is no such route. */
-export async function optional(path, parameters) {
-  try {
-    return await get(path, parameters);
-  } catch (problem) {
-    if (problem.kind === "urn:ghostfleet:problem:not-found") return null;
-    throw problem;
-  }
-}
-
 /** `?name=value…`, or nothing. */
 export function query(parameters) {
   const given = Object.entries(parameters).filter(([, value]) => value !== null && value !== undefined && value !== "");

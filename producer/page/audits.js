@@ -7,6 +7,7 @@ import { count, plural, time, vendorName, words } from "./words.js";
 /** What a finding is. */
 const FINDINGS = {
   orphan: "paid for and forgotten",
+  denied: "the vendor has a work that it refused, or that was not sent",
   unsettled: "the vendor has it, the ledger does not say so",
   second_work: "paid twice: a second work",
   second_submission: "paid twice: a second submission",

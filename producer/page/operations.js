@@ -1,15 +1,14 @@
 // What operators asked for on many jobs or dead letters at once: it is done in the background, and its progress is kept by the API.
 
 import { action, ask, roleNote, sends } from "./act.js";
-import { get, optional } from "./api.js";
+import { get } from "./api.js";
 import { definitions, h } from "./dom.js";
 import { badge, count, time, words } from "./words.js";
 
 export function operations({ query }) {
   return {
     title: "Operations",
-    load: async () =>
-      (await optional("/v1/operations", { limit: 50, cursor: query.cursor })) ?? { operations: [], next_cursor: null },
+    load: () => get("/v1/operations", { limit: 50, cursor: query.cursor }),
     draw: ({ operations, next_cursor: next }) => [
       h("h1", { tabindex: "-1" }, "Operations"),
       h(

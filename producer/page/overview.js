@@ -1,7 +1,7 @@
 // What the fleet does now: stages, charts of the last hour, accounts, workers, and what waits for a person.
 
 import { action, ask, roleNote, sends } from "./act.js";
-import { get, optional } from "./api.js";
+import { get } from "./api.js";
 import { bars, gauge, lines } from "./chart.js";
 import { h } from "./dom.js";
 import { STAGES, STATES, VENDORS, badge, count, money, plural, shortId, span, time, vendorName } from "./words.js";
@@ -12,20 +12,20 @@ export function overview({ page }) {
     title: "Overview",
     async load() {
       const [series, workers, vendors, costs] = await Promise.all([
-        optional("/v1/series", { minutes: 60 }),
-        optional("/v1/workers"),
+        get("/v1/series", { minutes: 60 }),
+        get("/v1/workers"),
         get("/v1/vendors"),
         get("/v1/costs", { days: 1 }),
       ]);
-      return { series: series?.points, workers: workers?.workers, vendors: vendors.vendors, costs: costs.days };
+      return { series: series.points, workers: workers.workers, vendors: vendors.vendors, costs: costs.days };
     },
     draw: data => [
       h("h1", { tabindex: "-1" }, "Overview"),
       tiles(data),
-      h("div.two", data.series && charts(data.series)),
-      data.fleet.stages && stages(data.fleet.stages),
+      h("div.two", charts(data.series)),
+      stages(data.fleet.stages),
       accounts(data),
-      data.workers && workers(data.workers),
+      workers(data.workers),
       paid(data.fleet.status, page),
     ],
   };

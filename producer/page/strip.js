@@ -1,7 +1,7 @@
 // The strip at the top: one sentence that says whether somebody has to act, with links to where. And the links between the views.
 
 import { me } from "./act.js";
-import { get, optional } from "./api.js";
+import { get } from "./api.js";
 import { h, renew } from "./dom.js";
 import { NEEDS_SOMEBODY, REASONS, count, plural, vendorName, words } from "./words.js";
 import { stopped } from "./why.js";
@@ -45,8 +45,8 @@ export function navigation(name = current) {
 export async function strip() {
   // A role that sees no more than single jobs is not told about the fleet.
   if (me.role === "submit") return null;
-  const [read, asked] = await Promise.all([optional("/v1/overview"), optional("/v1/operations", { limit: 20 })]);
-  const fleet = { ...(read ?? { status: await get("/v1/status") }), operations: asked?.operations };
+  const [read, { operations }] = await Promise.all([get("/v1/overview"), get("/v1/operations", { limit: 20 })]);
+  const fleet = { ...read, operations };
   // Somebody may have signed out meanwhile.
   if (!me.role) return null;
   const { status } = fleet;

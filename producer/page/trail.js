@@ -1,6 +1,6 @@
 // What operators did, with name and reason, newest first.
 
-import { optional, query as queryOf } from "./api.js";
+import { get, query as queryOf } from "./api.js";
 import { h } from "./dom.js";
 import { VENDORS, time, words } from "./words.js";
 
@@ -10,22 +10,18 @@ export function trail({ query }) {
   const filter = Object.fromEntries(Object.entries(query).filter(([name]) => FILTERS.includes(name)));
   return {
     title: "Trail of operators",
-    load: async () => (await optional("/v1/operator-events", { ...filter, limit: 50, cursor: query.cursor })) ?? { events: null },
+    load: () => get("/v1/operator-events", { ...filter, limit: 50, cursor: query.cursor }),
     draw: ({ events, next_cursor: next }) => [
       h("h1", { tabindex: "-1" }, "Trail of operators"),
       h("p.note", "What operators did, with name and reason. Lines are never changed."),
-      events === null
-        ? h("p.empty", "This producer does not serve the trail.")
-        : [
-            form(filter),
-            events.length === 0 ? h("p.empty", "Nothing was done.") : table(events),
-            next &&
-              h(
-                "nav.pager",
-                { "aria-label": "Pages" },
-                h("a.button", { test: "older", href: `#/trail${queryOf({ ...filter, cursor: next })}` }, "Older"),
-              ),
-          ],
+      form(filter),
+      events.length === 0 ? h("p.empty", "Nothing was done.") : table(events),
+      next &&
+        h(
+          "nav.pager",
+          { "aria-label": "Pages" },
+          h("a.button", { test: "older", href: `#/trail${queryOf({ ...filter, cursor: next })}` }, "Older"),
+        ),
     ],
   };
 }

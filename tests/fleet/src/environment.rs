@@ -8,7 +8,7 @@ use clap::builder::Resettable;
 /// Times of a fleet that recovers within seconds, where the defaults follow the vendors' advice and take minutes to hours.
 /// Nested as `ProtocolConfig::check` wants it. The lease must leave room for a send besides the five seconds that a worker keeps
 /// back for settling.
-const FAST: [(&str, &str); 27] = [
+const FAST: [(&str, &str); 28] = [
     ("VENDOR_CONNECT_TIMEOUT", "1s"),
     ("VENDOR_REQUEST_TIMEOUT", "2s"),
     ("SEND_DEADLINE", "3s"),

@@ -68,7 +68,7 @@ impl FilterArgs {
             state: self.state,
             reason: self.with_reason.clone(),
             error_code: self.error_code.clone(),
-            created_from: self.since.map(|since| since.naive_utc()),
+            created_from: self.since,
             ..JobFilter::default()
         }
     }

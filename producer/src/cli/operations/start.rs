@@ -155,7 +155,7 @@ fn human(document: &SelectionDocument) -> String {
         document
             .tally
             .iter()
-            .flat_map(crate::operations::Tally::lines),
+            .flat_map(|tally| tally.lines("that are found")),
     );
     lines.join("\n")
 }

@@ -145,7 +145,6 @@ async fn an_account_is_paused_by_keys_and_resumed_by_mouse() -> anyhow::Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "there is no route /v1/operations yet"]
 async fn a_group_of_dead_letters_is_replayed_behind_a_canary() -> anyhow::Result<()> {
     const JOBS: usize = 5;
     signed_in(
