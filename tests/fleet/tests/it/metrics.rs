@@ -395,6 +395,7 @@ fn the_commands_of_the_runbook_are_commands() {
         // What a person has to fill in.
         let command = command
             .replace("TOKEN", "00000000-0000-0000-0000-000000000000")
+            .replace("NOTICE", "00000000-0000-0000-0000-000000000000")
             .replace("JOB", "00000000-0000-0000-0000-000000000000")
             .replace("LETTER", "1");
         let arguments = std::iter::once("producer".to_owned()).chain(words(&command));
