@@ -87,6 +87,7 @@ async fn every_route_asks_for_what_its_line_says() -> anyhow::Result<()> {
             let number = if is_numbered { "7" } else { &id };
             let path = route.replace("{id}", number).replace("{token}", &id);
             let path = path
+                .replace("{file}", "app.js")
                 .replace("{vendor}", "sync")
                 .replace("{account}", "none");
             let send = || producer.request(method.clone(), &path);
