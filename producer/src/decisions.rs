@@ -161,8 +161,13 @@ impl Decider {
     pub async fn confirm_not_accepted(&self, decision: &Decision) -> Decided {
         let (row, vendor) = self.find(decision.token).await?;
         let state = state(&row)?;
-        // Absent: a callback that came to nothing keeps the job from paying, until somebody has looked.
-        if !matches!(state, LedgerState::Unknown | LedgerState::Absent) {
+        // A callback that came to nothing keeps the job of an absent one from paying, until somebody has looked.
+        let is_open = match state {
+            LedgerState::Unknown => true,
+            LedgerState::Absent => self.db.has_failed_callbacks(row.token).await?,
+            _ => false,
+        };
+        if !is_open {
             return refused(format!(
                 "the submission is {state}, not unknown: nothing is to be decided"
             ));

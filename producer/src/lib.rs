@@ -128,13 +128,16 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
         storage: storage.clone(),
         config: config.retention.clone(),
     };
-    let retention = RetentionSweep {
-        remover,
-        interval: config.retention_timer.retention_interval,
-        metrics: metrics.retention,
-    };
-    // Switched off it is not started: a task that ends ends the process.
-    if !config.retention_timer.retention_interval.is_zero() {
+    let interval = config.retention_timer.retention_interval;
+    if interval.is_zero() {
+        // Not started: a task that ends ends the process.
+        metrics.retention.switched_off();
+    } else {
+        let retention = RetentionSweep {
+            remover,
+            interval,
+            metrics: metrics.retention,
+        };
         tasks.spawn(
             "retention",
             retention.run(config.dispatch.gauge_interval, stop.clone()),

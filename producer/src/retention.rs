@@ -219,10 +219,15 @@ impl Metrics {
             removed,
             last_success: register_gauge_with_registry!(
                 "retention_last_success_timestamp_seconds",
-                "When old things were last removed without an error, by any producer; 0 when never",
+                "When old things were last removed without an error, by any producer; 0 when never, NaN while that is switched off",
                 registry
             )?,
         })
+    }
+
+    /// Nothing is removed, and nobody is to be told that it is overdue.
+    pub fn switched_off(&self) {
+        self.last_success.set(f64::NAN);
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Subcommand;
 use serde_json::json;
 use shared::config::DatabaseConfig;
@@ -10,6 +9,7 @@ use shared::db::{Db, NoticeFilter, NoticeReplayed};
 use shared::domain::notice::NoticeState;
 use uuid::Uuid;
 
+use super::exit::{Exit, NotFound, Usage};
 use super::operator::OperatorArgs;
 use super::output::{OutputArgs, table};
 use crate::web::NoticeDocument;
@@ -20,7 +20,9 @@ const EXAMPLES: &str = "Examples:
   Send one again:               producer notices replay 0198f0c2-0f8b-4a1e-9d0a-0f8b00000002 --reason 'their server is back'
   Send all of them again:       producer notices replay --state given_up --reason 'their server is back'
 
-Exit status: 0 done, 1 refused or failed; the message says what to do.";
+  How one was answered:         producer notices show 0198f0c2-0f8b-4a1e-9d0a-0f8b00000002
+
+Exit status: 0 done, 3 there is no such notice.";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -36,6 +38,7 @@ pub enum NoticesCommand {
 
 /// Listing notices.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct ListArgs {
     /// Only in this state: waiting, delivered, refused or given_up
     #[arg(long)]
@@ -56,6 +59,7 @@ pub struct ListArgs {
 
 /// Showing a notice.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct ShowArgs {
     /// The notice
     pub id: Uuid,
@@ -69,6 +73,7 @@ pub struct ShowArgs {
 
 /// Sending notices again.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct ReplayArgs {
     /// The notices
     #[arg(required_unless_present = "state")]
@@ -138,7 +143,7 @@ fn line(notice: &NoticeDocument) -> [String; 7] {
 
 async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
     let row = Db::new(&args.database)?.notice(args.id).await?;
-    let row = row.with_context(|| format!("there is no notice {}", args.id))?;
+    let row = row.ok_or_else(|| NotFound(format!("there is no notice {}", args.id)))?;
     let notice = NoticeDocument::from(row);
     args.output.print(&notice, |notice| {
         let [.., state, tries, next, last] = line(notice);
@@ -161,10 +166,10 @@ async fn replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     let mut before = None;
     loop {
         if let Some(state) = args.state {
-            anyhow::ensure!(
-                matches!(state, NoticeState::Refused | NoticeState::GivenUp),
-                "--state has to be refused or given_up; name the others one by one"
-            );
+            if !matches!(state, NoticeState::Refused | NoticeState::GivenUp) {
+                let why = "--state has to be refused or given_up; name the others one by one";
+                return Err(Usage(why.to_owned()).into());
+            }
             let filter = NoticeFilter {
                 state: Some(state),
                 job: None,
@@ -196,8 +201,8 @@ async fn replay(args: ReplayArgs) -> anyhow::Result<ExitCode> {
         text
     })?;
     Ok(if gone.is_empty() {
-        ExitCode::SUCCESS
+        Exit::Done.into()
     } else {
-        ExitCode::FAILURE
+        Exit::NotFound.into()
     })
 }

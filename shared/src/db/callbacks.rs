@@ -223,6 +223,21 @@ impl Db {
         Ok(())
     }
 
+    /// Whether callbacks of the submission came to nothing and nobody has decided about it since.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn has_failed_callbacks(&self, token: Uuid) -> DbResult<bool> {
+        let mut connection = self.connection().await?;
+        let failed = diesel::sql_query(
+            "SELECT FROM callbacks WHERE token = $1 AND outcome = 'failed' LIMIT 1",
+        )
+        .bind::<SqlUuid, _>(token)
+        .execute(&mut connection)
+        .await?;
+        Ok(failed > 0)
+    }
+
     /// A person has decided about the submission: callbacks of it that came to nothing no longer keep its job from paying. Says
     /// how many did.
     ///

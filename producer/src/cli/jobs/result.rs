@@ -14,9 +14,10 @@ use shared::storage::Storage;
 use tokio::io::AsyncWriteExt as _;
 use uuid::Uuid;
 
+use crate::cli::exit::NotFound;
 use crate::cli::output::OutputArgs;
 use crate::config::ResultConfig;
-use crate::results::{self, Place};
+use crate::results::{self, NoResult, Place};
 
 const EXAMPLES: &str = "Examples:
   A link to give to somebody:  producer jobs result 7b0c6c7e-0f8b-4a1e-9d0a-0f8b00000001 --result-link-life 1d
@@ -50,7 +51,12 @@ pub struct Args {
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let db = Db::new(&args.database)?;
     let storage = Storage::new(&args.storage)?;
-    let place = results::find(&db, &storage, args.id).await?;
+    let place = results::find(&db, &storage, args.id)
+        .await
+        .map_err(|error| match error {
+            NoResult::NoJob(_) => anyhow::Error::new(NotFound(error.to_string())),
+            other => other.into(),
+        })?;
     let Some(file) = &args.output else {
         let link = results::link(&storage, place, args.results.result_link_life).await?;
         args.print.print(&link, |link| link.url.clone())?;

@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use shared::config::DatabaseConfig;
 use shared::db::Db;
 use shared::domain::bulk::BulkState;
 
+use crate::cli::exit::NotFound;
 use crate::cli::output::{OutputArgs, table};
 use crate::web::{OperationDocument, OperationPage};
 
@@ -108,7 +108,7 @@ pub(super) async fn shown(
 
 async fn read(db: &Db, id: i64) -> anyhow::Result<OperationDocument> {
     let row = db.operation(id).await?;
-    let row = row.with_context(|| format!("there is no operation {id}"))?;
+    let row = row.ok_or_else(|| NotFound(format!("there is no operation {id}")))?;
     Ok(OperationDocument::read(db, row).await?)
 }
 

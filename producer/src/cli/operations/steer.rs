@@ -6,6 +6,7 @@ use shared::config::DatabaseConfig;
 use shared::db::{Db, Steered};
 
 use super::show::shown;
+use crate::cli::exit::NotFound;
 use crate::cli::operator::OperatorArgs;
 use crate::cli::output::OutputArgs;
 
@@ -53,6 +54,6 @@ fn told(id: i64, steered: Steered) -> anyhow::Result<()> {
     match steered {
         Steered::Yes => Ok(()),
         Steered::Not(state) => anyhow::bail!("nothing is done: operation {id} is {state}"),
-        Steered::Gone => anyhow::bail!("there is no operation {id}"),
+        Steered::Gone => Err(NotFound(format!("there is no operation {id}")).into()),
     }
 }

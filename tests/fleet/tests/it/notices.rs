@@ -258,7 +258,7 @@ async fn without_a_secret_no_job_may_ask_to_be_told() -> anyhow::Result<()> {
         assert!(message.contains("NOTICE_SECRET"), "{message}");
         let weak = fleet.environment.clone().with("NOTICE_SECRET", "too-weak");
         let serve = producer(&weak, &["serve"]).await?;
-        serve.said(1, "NOTICE_SECRET must be `whsec_`");
+        serve.said(2, "NOTICE_SECRET must be `whsec_`");
         assert!(!serve.stderr.contains("too-weak"), "{}", serve.stderr);
         api.stop().await
     })

@@ -162,7 +162,7 @@ async fn an_audit_of_a_list_that_shows_nothing_is_not_made() -> anyhow::Result<(
         let hidden = FaultRule::new(Payee::Ghostcut, Operation::List, Fault::DropItems { contains });
         fleet.sandbox.faults().add(hidden)?;
         let audit = producer(&fleet.environment, &["audit"]).await?;
-        audit.said(2, "shows none of the 1 works that the ledger has there: it proves nothing");
+        audit.said(4, "shows none of the 1 works that the ledger has there: it proves nothing");
         assert!(fleet.db.last_audit().await?.is_none(), "it allows nothing");
         fleet.sandbox.faults().clear();
         producer(&fleet.environment, &["audit"]).await?.said(0, "BOOKED");

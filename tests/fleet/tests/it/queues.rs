@@ -68,7 +68,7 @@ async fn a_producer_that_cannot_take_dead_letters_in_ends() -> anyhow::Result<()
             )
             .await?;
         let end = producer.end(DEADLINE).await?;
-        assert_eq!(end.code(), Some(1));
+        assert_eq!(end.code(), Some(4));
         let log = std::fs::read_to_string(producer.log())?;
         assert!(log.contains("dead letters") && log.contains(&dead), "{log}");
         connection.close(200, "done".into()).await?;

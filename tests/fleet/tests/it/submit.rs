@@ -352,7 +352,7 @@ async fn whatever_is_wrong_is_told_before_anything_is_stored() -> anyhow::Result
         ] {
             let environment = fleet.environment.clone().with(name, nobody);
             let ended = submit(&environment, fleet, &args).await?;
-            assert_eq!(ended.status.code(), Some(1), "{name}: {ended:?}");
+            assert_eq!(ended.status.code(), Some(4), "{name}: {ended:?}");
             assert!(!ended.stderr.contains("panicked"), "{ended:?}");
         }
         assert_eq!(stored(fleet).await?, [0; 4]);

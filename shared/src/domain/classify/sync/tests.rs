@@ -157,7 +157,7 @@ fn the_reason_names_code_message_and_request() {
     };
     assert_eq!(create(&http(500, body.to_string())), unknown);
     let html = SubmitAnswer::Unknown {
-        reason: "HTTP 502: <h1>Bad Gateway</h1>".to_owned(),
+        reason: "HTTP 502 without a code: <h1>Bad Gateway</h1>".to_owned(),
         hint: None,
     };
     assert_eq!(create(&http(502, "<h1>Bad Gateway</h1>")), html);
