@@ -68,8 +68,10 @@ DECLARE
 BEGIN
     WITH held AS (
         SELECT st.job_id, st.due_at AS was_due FROM job_stages st
-        CROSS JOIN LATERAL (SELECT e.detail FROM job_events e WHERE e.job_id = st.job_id ORDER BY e.id DESC LIMIT 1) said
+        CROSS JOIN LATERAL (SELECT e.detail, e.epoch FROM job_events e WHERE e.job_id = st.job_id ORDER BY e.id DESC LIMIT 1) said
         WHERE st.state = 'waiting' AND st.due_at > clock_timestamp()
+        -- Nothing has run since: runs that bring no news write no line.
+        AND said.epoch = st.epoch - 1
         AND st.stage IN (CASE of_vendor WHEN 'sync' THEN 'lipsync.submit' ELSE 'inpaint.submit' END,
                          CASE of_vendor WHEN 'sync' THEN 'lipsync.poll' ELSE 'inpaint.poll' END)
         AND (said.detail ->> 'answer' IN ('throttled', 'slots', 'misconfigured', 'out_of_credit') OR said.detail ->> 'move' = 'held')

@@ -58,8 +58,8 @@ export async function begin(page, { action, filter, verb, thing, text, fields = 
   } catch (problem) {
     return refused(`${verb} ${thing}s`, problem);
   }
-  if (found.count === 0) return toast(`There is no ${thing} to ${verb.toLowerCase()}.`);
-  const many = `${found.capped ? "more than " : ""}${plural(found.count, thing)}`;
+  if (found.count === 0 && !found.capped) return toast(`There is no ${thing} to ${verb.toLowerCase()}.`);
+  const many = `${found.capped ? "at least " : ""}${plural(found.count, thing)}`;
   ask({
     title: `${verb} ${many}?`,
     text: [text, told(found), "It is done in the background and can be stopped."],

@@ -81,7 +81,7 @@ function card(group, letters, { previews, page, filter, canAct }) {
     canAct &&
       h(
         "div.buttons.left",
-        h("button", { type: "button", test: "group-preview", onclick: look }, "Preview a replay"),
+        action("group-preview", "Preview a replay", look),
         action("group-replay", "Replay…", () => begin(page, { ...REPLAY, filter: selection })),
         action("group-discard", "Discard…", () => begin(page, { ...DISCARD, filter: selection }), { danger: true }),
       ),

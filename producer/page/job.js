@@ -1,7 +1,7 @@
 // One job: where it is and why, what happened when and by whom, what was paid for with the proof, and what can be done.
 
 import { action, ask, me, refused, roleNote, sends } from "./act.js";
-import { get, post } from "./api.js";
+import { get, now, post } from "./api.js";
 import { definitions, h } from "./dom.js";
 import { submissions } from "./proof.js";
 import { runs, timeline } from "./timeline.js";
@@ -36,7 +36,7 @@ export function job({ id, page }) {
 
 /** Leads to where a job that stands is decided about. */
 function help(job, proof) {
-  const open = proof?.find(one => one.state === "unknown");
+  const open = proof?.find(one => one.undecided);
   if (open) return h("a", { href: `#/unknowns/${open.token}` }, "Look at the evidence");
   return job.stage?.state === "dead" && h("a", { href: `#/dead-letters?job=${job.id}` }, "Look at its dead letter");
 }
@@ -65,11 +65,13 @@ function buttons(job, path, page) {
       () =>
         ask({
           title: "Resume this job?",
-          text: `It becomes due now in ${job.stage.stage}, where it stood because of: ${words(job.stage.reason)}.`,
+          text: job.stage.reason
+            ? `It becomes due now in ${job.stage.stage}, where it stood because of: ${words(job.stage.reason)}.`
+            : `It becomes due now in ${job.stage.stage} instead of waiting for its time.`,
           confirm: "Resume the job",
           ...sends("POST", `${path}/resume`, page, "The job is due."),
         }),
-      { disabled: job.stage?.state !== "parked" },
+      { disabled: job.stage?.state !== "parked" && !(job.stage?.state === "waiting" && Date.parse(job.stage.due_at) > now()) },
     ),
     roleNote(),
   );
@@ -115,18 +117,11 @@ function facts(job) {
           ],
     ],
     ["Due", job.stage?.due_at && job.stage.state === "waiting" ? time(job.stage.due_at, relative) : null],
-    [
-      "Result",
-      job.output_url &&
-        h("a", { href: safe(job.output_url), rel: "noreferrer", title: job.output_url }, job.output_url.split("/").at(-1)),
-    ],
+    ["Result", job.result && h("a", { href: job.result }, "Open the result")],
     ["Error", job.error && [h("strong", words(job.error.code ?? "")), " ", job.error.message]],
   ];
   return definitions("dl.facts.card", rows);
 }
-
-/** Only web addresses become links: a row of another application may hold anything. */
-const safe = url => (/^https?:\/\//i.test(url) ? url : null);
 
 /** The states of this job as a way: what is behind it, and where it is. */
 function way(job) {

@@ -19,6 +19,8 @@ export function runs(job) {
     const isNew = BEGINS.includes(line.kind);
     const end = ENDS[line.kind];
     if (!line.stage || !(isNew || end || WITHIN.includes(line.kind)) || !hasMoved(line)) continue;
+    // Somebody did not let it wait any longer.
+    if (isNew && open) Object.assign(open, { to: line.at, state: "settled" });
     // What stood did so until somebody decided.
     if (isNew && all.at(-1)?.state === "parked") all.at(-1).to = line.at;
     if (isNew || open?.stage !== line.stage) {

@@ -89,12 +89,12 @@ export function unknown({ id, page }) {
       h("h1", { tabindex: "-1" }, `Submission to ${vendorName(one.vendor)} `, badge(one.state)),
       h(
         "p.why",
-        one.state === "unknown"
+        one.undecided
           ? [now(one), ". Look for the name or the source below at the vendor’s dashboard, then say what you found."]
           : `Its outcome is known: ${words(one.state)}.`,
       ),
       h("p", "Job ", h("a.id", { href: `#/jobs/${one.job_id}` }, one.job_id)),
-      one.state === "unknown" &&
+      one.undecided &&
         h(
           "div.two",
           h(
@@ -113,7 +113,7 @@ export function unknown({ id, page }) {
             action("confirm-not-accepted", "Confirm that it is not there…", () => confirm(path, one, page), { danger: true }),
           ),
         ),
-      one.state === "unknown" && roleNote(),
+      one.undecided && roleNote(),
       h("section.card", { test: "evidence", "aria-label": "Evidence" }, h("h2", "Evidence"), proof(one)),
     ],
   };

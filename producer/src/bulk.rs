@@ -85,13 +85,13 @@ pub enum Begun {
 }
 
 impl Selection {
-    /// What a filter means for this action: a cancel is of what is not over, a resume of what is parked, a retry of what failed
-    /// unless another status is asked for.
+    /// What a filter means for this action: a cancel is of what is not over, a resume of what is parked and a retry of what
+    /// failed unless another state or status is asked for.
     #[must_use]
     pub fn for_action(action: BulkAction, mut jobs: JobFilter, letters: LetterFilter) -> Self {
         match action {
             BulkAction::Cancel => jobs.unfinished = true,
-            BulkAction::Resume => jobs.state = Some(StageState::Parked),
+            BulkAction::Resume => jobs.state = jobs.state.or(Some(StageState::Parked)),
             BulkAction::Retry => jobs.status = jobs.status.or(Some(JobStatus::Failed)),
             BulkAction::Replay | BulkAction::Discard => return Self::Letters(letters),
         }

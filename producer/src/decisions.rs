@@ -214,18 +214,17 @@ impl Decider {
         let detail = json!({ "action": "confirm_not_accepted", "forced": decision.force, "reason": decision.reason });
         let settlement = not_there(about(vendor, &row), &decision.by, "operator", detail);
         // Killed after it: the search goes on as if nobody had called back, and the decision can be made again.
-        self.db.dismiss_callbacks(row.token).await?;
+        self.db.dismiss_callbacks(row.token, row.now).await?;
         // Model: step ConfirmNotAccepted.
         let verdict = self.db.settle(&settlement).await?;
         crash::point(Point::DecisionSettled);
         let done = "the submission counts as not accepted";
-        if state == LedgerState::Absent {
-            return Ok(format!(
-                "{done}; where its job is parked, `producer jobs resume {}` lets it pay for a new attempt",
-                row.job_id
-            ));
-        }
-        told(verdict, decision, done, "pays for a new attempt")
+        let told = told(verdict, decision, done, "pays for a new attempt")?;
+        Ok(if state == LedgerState::Absent {
+            format!("{done}; its job pays for a new attempt once it is resumed")
+        } else {
+            told
+        })
     }
 
     async fn find(&self, token: Uuid) -> Result<(UnknownRow, Vendor), DecisionError> {

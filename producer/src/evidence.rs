@@ -3,8 +3,8 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use shared::db::{CallbackSeen, Db, DbResult, FleetTimes, RunBy, UnknownFilter, UnknownRow};
+use shared::domain::Vendor;
 use shared::domain::search::Marker;
-use shared::domain::{LedgerState, Vendor};
 use uuid::Uuid;
 
 use crate::web::{redacted, redacted_json};
@@ -54,10 +54,10 @@ impl SubmissionEvidence {
         Ok(evidence)
     }
 
-    /// What only matters while the outcome is unknown.
+    /// What only matters while somebody may have to decide.
     async fn read_on(&mut self, db: &Db) -> DbResult<()> {
         let row = &self.submission;
-        if row.state != LedgerState::Unknown.as_str() {
+        if !row.undecided {
             return Ok(());
         }
         let vendor: Vendor = row.vendor.parse()?;

@@ -4,7 +4,10 @@
 
 use std::time::Duration;
 
-use diesel::sql_types::{BigInt, Binary, Bool, Double, Integer, Nullable, Text, Uuid as SqlUuid};
+use chrono::{DateTime, Utc};
+use diesel::sql_types::{
+    BigInt, Binary, Bool, Double, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid,
+};
 use diesel_async::RunQueryDsl as _;
 use uuid::Uuid;
 
@@ -238,17 +241,18 @@ impl Db {
         Ok(failed > 0)
     }
 
-    /// A person has decided about the submission: callbacks of it that came to nothing no longer keep its job from paying. Says
-    /// how many did.
+    /// A person has decided about the submission: callbacks of it that had come to nothing by then no longer keep its job from
+    /// paying. Says how many did.
     ///
     /// # Errors
     /// When the database is away.
-    pub async fn dismiss_callbacks(&self, token: Uuid) -> DbResult<usize> {
+    pub async fn dismiss_callbacks(&self, token: Uuid, until: DateTime<Utc>) -> DbResult<usize> {
         let mut connection = self.connection().await?;
         let dismissed = diesel::sql_query(
-            "UPDATE callbacks SET outcome = 'dismissed' WHERE token = $1 AND outcome = 'failed'",
+            "UPDATE callbacks SET outcome = 'dismissed' WHERE token = $1 AND outcome = 'failed' AND processed_at <= $2",
         )
         .bind::<SqlUuid, _>(token)
+        .bind::<Timestamptz, _>(until)
         .execute(&mut connection)
         .await?;
         Ok(dismissed)

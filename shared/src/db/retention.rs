@@ -94,6 +94,9 @@ struct Succeeded {
     at: Option<DateTime<Utc>>,
 }
 
+/// Lines that never go: what operators did to jobs, and the only proof that a work was paid for twice.
+const KEPT_KINDS: &str = "('canceled', 'resumed', 'replayed', 'retried', 'discarded', 'operator', 'duplicate', 'second_work', 'taken_work')";
+
 /// None for what is not a row.
 fn rule(kind: Kind) -> Option<Rule> {
     let all = || "true".to_owned();
@@ -104,9 +107,12 @@ fn rule(kind: Kind) -> Option<Rule> {
             at: "at",
             candidates: all(),
             // The first condition is `continuity`'s: what was the newest line at any moment of the last days stays, because a
-            // process may remember it.
+            // process may remember it. A job that may be retried needs to know how far it came.
             may_go: format!(
                 "(SELECT n.at FROM job_events n WHERE n.id > t.id ORDER BY n.id LIMIT 1) < statement_timestamp() - {TRAIL_KEPT} \
+                 AND t.kind NOT IN {KEPT_KINDS} \
+                 AND NOT (t.kind IN ('created', 'advanced') AND EXISTS (SELECT FROM video_jobs j WHERE j.id = t.job_id \
+                     AND j.status IN ('failed', 'canceled'))) \
                  AND NOT EXISTS (SELECT FROM job_stages s WHERE s.job_id = t.job_id) \
                  AND NOT EXISTS (SELECT FROM submissions s WHERE s.job_id = t.job_id AND s.state IN {ALIVE}) \
                  AND NOT EXISTS (SELECT FROM video_jobs j WHERE j.id = t.job_id \

@@ -115,6 +115,10 @@ pub struct UnknownRow {
     /// The vendor refused it for now, too many at once, and at `due_at` it is sent again under its key: nobody has to decide.
     #[diesel(sql_type = diesel::sql_types::Bool)]
     pub refused_for_now: bool,
+    /// Somebody may have to decide: its outcome is unknown, or it counts as absent although the vendor called back about a work of
+    /// it that could not be looked at.
+    #[diesel(sql_type = diesel::sql_types::Bool)]
+    pub undecided: bool,
     /// The database's clock.
     #[diesel(sql_type = Timestamptz)]
     pub now: DateTime<Utc>,
@@ -166,7 +170,7 @@ pub struct Standing {
 }
 
 impl Db {
-    /// Unknown outcomes, oldest first, or the submissions that the filter names.
+    /// Submissions about which somebody may have to decide, oldest first, or those that the filter names.
     ///
     /// # Errors
     /// When the database is away.
@@ -176,7 +180,11 @@ impl Db {
         let chosen = match (filter.token, filter.job) {
             (Some(_), _) => "s.token = $1",
             (None, Some(_)) => "s.job_id = $1",
-            (None, None) => "$1::uuid IS NULL AND s.state = 'unknown'",
+            (None, None) => {
+                "$1::uuid IS NULL AND s.token IN (SELECT u.token FROM submissions u WHERE u.state = 'unknown' \
+                 UNION ALL SELECT a.token FROM callbacks k JOIN submissions a ON a.token = k.token \
+                 WHERE k.outcome = 'failed' AND a.state = 'absent')"
+            }
         };
         let query = format!(
             "SELECT s.token, s.vendor, s.account, s.job_id, s.attempt, s.state, s.vendor_task_id AS task_id, \
@@ -186,7 +194,8 @@ impl Db {
              j.status AS job_status, st.stage, st.state AS stage_state, st.reason AS stage_reason, \
              st.due_at, s.state = 'unknown' AND s.vendor = 'sync' AND s.answer ->> 'class' = 'throttled' \
                  AND coalesce(st.stage = 'lipsync.submit' AND st.due_at IS NOT NULL, false) AS refused_for_now, \
-             clock_timestamp() AS now \
+             s.state = 'unknown' OR s.state = 'absent' AND EXISTS (SELECT FROM callbacks k WHERE k.token = s.token \
+                 AND k.outcome = 'failed') AS undecided, clock_timestamp() AS now \
              FROM submissions s LEFT JOIN video_jobs j ON j.id = s.job_id LEFT JOIN job_stages st ON st.job_id = s.job_id \
              WHERE {chosen} AND ($2 IS NULL OR s.vendor = $2) \
              AND s.claimed_at <= clock_timestamp() - make_interval(secs => $3 / 1000.0) \

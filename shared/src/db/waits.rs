@@ -64,7 +64,8 @@ struct Count {
 }
 
 impl Db {
-    /// What the newest line of each of these jobs' trails says about a wait; jobs that are not put off are not there.
+    /// What the newest line of each of these jobs' trails says about a wait, if no run has followed it: most runs write none. Jobs
+    /// that are not put off are not there.
     ///
     /// # Errors
     /// When the database is away.
@@ -73,9 +74,9 @@ impl Db {
         let rows: Vec<PutOff> = diesel::sql_query(
             "SELECT j.id AS job_id, e.at, coalesce(e.detail ->> 'answer', CASE WHEN e.detail ->> 'move' = 'held' THEN 'rejects' END) \
                  AS answer, coalesce(e.detail ->> 'said', e.detail ->> 'error') AS said \
-             FROM unnest($1) j(id) CROSS JOIN LATERAL \
-                 (SELECT at, detail FROM job_events WHERE job_id = j.id ORDER BY id DESC LIMIT 1) e \
-             WHERE jsonb_exists_any(e.detail, ARRAY['answer', 'error']) OR e.detail ->> 'move' = 'held'",
+             FROM unnest($1) j(id) JOIN job_stages st ON st.job_id = j.id CROSS JOIN LATERAL \
+                 (SELECT at, epoch, detail FROM job_events WHERE job_id = j.id ORDER BY id DESC LIMIT 1) e \
+             WHERE e.epoch = st.epoch - 1 AND (jsonb_exists_any(e.detail, ARRAY['answer', 'error']) OR e.detail ->> 'move' = 'held')",
         )
         .bind::<Array<SqlUuid>, _>(jobs)
         .load(&mut connection)

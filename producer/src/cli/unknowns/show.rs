@@ -211,7 +211,7 @@ fn next_step(row: &UnknownRow) -> String {
 /// Whether somebody has to act, and the commands for it. Empty when the outcome is known.
 fn what_now(known: &SubmissionEvidence) -> String {
     let row = &known.submission;
-    if row.state != "unknown" {
+    if !row.undecided {
         return String::new();
     }
     let token = row.token;

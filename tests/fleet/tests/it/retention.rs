@@ -64,6 +64,10 @@ async fn the_trail_of_a_job_goes_when_the_job_has_long_ended() -> anyhow::Result
         trail(url, "ended lately", "failed", &ago(80), "101 days").await?;
         trail(url, "young", "completed", &ago(80), "80 days").await?;
         trail(url, "dead", "failed", &ago(100), "101 days").await?;
+        // The only proof of a second payment, who did something and why, and how far a job came that may be retried.
+        trail(url, "second_work", "completed", &ago(100), "101 days").await?;
+        trail(url, "operator", "completed", &ago(100), "101 days").await?;
+        trail(url, "advanced", "failed", &ago(100), "101 days").await?;
         execute(
             url,
             "INSERT INTO job_stages (job_id, stage, state, due_at, reason, fairness_key) \
@@ -73,10 +77,11 @@ async fn the_trail_of_a_job_goes_when_the_job_has_long_ended() -> anyhow::Result
         )
         .await?;
         let counted = db.remove_old(Kind::Events, Utc::now() - TimeDelta::days(90), None, 100, true).await?;
-        assert_eq!((counted.looked_at, counted.removed), (9, 6), "only counted");
+        assert_eq!((counted.looked_at, counted.removed), (12, 6), "only counted");
         assert_eq!(remove(db, Kind::Events).await?, 6);
         let left = left(url, "kind", "job_events").await?;
-        assert_eq!(left, ["dead", "ended lately", "newer", "runs", "young"]);
+        let kept = ["advanced", "dead", "ended lately", "newer", "operator", "runs", "second_work", "young"];
+        assert_eq!(left, kept);
         Ok(())
     })
     .await

@@ -2,7 +2,7 @@
 
 use chrono::{TimeDelta, Utc};
 use serde_json::json;
-use shared::db::{Claim, Claimed, Db, Fact, LedgerVerdict, SendAgain, Settlement};
+use shared::db::{Claim, Claimed, Db, Fact, LedgerVerdict, SendAgain, Settlement, UnknownFilter};
 use shared::domain::admission::Refusal;
 use shared::domain::{LedgerState, Stage, Vendor};
 use uuid::Uuid;
@@ -269,7 +269,7 @@ async fn what_was_called_back_is_not_absent_before_somebody_has_looked() -> anyh
             Some("inpaint.submit parked")
         );
 
-        assert_eq!(db.dismiss_callbacks(token).await?, 1);
+        assert_eq!(db.dismiss_callbacks(token, db.now().await?).await?, 1);
         let dispatched = format!(
             "UPDATE job_stages SET state = 'dispatched', epoch = 1, reason = NULL, due_at = now() + interval '1 minute' \
              WHERE job_id = '{job}'"
@@ -285,7 +285,14 @@ async fn what_was_called_back_is_not_absent_before_somebody_has_looked() -> anyh
             ..claim_of(job)
         };
         assert_eq!(db.claim(&next, b"body").await?, Claimed::Undecided);
-        assert_eq!(db.dismiss_callbacks(token).await?, 1);
+        let open = async || anyhow::Ok(db.unknowns(UnknownFilter::default()).await?);
+        let listed = open().await?;
+        assert!(
+            listed.len() == 1 && listed[0].token == token && listed[0].undecided,
+            "{listed:?}"
+        );
+        assert_eq!(db.dismiss_callbacks(token, db.now().await?).await?, 1);
+        assert!(open().await?.is_empty());
         assert!(matches!(
             db.claim(&next, b"body").await?,
             Claimed::Claimed { .. }

@@ -346,13 +346,14 @@ async fn whatever_is_wrong_is_told_before_anything_is_stored() -> anyhow::Result
         }
 
         let args = with(&["--effects", EFFECTS]);
-        for (name, nobody) in [
-            ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/nothing"),
-            ("S3_ENDPOINT_URL", "http://127.0.0.1:1"),
+        // A file that cannot be stored is that order's fate alone, and told so.
+        for (name, nobody, code) in [
+            ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/nothing", 4),
+            ("S3_ENDPOINT_URL", "http://127.0.0.1:1", 1),
         ] {
             let environment = fleet.environment.clone().with(name, nobody);
             let ended = submit(&environment, fleet, &args).await?;
-            assert_eq!(ended.status.code(), Some(4), "{name}: {ended:?}");
+            assert_eq!(ended.status.code(), Some(code), "{name}: {ended:?}");
             assert!(!ended.stderr.contains("panicked"), "{ended:?}");
         }
         assert_eq!(stored(fleet).await?, [0; 4]);

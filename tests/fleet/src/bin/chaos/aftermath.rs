@@ -50,7 +50,8 @@ struct Standing {
 
 const STANDING: &str = "SELECT j.id, s.state, \
     concat_ws(' ', coalesce(s.stage, j.status), s.state, coalesce(s.reason, j.error_code)) AS place, \
-    EXISTS (SELECT FROM submissions u WHERE u.job_id = j.id AND u.state = 'unknown') AS undecided \
+    EXISTS (SELECT FROM submissions u WHERE u.job_id = j.id AND (u.state = 'unknown' \
+        OR u.state = 'absent' AND EXISTS (SELECT FROM callbacks k WHERE k.token = u.token AND k.outcome = 'failed'))) AS undecided \
     FROM video_jobs j LEFT JOIN job_stages s ON s.job_id = j.id WHERE j.status <> 'completed' ORDER BY j.id";
 
 /// Waits until all has come to rest, and clears up what stands then until nothing does.
