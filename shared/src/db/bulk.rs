@@ -28,7 +28,7 @@ pub const MAX_GROUPS: i64 = 200;
 pub struct NewOperation<'a> {
     /// What is done to each.
     pub action: BulkAction,
-    /// To which: a [`JobFilter`] or a [`LetterFilter`].
+    /// To which: a [`super::JobFilter`] or a [`LetterFilter`].
     pub filter: Value,
     /// Who.
     pub by: &'a str,
@@ -55,7 +55,7 @@ pub struct OperationRow {
     /// A word of [`BulkAction`].
     #[diesel(sql_type = Text)]
     pub action: String,
-    /// To which: a [`JobFilter`] or a [`LetterFilter`].
+    /// To which: a [`super::JobFilter`] or a [`LetterFilter`].
     #[diesel(sql_type = Jsonb)]
     pub filter: Value,
     /// Who.
