@@ -47,6 +47,8 @@ function address() {
 
 async function navigate() {
   if (!me.role) return;
+  // What was asked about another view is not to be answered over this one.
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
   const { name, id, query } = address();
   const make = VIEWS[name]?.[id === null ? 0 : 1];
   const held = page?.name === name && document.activeElement?.dataset.test;

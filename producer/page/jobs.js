@@ -87,6 +87,11 @@ function tabs(filter) {
 function form(filter) {
   const submit = event => {
     event.preventDefault();
+    const id = new FormData(event.currentTarget).get("text").trim();
+    if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(id)) {
+      location.hash = `#/jobs/${id}`;
+      return;
+    }
     const given = [...new FormData(event.currentTarget)]
       .map(([name, value]) => [name, value.trim()])
       .filter(([, value]) => value);
@@ -113,13 +118,14 @@ function form(filter) {
       h("span", label),
       h("input", { name, test: `filter-${name}`, value: filter[name] ?? "", autocomplete: "off", ...more }),
     );
-  const local = at => at && new Date(Date.parse(at) - new Date(at).getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
-  const at = (name, label) => text(name, label, { type: "datetime-local", value: local(filter[name]) ?? "" });
+  // What is in the address may be anything; the API says what is wrong with it.
+  const local = at => at && !Number.isNaN(Date.parse(at)) && new Date(Date.parse(at) - new Date(at).getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
+  const at = (name, label) => text(name, label, { type: "datetime-local", value: local(filter[name]) || "" });
   const isNarrow = ["vendor", "user_id", "error_code", "created_from", "created_before"].some(name => filter[name]);
   return h(
     "form.filter.card",
     { id: address(filter), test: "filter", role: "search", onsubmit: submit },
-    text("text", "Text in name or error", { type: "search", "data-shortcut": "/", placeholder: "press /" }),
+    text("text", "Text in name or error, or a job’s id", { type: "search", "data-shortcut": "/", placeholder: "press /" }),
     choice("status", "Status", STATUSES),
     choice("stage", "Stage", STAGES),
     choice("state", "State of the stage", STATES),

@@ -64,7 +64,7 @@ export const REFUSALS = {
 };
 
 /** Those that do not pass by themselves. */
-export const NEEDS_SOMEBODY = ["manual", "misconfigured", "out_of_credit", "floor"];
+export const NEEDS_SOMEBODY = ["manual", "misconfigured", "out_of_credit", "floor", "circuit"];
 
 export const words = text => String(text).replaceAll("_", " ");
 export const count = n => Number(n).toLocaleString("en");

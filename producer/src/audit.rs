@@ -144,8 +144,12 @@ impl Auditor {
             .collect();
         let known = self.db.acknowledged(&tokens).await?;
         for finding in comparison.findings.iter_mut().filter(lasting) {
-            let of = known.iter().find(|(token, _)| *token == finding.token);
-            finding.acknowledged = of.map(|(_, words)| words.clone());
+            let of = known.iter().find(|said| {
+                said.token == finding.token
+                    && said.kind.as_deref() == Some(finding.kind.as_str())
+                    && said.task_id == finding.task_id
+            });
+            finding.acknowledged = of.map(|said| said.words.clone());
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use shared::domain::audit::{Comparison, Finding};
 use uuid::Uuid;
 
 use super::accounts::AccountArgs;
-use super::exit::Exit;
+use super::exit::{Exit, NotFound};
 use super::output::{OutputArgs, table};
 use super::since::since;
 use crate::audit::{Auditor, blind};
@@ -109,14 +109,13 @@ pub async fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
 async fn acknowledge(args: &AuditArgs) -> anyhow::Result<ExitCode> {
     let db = Db::new(&args.database)?;
     for token in &args.acknowledge {
-        db.note_operation(
-            &args.by,
-            &args.reason,
-            "finding_acknowledged",
-            &token.to_string(),
-            &json!({}),
-        )
-        .await?;
+        let found = db
+            .acknowledge_findings(*token, &args.by, &args.reason)
+            .await?;
+        if found == 0 {
+            let why = format!("no audit of the last 90 days has a finding about {token}");
+            return Err(NotFound(why).into());
+        }
     }
     let document = json!({ "acknowledged": args.acknowledge });
     args.output.print(&document, |_| {

@@ -249,21 +249,47 @@ impl Db {
         self.verdict(row.verdict)
     }
 
-    /// What operators have said about findings of these submissions that no repair can end: token, and who and why.
+    /// What operators have said about findings of these submissions that no repair can end.
     ///
     /// # Errors
     /// When the database is away.
-    pub async fn acknowledged(&self, tokens: &[Uuid]) -> DbResult<Vec<(Uuid, String)>> {
+    pub async fn acknowledged(&self, tokens: &[Uuid]) -> DbResult<Vec<Acknowledged>> {
         let mut connection = self.connection().await?;
-        let rows: Vec<Acknowledged> = diesel::sql_query(
-            "SELECT u.token, e.actor || ': ' || e.reason AS words FROM unnest($1) u(token) CROSS JOIN LATERAL \
-             (SELECT actor, reason FROM operator_events WHERE action = 'finding_acknowledged' AND subject = u.token::text \
-              ORDER BY id DESC LIMIT 1) e",
+        Ok(diesel::sql_query(
+            "SELECT u.token, e.detail ->> 'kind' AS kind, e.detail ->> 'task_id' AS task_id, e.actor || ': ' || e.reason AS words \
+             FROM unnest($1) u(token) JOIN operator_events e ON e.action = 'finding_acknowledged' AND e.subject = u.token::text \
+             ORDER BY e.id DESC",
         )
         .bind::<Array<SqlUuid>, _>(tokens)
         .load(&mut connection)
+        .await?)
+    }
+
+    /// Says that somebody has dealt with what audits of the last 90 days found about a submission: each kind and work as it was
+    /// found, so that another work is a finding again. Says how many there were.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn acknowledge_findings(
+        &self,
+        token: Uuid,
+        by: &str,
+        reason: &str,
+    ) -> DbResult<usize> {
+        let mut connection = self.connection().await?;
+        let noted = diesel::sql_query(
+            "INSERT INTO operator_events (actor, reason, action, subject, detail) \
+             SELECT DISTINCT $2, $3, 'finding_acknowledged', $1::text, \
+                 jsonb_build_object('kind', f -> 'kind', 'task_id', f -> 'task_id') \
+             FROM audits a, jsonb_array_elements(a.comparisons) c, jsonb_array_elements(c -> 'findings') f \
+             WHERE a.finished_at > now() - interval '90 days' AND jsonb_typeof(a.comparisons) = 'array' AND f ->> 'token' = $1::text",
+        )
+        .bind::<SqlUuid, _>(token)
+        .bind::<Text, _>(by)
+        .bind::<Text, _>(reason)
+        .execute(&mut connection)
         .await?;
-        Ok(rows.into_iter().map(|row| (row.token, row.words)).collect())
+        Ok(noted)
     }
 
     /// Writes what an audit came to.
@@ -355,12 +381,21 @@ impl Db {
     }
 }
 
-#[derive(QueryableByName)]
-struct Acknowledged {
+/// What somebody has said about a finding.
+#[derive(Clone, Debug, QueryableByName)]
+pub struct Acknowledged {
+    /// The submission.
     #[diesel(sql_type = SqlUuid)]
-    token: Uuid,
+    pub token: Uuid,
+    /// What kind of finding.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub kind: Option<String>,
+    /// The work that was found.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub task_id: Option<String>,
+    /// Who, and why.
     #[diesel(sql_type = Text)]
-    words: String,
+    pub words: String,
 }
 
 #[derive(QueryableByName)]

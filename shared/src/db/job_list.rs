@@ -55,6 +55,9 @@ pub struct JobFilter {
     /// Only those that the fleet has taken in and that are not over.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unfinished: bool,
+    /// Only those that had come to be what they are by then: what was created or has ended since is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upto: Option<DateTime<Utc>>,
 }
 
 /// Where in a list a job stands. Adopted rows may have no time; they come first.
@@ -136,6 +139,10 @@ impl JobFilter {
             (
                 self.unfinished,
                 "j.status IN ('queued', 'uploading', 'processing')",
+            ),
+            (
+                self.upto.is_some(),
+                "coalesce(j.completed_at, j.created_at, '-infinity') <= timezone('utc', ($1 ->> 'upto')::timestamptz)",
             ),
             (
                 self.vendor.is_some(),

@@ -37,7 +37,7 @@ mod workers;
 
 pub use acts::{Act, ActFilter, ActPlace};
 pub use adoption::UnadoptedRow;
-pub use audits::{AuditRecord, AuditRow, NewAudit, Rebuild};
+pub use audits::{Acknowledged, AuditRecord, AuditRow, NewAudit, Rebuild};
 pub use bulk::{MAX_GROUPS, NewOperation, OperationRow, Piece, Steered};
 pub use callbacks::{CalledBack, DueCallback, Hinted};
 pub use checkup::Checkup;

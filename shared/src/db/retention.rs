@@ -149,7 +149,8 @@ fn rule(kind: Kind) -> Option<Rule> {
             table: "job_requests",
             at: "created_at",
             candidates: all(),
-            may_go: all(),
+            // A client may ask again for as long as the job has not ended.
+            may_go: "NOT EXISTS (SELECT FROM job_stages s WHERE s.job_id = t.job_id)".to_owned(),
             action: delete,
         },
         Kind::Audits => Rule {

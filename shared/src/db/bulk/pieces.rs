@@ -87,7 +87,11 @@ async fn change_jobs(
     action: BulkAction,
     order: &RestartOrder,
 ) -> DbResult<Found> {
-    let filter: JobFilter = read(&operation.filter)?;
+    // Who asked for it has seen no job that fits since.
+    let filter = JobFilter {
+        upto: Some(operation.created_at),
+        ..read::<JobFilter>(&operation.filter)?
+    };
     let before: Option<JobPlace> = operation.position.as_ref().map(read).transpose()?;
     let limit = piece(operation.per_minute());
     let (places, next) = job_list::places(connection, &filter, before, limit).await?;
