@@ -51,6 +51,41 @@ async fn came_to(api: &Producer, id: i64, state: &str) -> anyhow::Result<Value> 
     .await
 }
 
+/// Who asked for it has not seen what came later, and did not mean it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_to_fit_after_it_was_asked_for_is_left_alone() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let submit =
+            async |number| fleet.submit(&fleet.media.request(Kind::Lipsync, number)).await;
+        let (earlier, failed) = (submit(0).await?, submit(1).await?);
+        // While no producer runs it waits.
+        let start = [
+            "operations", "start", "cancel", "--all", "--reason", "r", "--by", "ann",
+        ];
+        producer(&fleet.environment, &start).await?.said(0, "");
+        let retry = [
+            "operations", "start", "retry", "--all", "--reason", "r", "--by", "ann",
+        ];
+        producer(&fleet.environment, &retry).await?.said(0, "");
+        let later = submit(2).await?;
+        let fails = format!(
+            "UPDATE video_jobs SET status = 'failed', completed_at = timezone('utc', now()) WHERE id = '{failed}'; \
+             DELETE FROM job_stages WHERE job_id = '{failed}'"
+        );
+        execute(&fleet.database.url, &fails).await?;
+        let api = Producer::start(fleet, &fleet.environment).await?;
+        for id in [1, 2] {
+            came_to(&api, id, "done").await?;
+        }
+        for (job, expected) in [(earlier, "canceled"), (later, "queued"), (failed, "failed")] {
+            let job = api.get(&format!("/v1/jobs/{job}")).await?.json;
+            assert_eq!(job["status"], expected, "{job}");
+        }
+        api.stop().await
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_waits_for_its_canaries_and_leaves_alone_what_dies_again() -> anyhow::Result<()> {
     fleet::run(SandboxConfig::default(), async |fleet| {

@@ -195,7 +195,7 @@ async fn the_ledger_loses_the_bytes_of_what_has_ended_and_nothing_else() -> anyh
 #[tokio::test(flavor = "multi_thread")]
 async fn of_every_other_table_what_is_done_with_goes() -> anyhow::Result<()> {
     with_database(true, async |url, db| {
-        let (_, token) = claimed(url, db, &json!({})).await?;
+        let (job, token) = claimed(url, db, &json!({})).await?;
         let rows = format!(
             "INSERT INTO callbacks (vendor, token, body, processed_at, outcome, detail) VALUES \
                  ('sync', gen_random_uuid(), '1', now() - interval '91 days', 'late', 'old'), \
@@ -208,6 +208,7 @@ async fn of_every_other_table_what_is_done_with_goes() -> anyhow::Result<()> {
                  ('open', '3', now() - interval '99 days', NULL, NULL); \
              INSERT INTO job_requests (user_id, idempotency_key, request_sha256, job_id, created_at) VALUES \
                  (gen_random_uuid(), 'old', sha256(''), gen_random_uuid(), now() - interval '91 days'), \
+                 (gen_random_uuid(), 'of one that runs', sha256(''), '{job}', now() - interval '91 days'), \
                  (gen_random_uuid(), 'young', sha256(''), gen_random_uuid(), now() - interval '89 days'); \
              INSERT INTO audits (started_at, finished_at, error, since, actor, reason, repair) VALUES \
                  (now() - interval '95 days', now(), NULL, now(), 'x', 'old', false), \
@@ -223,7 +224,7 @@ async fn of_every_other_table_what_is_done_with_goes() -> anyhow::Result<()> {
         for (kind, removed, column, table, kept) in [
             (Kind::Callbacks, 1, "detail", "callbacks", &["not processed", "of a live one", "young"] as &[&str]),
             (Kind::DeadLetters, 1, "reason", "dead_letters", &["closed lately", "open"]),
-            (Kind::IdempotencyKeys, 1, "idempotency_key", "job_requests", &["young"]),
+            (Kind::IdempotencyKeys, 1, "idempotency_key", "job_requests", &["of one that runs", "young"]),
             (Kind::Audits, 2, "reason", "audits", &["failed after it", "the last one"]),
             (Kind::Sessions, 1, "token", "access_sessions", &["t"]),
         ] {
