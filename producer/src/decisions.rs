@@ -8,6 +8,7 @@ use shared::crash::{self, Point};
 use shared::db::{
     Db, DbError, FleetTimes, LedgerVerdict, MoveVerdict, UnknownFilter, UnknownRow, Verdict,
 };
+use shared::domain::classify::ErrorClass;
 use shared::domain::search::{AROUND, Marker, is_of, weigh};
 use shared::domain::{LedgerState, Vendor};
 use shared::storage::{Storage, StorageError};
@@ -123,7 +124,15 @@ impl Decider {
                 "the submission is {state}, not unknown: nothing is to be decided"
             ));
         }
-        let works = self.vendors.status(vendor, &[task_id.to_owned()]).await?;
+        let works = match self.vendors.status(vendor, &[task_id.to_owned()]).await {
+            Err(error) if error.class() == ErrorClass::Protocol => {
+                return refused(format!(
+                    "{vendor} does not take `{task_id}` for the id of a work: {}",
+                    chain(&error)
+                ));
+            }
+            answer => answer?,
+        };
         let Some(work) = works.first() else {
             return refused(format!(
                 "{vendor} does not know a work {task_id}; is that its id?"

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use fleet::{Carriage, Control, Environment, Media, Process, Proxy, local, local_urls};
+use producer::cli::exit::Exit;
 use reqwest::Url;
 use shared::config::StorageConfig;
 use shared::storage::Storage;
@@ -179,7 +180,7 @@ impl Yard {
                 let end = format!("{}: {status}, see {log}", process.name);
                 let mut tally = self.tally();
                 // A process may give up while its servers are away, with an error. It may not crash, or stop unasked.
-                if status.code() != Some(1) {
+                if status.code() != Some(Exit::Failed as i32) {
                     tally.crashes.push(end.clone());
                 }
                 tally.exits.push(end);
