@@ -114,6 +114,6 @@ async fn by_command(fleet: &Fleet, job: Uuid, bytes: &[u8]) -> anyhow::Result<()
     let nobody = Uuid::nil().to_string();
     producer(environment, &["jobs", "result", &nobody])
         .await?
-        .said(1, "there is no job");
+        .said(3, "there is no job");
     Ok(())
 }
