@@ -31,6 +31,17 @@ pub(super) struct Followed {
     pub(super) feed: Feed,
 }
 
+/// One of the stream, as a client's parser gives it. Lines that begin with `:` only keep the connection.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "describes the events; axum writes them")]
+struct ServerSentEvent {
+    /// The number of the trail's line, for `Last-Event-ID`.
+    id: String,
+    /// The line, with `job_id`: JSON as in `history`.
+    #[schema(content_media_type = "application/json")]
+    data: String,
+}
+
 /// Follow what happens to all jobs
 ///
 /// Server-sent events: `id` is the number of the trail's line, `data` the line as JSON with `job_id`. Begins with what happens from
@@ -38,7 +49,7 @@ pub(super) struct Followed {
 /// ten minutes: come again with `Last-Event-ID`, as browsers do.
 #[utoipa::path(get, path = "/v1/events", tag = "events", operation_id = "follow_all",
     params(("Last-Event-ID" = Option<i64>, Header, description = "The last event that was seen")),
-    responses((status = 200, description = "The events", body = String, content_type = "text/event-stream")))]
+    responses((status = 200, description = "The events", body = ServerSentEvent, content_type = "text/event-stream")))]
 pub(super) async fn all(
     State(Followed { feed, .. }): State<Followed>,
     headers: HeaderMap,
@@ -52,7 +63,7 @@ pub(super) async fn all(
 #[utoipa::path(get, path = "/v1/jobs/{id}/events", tag = "events", operation_id = "follow_job",
     params(("id" = Uuid, Path, description = "The job"),
         ("Last-Event-ID" = Option<i64>, Header, description = "The last event that was seen")),
-    responses((status = 200, description = "The events", body = String, content_type = "text/event-stream"),
+    responses((status = 200, description = "The events", body = ServerSentEvent, content_type = "text/event-stream"),
         (status = 404, description = "There is no such job")))]
 pub(super) async fn of_job(
     State(Followed { db, feed }): State<Followed>,

@@ -10,8 +10,10 @@ use uuid::Uuid;
 
 use crate::yard::Yard;
 
-/// How long one request may take before it is repeated.
+/// How long the first request may take before it is repeated; each further one twice as long, up to what the API takes at most. A
+/// machine under load answers late, and a client that never waits longer would never have an answer.
 const PATIENCE: Duration = Duration::from_secs(4);
+const MOST_PATIENCE: Duration = Duration::from_secs(32);
 /// Before it is.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long a job may take to get in, outages and all.
@@ -53,9 +55,10 @@ pub(crate) async fn hand_in(
 async fn hand_in_one(api: &Api, request: &Value, number: usize) -> anyhow::Result<Uuid> {
     let key = format!("chaos-{number}");
     let persist = async || {
-        let until = Instant::now() + DEADLINE;
+        let (until, mut patience) = (Instant::now() + DEADLINE, PATIENCE);
         loop {
-            let answer = tokio::time::timeout(PATIENCE, api.submit(request, &key)).await;
+            let answer = tokio::time::timeout(patience, api.submit(request, &key)).await;
+            patience = MOST_PATIENCE.min(2 * patience);
             match answer.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer"))) {
                 Ok(job) => return Ok(job),
                 Err(error) if Instant::now() > until => return Err(error.context(key.clone())),
