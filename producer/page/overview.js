@@ -25,7 +25,7 @@ export function overview({ page }) {
       h("div.two", charts(data.series)),
       stages(data.fleet.stages),
       accounts(data),
-      workers(data.workers),
+      workers(data.workers, page),
       paid(data.fleet.status, page),
     ],
   };
@@ -172,7 +172,7 @@ function accounts({ vendors, costs, fleet }) {
   );
 }
 
-function workers(rows) {
+function workers(rows, page) {
   return h(
     "section",
     { "aria-label": "Workers" },
@@ -186,7 +186,7 @@ function workers(rows) {
             "thead",
             h(
               "tr",
-              ["Worker", "State", "In hand", "Stages", "Last delivery", "Started", "Version"].map(text => h("th", text)),
+              ["Worker", "State", "In hand", "Stages", "Last delivery", "Started", "Version", ""].map(text => h("th", text)),
             ),
           ),
           h(
@@ -194,12 +194,13 @@ function workers(rows) {
             rows.map(row =>
               h(
                 "tr",
-                { id: row.id, test: "worker-row" },
+                { id: row.id, test: "worker-row", "data-name": row.name, "data-state": row.state },
                 h("th", { scope: "row", title: row.id }, row.name ?? shortId(row.id)),
                 h(
                   "td",
                   { "data-label": "State" },
                   badge(row.state),
+                  row.asked && h("small", { title: row.asked.at }, " ", asked(row.asked)),
                   !row.ready && row.why_not_ready && h("small", " ", row.why_not_ready),
                 ),
                 h("td", { "data-label": "In hand" }, inHand(row)),
@@ -211,11 +212,60 @@ function workers(rows) {
                 h("td", { "data-label": "Last delivery" }, time(row.last_delivery_at)),
                 h("td", { "data-label": "Started" }, time(row.started_at)),
                 h("td", { "data-label": "Version" }, row.version),
+                h("td", h("div.buttons.left", orders(row, page))),
               ),
             ),
           ),
         ),
   );
+}
+
+function asked({ what, by, reason }) {
+  return `asked to ${what === "stop" ? "stop" : "be quiet"} by ${by}: ${reason}`;
+}
+
+/** What can be asked of a worker: one that is lost reads nothing, one that stops does not come back. */
+function orders(row, page) {
+  const reads = row.state !== "lost" && row.state !== "draining" && row.asked?.what !== "stop";
+  const order = (what, title, text, confirm, said, danger = false) =>
+    action(
+      `worker-${what}`,
+      `${confirm}…`,
+      () =>
+        ask({
+          title: `${title} ${row.name}?`,
+          text,
+          confirm,
+          danger,
+          ...sends("POST", `/v1/workers/${row.id}/${what}`, page, `${row.name} ${said} with its next heartbeat.`),
+        }),
+      { danger, disabled: !reads },
+    );
+  return [
+    row.asked?.what === "quiet"
+      ? order("resume", "Resume", "It takes work again.", "Resume", "takes work again")
+      : order(
+          "quiet",
+          "Quiet",
+          [
+            "It takes nothing new, and other workers get what it would have got. It finishes what it has in hand.",
+            "So it stays until somebody resumes or stops it. A process that is started anew takes work.",
+          ],
+          "Quiet",
+          "takes nothing new",
+        ),
+    order(
+      "stop",
+      "Stop",
+      [
+        "It finishes what it has in hand, gives back what is not finished within its grace period, and ends.",
+        "This cannot be taken back. Whether it is started again is up to whatever started it.",
+      ],
+      "Stop",
+      "stops",
+      true,
+    ),
+  ];
 }
 
 function inHand(row) {

@@ -75,7 +75,7 @@ function waiting({ status, duplicates_ever: duplicates = [], workers, operations
   for (const { vendor, submissions } of duplicates.filter(row => row.submissions > 0)) {
     parts.push(link("#/audits", `${vendorName(vendor)} was paid twice for ${plural(submissions, "work")}`));
   }
-  if (workers?.running === 0) parts.push(link("#/", "no worker runs"));
+  if (workers?.running === 0) parts.push(link("#/", workers.quiet ? "every worker is quiet" : "no worker runs"));
   if (workers?.lost) parts.push(link("#/", `${plural(workers.lost, "worker")} went away without a word`));
   const stop = status.paid_sends_stopped;
   if (stop) parts.push(link("#/vendors", `all paid sends are stopped (${stop.by}: ${stop.reason})`));

@@ -151,6 +151,7 @@ const TONES = {
   unknown: "warn",
   awaiting: "warn",
   draining: "warn",
+  quiet: "warn",
 };
 const MARKS = { good: "✓", busy: "●", bad: "✕", warn: "!", calm: "○" };
 

@@ -63,6 +63,8 @@ pub struct Duplicates {
 pub struct WorkerCount {
     /// At work.
     pub running: i64,
+    /// Taking nothing new, as they were asked.
+    pub quiet: i64,
     /// Told to stop, finishing what is in hand.
     pub draining: i64,
     /// Not seen for three heartbeats.
@@ -90,6 +92,7 @@ impl Overview {
             match worker.state.as_str() {
                 "lost" => workers.lost += 1,
                 "draining" => workers.draining += 1,
+                "quiet" => workers.quiet += 1,
                 _ => workers.running += 1,
             }
         }

@@ -111,6 +111,13 @@ points! {
     WorkerSeen,
     /// A worker that stops has removed itself from the list, its connections are still open.
     WorkerLeft,
+    /// What an operator asks of a worker is committed, they were not told: the same order again changes nothing.
+    WorkerOrdered,
+    /// A worker has read what is asked of it and has done nothing about it: its row is lost, and what follows it is asked nothing.
+    OrderRead,
+    /// A consumer of a worker that is to be quiet takes nothing any more, which the worker has not said: the broker gives what was
+    /// in hand to others.
+    ConsumerQuiet,
     /// A delivery has been taken, nothing of it was read.
     DeliveryTaken,
     /// The rows are loaded and the start is counted, nothing has run.

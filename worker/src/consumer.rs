@@ -19,11 +19,13 @@ use shared::domain::outcome::{Outcome, Reason};
 use shared::domain::{JobStatus, LedgerState, Stage};
 use shared::service::Stopper;
 use shared::telemetry::{chain, trace};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::environment::Environment;
+use crate::gate::Gate;
 use crate::readiness::Pulse;
 use crate::run::{Run, log_run};
 use crate::settle::{Context, settlement};
@@ -48,6 +50,8 @@ pub struct StageConsumer {
     pub due: Arc<Notify>,
     /// The two phases of a stop.
     pub stopper: Stopper,
+    /// Whether anything new is taken.
+    pub gate: Gate,
     /// For readiness; see [`Pulse`].
     pub pulse: Pulse,
 }
@@ -70,37 +74,73 @@ impl End {
 }
 
 impl StageConsumer {
-    /// Consumes until told to stop; then finishes what is in hand, or gives it back when the grace period is over.
+    /// Consumes until told to stop, but for the times in which the gate is closed; then finishes what is in hand, or gives it back
+    /// when the grace period is over.
     ///
     /// # Errors
     /// When the broker stayed unusable for the bound: the process should exit.
     pub async fn run(self, connection: Connection) -> Result<(), BrokerError> {
-        let permits = Arc::clone(&self.pulse.permits);
-        let mut consumer = Consumer::new(connection, Queue::Stage(self.stage), self.permits);
+        let queue = Queue::Stage(self.stage);
+        let mut consumer = Consumer::new(connection.clone(), queue, self.permits);
         let tasks = self.pulse.in_hand.clone();
         let this = Arc::new(self);
         let result = loop {
-            // The permit first: a delivery in hand that nobody works on would keep another worker from it.
-            let permit = tokio::select! {
-                permit = Arc::clone(&permits).acquire_owned() => permit,
-                () = this.stopper.drain.cancelled() => break Ok(()),
-            };
-            let Ok(permit) = permit else { break Ok(()) };
-            match consumer.next(&this.stopper.drain).await {
-                Ok(Some(delivery)) => {
+            match this.take(&mut consumer, &this.gate.opening()).await {
+                Ok(Some((permit, delivery))) => {
                     let this = Arc::clone(&this);
                     tasks.spawn(async move {
                         this.handle(delivery).await;
                         drop(permit);
                     });
                 }
-                Ok(None) => break Ok(()),
+                Ok(None) => match this.rest(&connection).await {
+                    Ok(true) => {}
+                    Ok(false) => break Ok(()),
+                    Err(error) => break Err(error),
+                },
                 Err(error) => break Err(error),
             }
         };
         tasks.close();
         tasks.wait().await;
         result
+    }
+
+    /// The next delivery; none once `opening` is over: then nothing is subscribed to, whatever is still in hand.
+    async fn take(
+        &self,
+        consumer: &mut Consumer,
+        opening: &CancellationToken,
+    ) -> Result<Option<(OwnedSemaphorePermit, Delivery)>, BrokerError> {
+        // The permit first: a delivery in hand that nobody works on would keep another worker from it.
+        let permit = Arc::clone(&self.pulse.permits).acquire_owned();
+        let Some(Ok(permit)) = opening.run_until_cancelled(permit).await else {
+            // With all hands full, each that becomes free would be filled again.
+            consumer.unsubscribe().await;
+            return Ok(None);
+        };
+        let delivery = consumer.next(opening).await?;
+        Ok(delivery.map(|delivery| (permit, delivery)))
+    }
+
+    /// Nothing is taken: waits until it may be, or false: told to stop. What was in hand goes on meanwhile.
+    async fn rest(&self, connection: &Connection) -> Result<bool, BrokerError> {
+        if self.stopper.drain.is_cancelled() {
+            return Ok(false);
+        }
+        crash::point(Point::ConsumerQuiet);
+        self.pulse.rest(true);
+        self.gate.note_heeded();
+        let goes_on = tokio::select! {
+            opened = self.gate.opened() => opened,
+            // As for a consumer at work: whatever started this process should start it again.
+            error = connection.ended() => return Err(error),
+        };
+        if goes_on {
+            self.pulse.rest(false);
+            self.gate.note_heeded();
+        }
+        Ok(goes_on)
     }
 
     async fn handle(&self, delivery: Delivery) {

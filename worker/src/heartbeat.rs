@@ -1,16 +1,23 @@
 //! The worker's row in the list of workers: that it is there, what it has in hand, whether it can work. For people; nothing of a job
 //! waits for it or depends on it, and a worker whose row cannot be written works on.
+//!
+//! The same statement brings back what an operator asks of this worker, so that it is done within a heartbeat. What is asked is a state
+//! and not an event: read twice, or late, it means the same. While the database is away the last word stands.
+
+use std::time::Duration;
 
 use serde_json::json;
 use shared::crash::{self, Point};
-use shared::db::{Db, WorkerBeat};
-use shared::service::{Check, why_not_ready};
+use shared::db::{Db, DbResult, WorkerBeat};
+use shared::domain::worker::WorkerWish;
+use shared::service::{Check, Stopper, why_not_ready};
 use shared::telemetry::chain;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::config::WorkConfig;
+use crate::gate::Gate;
 use crate::metrics::Metrics;
 use crate::readiness::Pulse;
 
@@ -28,8 +35,12 @@ pub struct Heartbeat {
     pub checks: Vec<Check>,
     /// Counts.
     pub metrics: Metrics,
-    /// Told to stop: it takes nothing new.
-    pub drain: CancellationToken,
+    /// The two phases of a stop.
+    pub stopper: Stopper,
+    /// How long an operator's stop lets it finish what is in hand.
+    pub grace: Duration,
+    /// Whether anything new is taken.
+    pub gate: Gate,
 }
 
 /// A heartbeat that goes on. Dropped without [`Beating::end`], as in a crash, it leaves its row behind.
@@ -56,14 +67,16 @@ impl Heartbeat {
     async fn run(self, id: Uuid, ended: CancellationToken) {
         let mut away = false;
         while !ended.is_cancelled() {
-            let draining = self.drain.is_cancelled();
+            let drain = &self.stopper.drain;
+            let draining = drain.is_cancelled();
             // Not cut off half-way: only the pause ends early.
             let written = self.write(id, draining).await;
             self.metrics.heartbeat(written.is_ok());
             match written {
-                Ok(()) => {
+                Ok(wish) => {
                     away = false;
                     crash::point(Point::WorkerSeen);
+                    self.heed(wish);
                 }
                 Err(error) if !away => {
                     away = true;
@@ -76,13 +89,46 @@ impl Heartbeat {
             }
             tokio::select! {
                 () = tokio::time::sleep(self.work.worker_heartbeat) => {}
-                () = self.drain.cancelled(), if !draining => {}
+                () = drain.cancelled(), if !draining => {}
+                () = self.gate.heeded() => {}
                 () = ended.cancelled() => {}
             }
         }
     }
 
-    async fn write(&self, id: Uuid, draining: bool) -> shared::db::DbResult<()> {
+    /// Does what is asked, unless it is done already. After a stop nothing else counts.
+    fn heed(&self, wish: Option<WorkerWish>) {
+        let Stopper { drain, .. } = &self.stopper;
+        let is_done = match wish {
+            Some(WorkerWish::Quiet) => self.gate.is_closed(),
+            Some(WorkerWish::Stop) => drain.is_cancelled(),
+            None => !self.gate.is_closed(),
+        };
+        if is_done || drain.is_cancelled() {
+            return;
+        }
+        crash::point(Point::OrderRead);
+        match wish {
+            Some(WorkerWish::Quiet) => {
+                tracing::info!("asked to be quiet: taking nothing new");
+                self.gate.close();
+            }
+            Some(WorkerWish::Stop) => {
+                let grace_seconds = self.grace.as_secs();
+                tracing::info!(grace_seconds, "asked to stop: finishing what is in hand");
+                let (stopper, grace) = (self.stopper.clone(), self.grace);
+                tokio::spawn(async move { stopper.stop(grace).await });
+            }
+            None => {
+                tracing::info!("asked to go on: taking work again");
+                self.gate.open();
+            }
+        }
+    }
+
+    async fn write(&self, id: Uuid, draining: bool) -> DbResult<Option<WorkerWish>> {
+        let quiet = self.pulses.iter().all(Pulse::is_at_rest);
+        self.metrics.quiet.set(quiet.into());
         let why_not_ready = why_not_ready(&self.checks).await;
         let in_hand = self.pulses.iter().filter(|pulse| !pulse.in_hand.is_empty());
         let in_hand: Vec<_> = in_hand
@@ -94,6 +140,7 @@ impl Heartbeat {
             version: env!("CARGO_PKG_VERSION"),
             every: self.work.worker_heartbeat,
             draining,
+            quiet,
             stages: self
                 .work
                 .stages()

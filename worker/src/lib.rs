@@ -5,6 +5,7 @@ pub mod clock;
 pub mod config;
 pub mod consumer;
 pub mod environment;
+pub mod gate;
 pub mod heartbeat;
 pub mod metrics;
 pub mod preflight;
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::WorkerConfig;
 use crate::consumer::StageConsumer;
 use crate::environment::Environment;
+use crate::gate::Gate;
 use crate::heartbeat::Heartbeat;
 use crate::readiness::Pulse;
 
@@ -92,6 +94,7 @@ pub async fn run(config: WorkerConfig, stopper: Stopper) -> anyhow::Result<()> {
     tracing::info!(admin = %admin, actor = environment.settings.actor, version = env!("CARGO_PKG_VERSION"),
         stages = stages.iter().map(|stage| stage.as_str()).collect::<Vec<_>>().join(","), "worker started");
 
+    let gate = Gate::new(stopper.drain.clone());
     let heartbeat = Heartbeat {
         db: environment.db.clone(),
         name: environment.settings.actor.clone(),
@@ -99,7 +102,9 @@ pub async fn run(config: WorkerConfig, stopper: Stopper) -> anyhow::Result<()> {
         checks: readiness::checks(&environment, &connection, &pulses),
         pulses: pulses.clone(),
         metrics: environment.metrics.clone(),
-        drain: stopper.drain.clone(),
+        stopper: stopper.clone(),
+        grace: config.service.stop_grace,
+        gate: gate.clone(),
     }
     .begin();
     let due = Arc::new(Notify::new());
@@ -118,6 +123,7 @@ pub async fn run(config: WorkerConfig, stopper: Stopper) -> anyhow::Result<()> {
             pulse,
             due: Arc::clone(&due),
             stopper: stopper.clone(),
+            gate: gate.clone(),
         }
         .run(connection.clone())
     });

@@ -1,9 +1,10 @@
 //! What a worker measures: its own runs here, the rest with its adapters. Fleet-wide gauges are the producer's.
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts,
+    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     register_histogram_vec_with_registry, register_histogram_with_registry,
     register_int_counter_vec_with_registry, register_int_gauge_vec_with_registry,
+    register_int_gauge_with_registry,
 };
 use shared::broker::BrokerMetrics;
 use shared::domain::{Stage, Vendor};
@@ -47,6 +48,8 @@ pub struct Metrics {
     last_delivery: IntGaugeVec,
     /// 1 while a stage gets nothing although it could take messages and its queue has some.
     pub deaf: IntGaugeVec,
+    /// 1 while nothing new is taken because an operator asked for it.
+    pub quiet: IntGauge,
     /// Signs of life that were written, or could not be.
     heartbeats: IntCounterVec,
     /// Of the connection to RabbitMQ.
@@ -133,6 +136,11 @@ impl Metrics {
                 "consumer_deaf",
                 "1 while a stage gets nothing although it has hands free and messages wait in its queue",
                 &["stage"],
+            )?,
+            quiet: register_int_gauge_with_registry!(
+                "worker_quiet",
+                "1 while a worker takes nothing new because an operator asked it to be quiet",
+                registry
             )?,
             heartbeats: counter(
                 "heartbeats_total",

@@ -35,6 +35,8 @@ struct LastDelivery {
     /// Or since when one could have come.
     since: Instant,
     at: Option<DateTime<Utc>>,
+    /// None is wanted: an operator has asked the worker to be quiet.
+    at_rest: bool,
 }
 
 impl Pulse {
@@ -48,16 +50,27 @@ impl Pulse {
             last_delivery: Arc::new(Mutex::new(LastDelivery {
                 since: Instant::now(),
                 at: None,
+                at_rest: false,
             })),
         }
     }
 
     /// A delivery came.
     pub fn beat(&self) {
-        *self.last() = LastDelivery {
-            since: Instant::now(),
-            at: Some(Utc::now()),
-        };
+        let mut last = self.last();
+        (last.since, last.at) = (Instant::now(), Some(Utc::now()));
+    }
+
+    /// From now on none is wanted, or one could come again.
+    pub fn rest(&self, at_rest: bool) {
+        let mut last = self.last();
+        (last.since, last.at_rest) = (Instant::now(), at_rest);
+    }
+
+    /// Whether none is wanted.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.last().at_rest
     }
 
     /// When a delivery last came, if any did.
@@ -75,7 +88,8 @@ impl Pulse {
     /// Whether it could take a message and has got none for `quiet`. With messages in its queue, that is deaf.
     #[must_use]
     pub fn idle_for(&self, quiet: Duration) -> bool {
-        self.permits.available_permits() > 0 && self.last().since.elapsed() > quiet
+        let last = self.last();
+        !last.at_rest && self.permits.available_permits() > 0 && last.since.elapsed() > quiet
     }
 }
 
@@ -169,4 +183,24 @@ async fn deaf(connection: &Connection, pulses: &[Pulse]) -> Result<Vec<Stage>, B
         .filter(|(_, depth)| *depth > 0)
         .map(|(stage, _)| stage)
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_consumer_at_rest_is_not_deaf_nor_is_it_as_soon_as_it_goes_on() {
+        let (pulse, never) = (Pulse::new(Stage::LipsyncPoll, 1), Duration::from_secs(3600));
+        let idle = |pulse: &Pulse| pulse.idle_for(Duration::ZERO);
+        assert!(idle(&pulse), "it could take something");
+        pulse.rest(true);
+        // Its task began before the rest, and says so after it.
+        pulse.beat();
+        assert!(pulse.is_at_rest() && !idle(&pulse));
+        let before = pulse.last().since;
+        pulse.rest(false);
+        assert!(pulse.last().since > before, "it waits from now on");
+        assert!(idle(&pulse) && !pulse.idle_for(never));
+    }
 }

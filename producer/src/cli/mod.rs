@@ -82,7 +82,7 @@ pub enum Command {
     /// Do something to many jobs or dead letters at once, in the background
     #[command(subcommand)]
     Operations(operations::OperationsCommand),
-    /// Show the workers: what they run, what they have in hand, which are lost
+    /// Show the workers; let one take nothing new, go on, or stop
     Workers(workers::WorkersArgs),
     /// Show what operators did to the fleet and to jobs: who, when and why
     Trail(trail::TrailArgs),

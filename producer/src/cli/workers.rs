@@ -1,22 +1,38 @@
-//! `producer workers`: who works.
+//! `producer workers`: who works, and what is asked of a worker.
 
 use std::process::ExitCode;
 
+use clap::Subcommand;
+use clap::builder::NonEmptyStringValueParser;
 use shared::config::DatabaseConfig;
-use shared::db::Db;
+use shared::db::{Db, WorkerOrdered, WorkerRow};
+use shared::domain::worker::{Ordered, WorkerOrder, WorkerState};
 
+use super::exit::{NotFound, Usage};
+use super::operator::OperatorArgs;
 use super::output::{OutputArgs, table};
-use crate::web::WorkerList;
+use crate::web::{WorkerDocument, WorkerList, worker_refusal};
 
-const EXAMPLE: &str = "Example:
+const EXAMPLES: &str = "\
+Examples:
   producer workers
+  producer workers quiet worker-3 --reason 'its disk is full'
+  producer workers resume worker-3 --reason 'disk cleared'
+  producer workers stop worker-3 --reason 'the machine goes'
 
-States: running; draining (told to stop, finishing what is in hand); lost (not seen for three heartbeats: it was killed, or cannot
-reach the database. What it had in hand is due again after its lease). Lost workers are shown for a day.";
+States: running; quiet (it takes nothing new, as it was asked); draining (told to stop, finishing what is in hand); lost (not seen for
+three heartbeats: it was killed, or cannot reach the database. What it had in hand is due again after its lease). Lost workers are
+shown for a day.
 
-/// Show the workers: what they run, what they have in hand, which are lost
+A worker does what is asked with its next heartbeat, within its WORKER_HEARTBEAT (10s). A quiet one finishes what it has in hand,
+however long that takes; one that is stopped gives back what is not finished within its STOP_GRACE, and ends with 0. One that is
+started anew is asked nothing, also under the same name.
+
+Exit status: 0 done, or asked already; 1 refused: it is lost, or was told to stop; 2 several have that name; 3 there is no such worker.";
+
+/// Show the workers; let one take nothing new, go on, or stop
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLE)]
+#[command(after_help = EXAMPLES)]
 pub struct WorkersArgs {
     /// How to print.
     #[command(flatten)]
@@ -24,16 +40,130 @@ pub struct WorkersArgs {
     /// Database.
     #[command(flatten)]
     pub database: DatabaseConfig,
+    /// What to ask; without it, the workers are shown.
+    #[command(subcommand)]
+    pub command: Option<WorkersCommand>,
 }
 
-/// Shows them.
+/// What is asked of a worker.
+#[derive(Debug, Subcommand)]
+pub enum WorkersCommand {
+    /// Take nothing new and finish what is in hand, until resumed
+    #[command(after_help = EXAMPLES)]
+    Quiet(OrderArgs),
+    /// Take work again
+    #[command(after_help = EXAMPLES)]
+    Resume(OrderArgs),
+    /// Finish what is in hand and end, as on SIGTERM; cannot be taken back
+    #[command(after_help = EXAMPLES)]
+    Stop(OrderArgs),
+}
+
+/// Whom to ask, and why.
+#[derive(Debug, clap::Args)]
+pub struct OrderArgs {
+    /// The worker's name, or its id (`--json` shows ids)
+    #[arg(value_name = "NAME_OR_ID", value_parser = NonEmptyStringValueParser::new())]
+    pub worker: String,
+    /// Who and why.
+    #[command(flatten)]
+    pub operator: OperatorArgs,
+}
+
+/// Shows the workers, or asks one.
 ///
 /// # Errors
-/// When the database is away.
+/// When the database is away, no or more than one worker has that name, or it does not take the order.
 pub async fn run(args: WorkersArgs) -> anyhow::Result<ExitCode> {
-    let list = WorkerList::new(Db::new(&args.database)?.workers().await?);
-    args.output.print(&list, human)?;
+    let db = Db::new(&args.database)?;
+    match args.command {
+        None => {
+            let list = WorkerList::new(db.workers().await?);
+            args.output.print(&list, human)?;
+        }
+        Some(WorkersCommand::Quiet(order)) => {
+            ask(&db, WorkerOrder::Quiet, order, args.output).await?;
+        }
+        Some(WorkersCommand::Resume(order)) => {
+            ask(&db, WorkerOrder::Resume, order, args.output).await?;
+        }
+        Some(WorkersCommand::Stop(order)) => {
+            ask(&db, WorkerOrder::Stop, order, args.output).await?
+        }
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn ask(
+    db: &Db,
+    order: WorkerOrder,
+    args: OrderArgs,
+    output: OutputArgs,
+) -> anyhow::Result<()> {
+    let OperatorArgs { reason, by } = &args.operator;
+    let workers = db.workers().await?;
+    let found = find(&workers, &args.worker)?;
+    let ordered = db.order_worker(found.id, order, by, reason).await?;
+    let WorkerOrdered::Answered(answer, row) = ordered else {
+        return Err(NotFound(format!("{} has stopped", args.worker)).into());
+    };
+    if let Some(why) = worker_refusal(answer, &row) {
+        anyhow::bail!("{}: {why}", row.name);
+    }
+    let document = WorkerDocument::from(*row);
+    output.print(&document, |worker| said(order, answer, worker))
+}
+
+/// The worker of this id or name; of several with one name the one that is not lost.
+fn find<'a>(workers: &'a [WorkerRow], wanted: &str) -> anyhow::Result<&'a WorkerRow> {
+    let is_wanted =
+        |row: &&WorkerRow| row.name == wanted || row.id.to_string().eq_ignore_ascii_case(wanted);
+    let named: Vec<_> = workers.iter().filter(is_wanted).collect();
+    let live = |row: &&&WorkerRow| row.state != WorkerState::Lost.as_str();
+    let live: Vec<_> = named.iter().filter(live).copied().collect();
+    match (&live[..], &named[..]) {
+        ([one], _) => Ok(one),
+        // Refused, and told why.
+        ([], [.., last]) => Ok(last),
+        ([], []) => {
+            let told = format!(
+                "there is no worker {wanted}; `producer workers` shows them, and one that has stopped is gone"
+            );
+            Err(NotFound(told).into())
+        }
+        (several, _) => {
+            let ids: Vec<_> = several.iter().map(|row| row.id.to_string()).collect();
+            let told = format!(
+                "{} workers are called {wanted}; name one of them by its id: {}",
+                ids.len(),
+                ids.join(", ")
+            );
+            Err(Usage(told).into())
+        }
+    }
+}
+
+fn said(order: WorkerOrder, answer: Ordered, worker: &WorkerDocument) -> String {
+    let name = &worker.name;
+    let before = match &worker.asked {
+        _ if answer != Ordered::Same => None,
+        Some(asked) => Some(format!(
+            "{name} was asked so already, by {} at {} ({}); that reason stays",
+            asked.by,
+            asked.at.format("%F %T"),
+            asked.reason
+        )),
+        None if order == WorkerOrder::Resume => Some(format!("{name} was not asked to be quiet")),
+        None => Some(format!("{name} stops already")),
+    };
+    before.unwrap_or_else(|| {
+        let what = match order {
+            WorkerOrder::Quiet => "takes nothing new and finishes what it has in hand",
+            WorkerOrder::Resume => "takes work again",
+            WorkerOrder::Stop => "finishes what it has in hand and ends",
+        };
+        format!("{name} {what}, from its next heartbeat on; `producer workers` shows when it does")
+    })
 }
 
 fn human(list: &WorkerList) -> String {
@@ -55,6 +185,10 @@ fn human(list: &WorkerList) -> String {
         [
             worker.name.clone(),
             worker.state.clone(),
+            worker.asked.as_ref().map_or_else(
+                || "-".to_owned(),
+                |asked| format!("{} ({}: {})", asked.what, asked.by, asked.reason),
+            ),
             worker.version.clone(),
             at(worker.started_at),
             at(worker.seen_at),
@@ -72,6 +206,7 @@ fn human(list: &WorkerList) -> String {
         [
             "WORKER",
             "STATE",
+            "ASKED",
             "VERSION",
             "STARTED",
             "SEEN",

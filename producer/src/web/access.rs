@@ -140,6 +140,17 @@ pub const ROUTES: &[(Method, &str, Need)] = {
         (Method::GET, "/v1/overview", Needs(Right::Read)),
         (Method::GET, "/v1/series", Needs(Right::Read)),
         (Method::GET, "/v1/workers", Needs(Right::Read)),
+        (
+            Method::POST,
+            "/v1/workers/{id}/quiet",
+            Needs(Right::Operate),
+        ),
+        (
+            Method::POST,
+            "/v1/workers/{id}/resume",
+            Needs(Right::Operate),
+        ),
+        (Method::POST, "/v1/workers/{id}/stop", Needs(Right::Operate)),
         (Method::GET, "/v1/operator-events", Needs(Right::Read)),
         (Method::GET, "/v1/operations", Needs(Right::Read)),
         (Method::POST, "/v1/operations", Needs(Right::Operate)),

@@ -28,6 +28,7 @@ mod problem;
 mod requests;
 mod results;
 mod unknowns;
+mod workers;
 
 pub(crate) use body::set as set_letter_filter;
 pub(crate) use bulk::{OperationDocument, OperationPage, SelectionDocument};
@@ -38,7 +39,8 @@ pub use letter_document::LetterDocument;
 pub(crate) use list::{Fault, set as set_job_filter};
 pub use metrics::HttpMetrics;
 pub use notices::NoticeDocument;
-pub(crate) use overview::{ActPage, WorkerList};
+pub(crate) use overview::ActPage;
+pub(crate) use workers::{WorkerDocument, WorkerList, refusal as worker_refusal};
 
 use std::any::Any;
 use std::net::SocketAddr;
@@ -167,7 +169,10 @@ fn routes(state: &AppState, access: &Access) -> OpenApiRouter {
         .routes(routes!(fleet::audit))
         .routes(routes!(overview::overview))
         .routes(routes!(overview::series))
-        .routes(routes!(overview::workers))
+        .routes(routes!(workers::list))
+        .routes(routes!(workers::quiet))
+        .routes(routes!(workers::resume))
+        .routes(routes!(workers::stop))
         .routes(routes!(overview::operator_events))
         .routes(routes!(bulk::list, bulk::begin))
         .routes(routes!(bulk::preview))

@@ -1,11 +1,11 @@
-//! What operators look at: `/v1/overview`, `/v1/series`, `/v1/workers` and `/v1/operator-events`.
+//! What operators look at: `/v1/overview`, `/v1/series` and `/v1/operator-events`.
 
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
-use shared::db::{Act, ActFilter, ActPlace, MinutePoint, WorkerRow};
+use shared::db::{Act, ActFilter, ActPlace, MinutePoint};
 use shared::domain::fields::FieldCode;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -75,82 +75,6 @@ impl From<MinutePoint> for Point {
                 p95: point.p95,
             },
         }
-    }
-}
-
-/// The workers, by name.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct WorkerList {
-    workers: Vec<WorkerDocument>,
-}
-
-/// A worker.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct WorkerDocument {
-    /// One for each start of a process.
-    id: Uuid,
-    /// Its name in trails and at the broker.
-    pub(crate) name: String,
-    pub(crate) version: String,
-    pub(crate) started_at: DateTime<Utc>,
-    pub(crate) seen_at: DateTime<Utc>,
-    /// `running`, `draining` (told to stop, finishing what is in hand) or `lost` (not seen for three heartbeats; what it had in hand
-    /// is due again after its lease).
-    #[schema(pattern = "^(running|draining|lost)$")]
-    pub(crate) state: String,
-    pub(crate) stages: Vec<String>,
-    /// Messages in hand at a time, for each stage.
-    concurrency: i32,
-    /// The same for stages that move whole videos.
-    transfers: i32,
-    /// Messages in hand, of stages that have some.
-    #[schema(value_type = Vec<InHand>)]
-    pub(crate) in_hand: Value,
-    /// By the worker's clock; null when it has got none.
-    pub(crate) last_delivery_at: Option<DateTime<Utc>>,
-    /// As its `/readyz` says.
-    ready: bool,
-    pub(crate) why_not_ready: Option<String>,
-}
-
-/// Messages of a stage in hand.
-#[derive(Serialize, ToSchema)]
-struct InHand {
-    stage: String,
-    count: u32,
-}
-
-impl From<WorkerRow> for WorkerDocument {
-    fn from(row: WorkerRow) -> Self {
-        Self {
-            id: row.id,
-            name: row.name,
-            version: row.version,
-            started_at: row.started_at,
-            seen_at: row.seen_at,
-            state: row.state,
-            stages: row.stages,
-            concurrency: row.concurrency,
-            transfers: row.transfers,
-            in_hand: row.in_hand,
-            last_delivery_at: row.last_delivery_at,
-            ready: row.why_not_ready.is_none(),
-            why_not_ready: row.why_not_ready,
-        }
-    }
-}
-
-impl WorkerList {
-    /// Of these workers.
-    pub(crate) fn new(rows: Vec<WorkerRow>) -> Self {
-        Self {
-            workers: rows.into_iter().map(Into::into).collect(),
-        }
-    }
-
-    /// The workers.
-    pub(crate) fn workers(&self) -> &[WorkerDocument] {
-        &self.workers
     }
 }
 
@@ -241,18 +165,6 @@ pub(super) async fn series(
     let points = db.series(minutes).await.map_err(|error| database(&error))?;
     let points = points.into_iter().map(Into::into).collect();
     Ok(Json(Series { points }))
-}
-
-/// The workers
-///
-/// One that has stopped is gone from the list; one that was killed is `lost`, for a day.
-#[utoipa::path(get, path = "/v1/workers", tag = "fleet", operation_id = "list_workers",
-    responses((status = 200, description = "The workers", body = WorkerList)))]
-pub(super) async fn workers(
-    State(Operator { db, .. }): State<Operator>,
-) -> Result<Json<WorkerList>, Problem> {
-    let workers = db.workers().await.map_err(|error| database(&error))?;
-    Ok(Json(WorkerList::new(workers)))
 }
 
 /// What operators did, newest first

@@ -51,6 +51,8 @@ pub(super) enum Kind {
     OperationNotFound,
     OperationNotSteered,
     CountDiffers,
+    WorkerNotFound,
+    WorkerNotSteered,
     RouteNotFound,
     MethodNotAllowed,
     Unavailable,
@@ -160,6 +162,12 @@ impl Kind {
                 S::CONFLICT,
                 "count-differs",
                 "The selection is not as large as expected",
+            ),
+            Self::WorkerNotFound => (S::NOT_FOUND, "worker-not-found", "There is no such worker"),
+            Self::WorkerNotSteered => (
+                S::CONFLICT,
+                "worker-not-steered",
+                "The worker does not stand so that this could be asked",
             ),
             Self::AuditNotFound => (S::NOT_FOUND, "audit-not-found", "There is no such audit"),
             Self::AccountNotFound => (

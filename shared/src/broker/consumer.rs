@@ -134,7 +134,11 @@ impl Consumer {
         Ok(())
     }
 
-    async fn unsubscribe(&mut self) {
+    /// Ends the subscription: what was prefetched is back in the queue, deliveries handed out before can still be settled. The next
+    /// call of [`Self::next`] subscribes again.
+    ///
+    /// Dropping the future gives the same back later, with the channel.
+    pub async fn unsubscribe(&mut self) {
         let Some(Subscription {
             channel,
             mut deliveries,

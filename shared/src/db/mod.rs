@@ -67,7 +67,7 @@ pub use trail::{TrailHorizon, TrailLine};
 pub use unknowns::{CallbackSeen, LostUnknown, Standing, UnknownFilter, UnknownRow};
 pub use vendors::{CostDay, CostTotal, Refused, SendAgain, Signal, VendorChange, VendorStatus};
 pub use waits::{PutOff, Story, ToBeSent};
-pub use workers::{WorkerBeat, WorkerRow};
+pub use workers::{WorkerBeat, WorkerOrdered, WorkerRow};
 
 use diesel::ConnectionError;
 use diesel::result::DatabaseErrorKind;

@@ -1,18 +1,22 @@
-//! Who works: one row per running worker, written by itself. Nothing else of the fleet reads it to decide anything.
+//! Who works: one row per running worker, written by itself, and what operators ask of it, which it reads back. Nothing of a job is
+//! decided by it.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use diesel::QueryableByName;
 use diesel::sql_types::{
     Array, BigInt, Bool, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid,
 };
-use diesel_async::RunQueryDsl as _;
-use serde_json::Value;
+use diesel::{OptionalExtension as _, QueryableByName};
+use diesel_async::{AsyncConnection as _, RunQueryDsl as _};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::dispatch::millis;
-use super::{Db, DbResult};
+use super::operations::record;
+use super::{Db, DbError, DbResult};
+use crate::crash::{self, Point};
+use crate::domain::worker::{Ordered, WorkerOrder, WorkerState, WorkerWish};
 
 /// What a worker says of itself.
 #[derive(Clone, Debug)]
@@ -27,6 +31,8 @@ pub struct WorkerBeat<'a> {
     pub every: Duration,
     /// Told to stop: it takes nothing new.
     pub draining: bool,
+    /// None of its consumers takes anything new, as it was asked.
+    pub quiet: bool,
     /// The stages it runs.
     pub stages: Vec<&'static str>,
     /// Messages in hand at a time, for each stage.
@@ -59,7 +65,7 @@ pub struct WorkerRow {
     /// When it was last seen.
     #[diesel(sql_type = Timestamptz)]
     pub seen_at: DateTime<Utc>,
-    /// `running`, `draining` or `lost`: not seen for three times as long as it means to be.
+    /// A [`WorkerState`].
     #[diesel(sql_type = Text)]
     pub state: String,
     /// The stages it runs.
@@ -80,22 +86,61 @@ pub struct WorkerRow {
     /// What keeps it from its work; none: it is ready.
     #[diesel(sql_type = Nullable<Text>)]
     pub why_not_ready: Option<String>,
+    /// What is asked of it, a [`WorkerWish`]; none: that it works. With it come who, why and when.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub asked: Option<String>,
+    /// Who asked.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub asked_by: Option<String>,
+    /// Why.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub asked_reason: Option<String>,
+    /// When.
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    pub asked_at: Option<DateTime<Utc>>,
+}
+
+/// What came of an order to a worker.
+#[derive(Clone, Debug)]
+pub enum WorkerOrdered {
+    /// As [`WorkerOrder::to`] says, to the worker as it was then.
+    Answered(Ordered, Box<WorkerRow>),
+    /// There is no such worker.
+    Gone,
+}
+
+const ROWS: &str = "SELECT id, name, version, started_at, seen_at, \
+    CASE WHEN seen_at < clock_timestamp() - make_interval(secs => 3 * beat_ms / 1000.0) THEN 'lost' \
+        WHEN draining THEN 'draining' WHEN quiet THEN 'quiet' ELSE 'running' END AS state, \
+    stages, concurrency, transfers, in_hand, last_delivery_at, why_not_ready, asked, asked_by, asked_reason, asked_at \
+    FROM workers";
+
+#[derive(QueryableByName)]
+struct Asked {
+    #[diesel(sql_type = Nullable<Text>)]
+    asked: Option<String>,
+}
+
+fn wish(asked: Option<&str>) -> DbResult<Option<WorkerWish>> {
+    let wish = asked.map(str::parse::<WorkerWish>).transpose();
+    wish.map_err(|error| DbError::Value(error.to_string()))
 }
 
 impl Db {
-    /// Writes what a worker says of itself.
+    /// Writes what a worker says of itself, and reads what is asked of it.
     ///
     /// # Errors
     /// When the database is away.
-    pub async fn worker_seen(&self, beat: &WorkerBeat<'_>) -> DbResult<()> {
+    pub async fn worker_seen(&self, beat: &WorkerBeat<'_>) -> DbResult<Option<WorkerWish>> {
         let mut connection = self.connection().await?;
-        diesel::sql_query(
+        let row: Asked = diesel::sql_query(
             "INSERT INTO workers (id, name, version, beat_ms, draining, stages, concurrency, transfers, in_hand, \
-                 last_delivery_at, why_not_ready) \
-             VALUES ($1, $2, $3, greatest($4, 1), $5, $6, $7, $8, $9, $10, $11) \
+                 last_delivery_at, why_not_ready, quiet) \
+             VALUES ($1, $2, $3, greatest($4, 1), $5, $6, $7, $8, $9, $10, $11, $12) \
              ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), draining = excluded.draining, \
                  in_hand = excluded.in_hand, last_delivery_at = excluded.last_delivery_at, \
-                 why_not_ready = excluded.why_not_ready",
+                 why_not_ready = excluded.why_not_ready, quiet = excluded.quiet \
+             RETURNING asked",
         )
         .bind::<SqlUuid, _>(beat.id)
         .bind::<Text, _>(beat.name)
@@ -108,9 +153,68 @@ impl Db {
         .bind::<Jsonb, _>(&beat.in_hand)
         .bind::<Nullable<Timestamptz>, _>(beat.last_delivery_at)
         .bind::<Nullable<Text>, _>(beat.why_not_ready.as_deref())
-        .execute(&mut connection)
+        .bind::<Bool, _>(beat.quiet)
+        .get_result(&mut connection)
         .await?;
-        Ok(())
+        wish(row.asked.as_deref())
+    }
+
+    /// Asks something of a worker, which does it with its next sign of life, and writes who and why into the trail. Twice is
+    /// harmless: the first stays.
+    ///
+    /// # Errors
+    /// When the database is away nothing is asked.
+    pub async fn order_worker(
+        &self,
+        id: Uuid,
+        order: WorkerOrder,
+        by: &str,
+        reason: &str,
+    ) -> DbResult<WorkerOrdered> {
+        let mut connection = self.connection().await?;
+        let ordered = connection
+            .transaction(async |connection| {
+                let row: Option<WorkerRow> =
+                    diesel::sql_query(format!("{ROWS} WHERE id = $1 FOR UPDATE"))
+                        .bind::<SqlUuid, _>(id)
+                        .get_result(connection)
+                        .await
+                        .optional()?;
+                let Some(row) = row else {
+                    return Ok(WorkerOrdered::Gone);
+                };
+                let state = row.state.parse::<WorkerState>();
+                let state = state.map_err(|error| DbError::Value(error.to_string()))?;
+                let answer = order.to(state, wish(row.asked.as_deref())?);
+                let Ordered::Asked(wish) = answer else {
+                    return Ok(WorkerOrdered::Answered(answer, Box::new(row)));
+                };
+                diesel::sql_query(
+                    "UPDATE workers SET asked = $2, asked_by = CASE WHEN $2 IS NOT NULL THEN $3 END, \
+                         asked_reason = CASE WHEN $2 IS NOT NULL THEN $4 END, \
+                         asked_at = CASE WHEN $2 IS NOT NULL THEN clock_timestamp() END \
+                     WHERE id = $1",
+                )
+                .bind::<SqlUuid, _>(id)
+                .bind::<Nullable<Text>, _>(wish.map(WorkerWish::as_str))
+                .bind::<Text, _>(by)
+                .bind::<Text, _>(reason)
+                .execute(connection)
+                .await?;
+                let subject = format!("worker/{}", row.name);
+                let detail = json!({ "id": id });
+                record(connection, order.action(), &subject, by, reason, &detail).await?;
+                let row: WorkerRow = diesel::sql_query(format!("{ROWS} WHERE id = $1"))
+                    .bind::<SqlUuid, _>(id)
+                    .get_result(connection)
+                    .await?;
+                Ok::<_, DbError>(WorkerOrdered::Answered(answer, Box::new(row)))
+            })
+            .await?;
+        if matches!(ordered, WorkerOrdered::Answered(Ordered::Asked(_), _)) {
+            crash::point(Point::WorkerOrdered);
+        }
+        Ok(ordered)
     }
 
     /// Removes a worker that has stopped.
@@ -132,15 +236,8 @@ impl Db {
     /// When the database is away.
     pub async fn workers(&self) -> DbResult<Vec<WorkerRow>> {
         let mut connection = self.connection().await?;
-        Ok(diesel::sql_query(
-            "SELECT id, name, version, started_at, seen_at, \
-                 CASE WHEN seen_at < clock_timestamp() - make_interval(secs => 3 * beat_ms / 1000.0) THEN 'lost' \
-                     WHEN draining THEN 'draining' ELSE 'running' END AS state, \
-                 stages, concurrency, transfers, in_hand, last_delivery_at, why_not_ready \
-             FROM workers ORDER BY name, started_at, id LIMIT 1000",
-        )
-        .load(&mut connection)
-        .await?)
+        let query = format!("{ROWS} ORDER BY name, started_at, id LIMIT 1000");
+        Ok(diesel::sql_query(query).load(&mut connection).await?)
     }
 
     /// Removes workers that were not seen for a day. Says how many.

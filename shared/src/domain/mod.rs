@@ -27,5 +27,6 @@ pub mod retention;
 pub mod search;
 pub mod segments;
 pub mod transition;
+pub mod worker;
 
 pub use words::{JobStatus, LedgerState, Stage, StageState, UnknownWord, Vendor};

@@ -200,6 +200,28 @@ async fn stopping_gives_back_what_was_prefetched_and_keeps_what_was_taken() {
 }
 
 #[tokio::test]
+async fn a_consumer_with_its_hands_full_rests_and_goes_on() {
+    fleet(async |fleet| {
+        let publisher = fleet.publisher().await;
+        soon(publisher.publish(STAGE, &messages(3))).await;
+        let watcher = fleet.connected().await;
+        let mut consumer = Consumer::new(fleet.connected().await, QUEUE, 1);
+        let first = take(&mut consumer).await;
+        soon(consumer.unsubscribe()).await;
+        // A hand that becomes free is not filled again.
+        assert_eq!(first.ack().await, Settled::Done);
+        let another = take(&mut Consumer::new(watcher.clone(), QUEUE, 1)).await;
+        assert_eq!(another.ack().await, Settled::Done);
+        until("one waits", async || depth(&watcher, QUEUE).await == 1).await;
+
+        soon(consumer.unsubscribe()).await;
+        assert_eq!(take(&mut consumer).await.ack().await, Settled::Done);
+        assert_eq!(depth(&watcher, QUEUE).await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_idle_consumer_stops_at_once() {
     fleet(async |fleet| {
         let mut consumer = Consumer::new(fleet.connected().await, QUEUE, 1);

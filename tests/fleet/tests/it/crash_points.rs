@@ -91,6 +91,8 @@ const WALKS: &[Walk] = &[
     worker(Point::StopDrained, Story::ToldToStop),
     worker(Point::WorkerSeen, Story::Lipsync),
     worker(Point::WorkerLeft, Story::ToldToStop),
+    worker(Point::OrderRead, Story::Quieted),
+    worker(Point::ConsumerQuiet, Story::Quieted),
     worker(Point::DeliveryTaken, Story::Lipsync),
     worker(Point::Loaded, Story::Inpaint),
     worker(Point::ForgettingSeen, Story::FromTheFuture),

@@ -56,4 +56,5 @@ mod tls;
 mod tracing;
 mod unknowns;
 mod vendor_answers;
+mod worker_orders;
 mod workers;

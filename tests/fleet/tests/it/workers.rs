@@ -11,7 +11,7 @@ use crate::command::producer;
 use crate::sql::{execute, value};
 
 /// The worker of this name, once it is as wanted; null: it is not in the list.
-async fn seen(
+pub(crate) async fn seen(
     api: &Producer,
     name: &str,
     wanted: impl Fn(&Value) -> bool,
@@ -78,7 +78,7 @@ async fn workers_appear_drain_and_are_lost() -> anyhow::Result<()> {
         let overview = api.get("/v1/overview").await?.json;
         assert_eq!(
             overview["workers"],
-            json!({ "running": 0, "draining": 0, "lost": 1 })
+            json!({ "running": 0, "quiet": 0, "draining": 0, "lost": 1 })
         );
 
         let mut three = fleet.worker_process("three").await?;

@@ -210,3 +210,36 @@ async fn a_group_of_dead_letters_is_replayed_behind_a_canary() -> anyhow::Result
     )
     .await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_is_quieted_resumed_and_stopped() -> anyhow::Result<()> {
+    signed_in(
+        "worker",
+        "operate",
+        async |Desk { fleet, browser, .. }| {
+            let mut worker = fleet.worker_process("worker-1").await?;
+            let stands =
+                |state: &str| format!("worker-row[data-name=worker-1][data-state={state}]");
+            let asks = async |state: &str, what: &str, why: &str| {
+                browser.click(&format!("{} {what}", stands(state))).await?;
+                browser.fill("dialog-reason", why).await?;
+                browser.picture(what).await?;
+                browser.click("dialog-confirm").await?;
+                browser.gone("dialog").await
+            };
+            asks("running", "worker-quiet", "its disk is full").await?;
+            browser.says(&stands("quiet"), "its disk is full").await?;
+            browser.says("strip", "every worker is quiet").await?;
+            browser.picture("quiet").await?;
+            asks("quiet", "worker-resume", "disk cleared").await?;
+            browser.see(&stands("running")).await?;
+            asks("running", "worker-stop", "the machine goes").await?;
+            anyhow::ensure!(worker.end(DEADLINE).await?.success());
+            browser.gone("worker-row").await?;
+            browser.open("/#/trail").await?;
+            browser.says("view", "the machine goes").await?;
+            Ok(())
+        },
+    )
+    .await
+}

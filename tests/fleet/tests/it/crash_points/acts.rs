@@ -151,3 +151,14 @@ pub(super) async fn cancel_all(fleet: &Fleet) -> anyhow::Result<()> {
     fleet.db.begin_operation(&cancel).await?;
     Ok(())
 }
+
+/// Asks a worker to be quiet as soon as it is in the list.
+pub(super) async fn quiet(environment: &Environment, worker: &str) -> anyhow::Result<()> {
+    let args = ["workers", "quiet", worker, "--reason", "a test"];
+    eventually(DEADLINE, async || {
+        let ended = producer(environment, &args).await?;
+        anyhow::ensure!(ended.code == Some(0), "{ended:?}");
+        Ok(())
+    })
+    .await
+}

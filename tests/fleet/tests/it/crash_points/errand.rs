@@ -40,6 +40,8 @@ enum Errand {
     Confirm,
     /// Remove what is old: the bytes and the source of a submission.
     Sweep,
+    /// Ask the only worker to be quiet.
+    Quiet,
 }
 
 /// Where the first command is killed.
@@ -65,6 +67,7 @@ const WALKS: &[Walk] = &[
     Walk(Point::DecisionSettled, Errand::Confirm),
     Walk(Point::OldRemoved, Errand::Sweep),
     Walk(Point::OldSourceDeleted, Errand::Sweep),
+    Walk(Point::WorkerOrdered, Errand::Quiet),
 ];
 
 /// The points that are walked here.
@@ -181,6 +184,14 @@ impl Errand {
                 execute(&fleet.database.url, aged).await?;
                 (jobs, vec!["retention".to_owned()])
             }
+            Self::Quiet => {
+                let jobs = vec![fleet.submit_kind(Kind::Inpaint, 0).await?];
+                // It is in the list from its first heartbeat on.
+                let there = "SELECT name AS value FROM workers";
+                acts::seen(&fleet.database.url, there, "worker-1").await?;
+                let args = ["workers", "quiet", "worker-1"].map(str::to_owned);
+                (jobs, args.to_vec())
+            }
         };
         if running.is_empty() {
             running = services(environment)?;
@@ -201,7 +212,9 @@ impl Errand {
         let good = |ended: &Ended| match self {
             // It says what it had to do.
             Self::Audit => matches!(ended.code, Some(0 | 1)),
-            Self::Replay | Self::Discard | Self::Sweep | Self::Operate => ended.code == Some(0),
+            Self::Replay | Self::Discard | Self::Sweep | Self::Operate | Self::Quiet => {
+                ended.code == Some(0)
+            }
             // There are ids of no job among them.
             Self::Cancel | Self::Resume | Self::Retry => ended.code == Some(1),
             Self::Adopt => ended.stderr.contains("not unknown"),
@@ -256,6 +269,15 @@ impl Errand {
                 acts::seen(url, booked, "2").await?;
             }
             Self::Resume | Self::Adopt | Self::Confirm => fleet.wait_for(jobs).await?,
+            Self::Quiet => {
+                let once = "SELECT w.quiet || ' ' || count(*) AS value FROM workers w, operator_events GROUP BY w.quiet";
+                acts::seen(url, once, "true 1").await?;
+                let args = ["workers", "resume", "worker-1", "--reason", "a test"];
+                producer(environment, &args)
+                    .await?
+                    .said(0, "takes work again");
+                fleet.wait_for(jobs).await?;
+            }
             Self::Sweep => {
                 let swept = "SELECT count(*)::text AS value FROM submissions \
                              WHERE request_body = '' AND source_deleted_at IS NOT NULL";

@@ -63,6 +63,8 @@ pub(super) enum Story {
     Operated,
     /// SIGTERM.
     ToldToStop,
+    /// An operator asks the worker to be quiet.
+    Quieted,
     /// A message is newer than its row.
     FromTheFuture,
     /// A message is for a job that there is not.
@@ -300,6 +302,7 @@ impl Story {
                 anyhow::ensure!(at_work, "nothing was submitted");
                 victim.signal(Signal::TERM)?;
             }
+            Self::Quieted => acts::quiet(&fleet.environment, "victim").await?,
             Self::FromTheFuture => {
                 let row = fleet
                     .db
