@@ -311,7 +311,8 @@ impl Db {
         steered.await
     }
 
-    /// Lets an operation go on whose canaries were looked at. Groups whose canary died again are left alone.
+    /// Lets an operation go on whose canaries were looked at, not before they have used up the time that its pace gives them. Groups
+    /// whose canary died again are left alone.
     ///
     /// # Errors
     /// When the outcome is not known; then it may go on already.
@@ -335,7 +336,7 @@ impl Db {
                 }
             }
             diesel::sql_query(
-                "UPDATE operations SET state = 'running', filter = $2, due_at = clock_timestamp(), \
+                "UPDATE operations SET state = 'running', filter = $2, due_at = greatest(due_at, clock_timestamp()), \
                      updated_at = clock_timestamp() WHERE id = $1",
             )
             .bind::<BigInt, _>(id)

@@ -6,11 +6,14 @@ use fleet::{DEADLINE, Expectation, Fleet, Kind, Process, eventually};
 use reqwest::{Method, StatusCode};
 use sandbox::{SandboxConfig, Vendor as Payee};
 use serde_json::{Value, json};
+use shared::db::{Db, NewOperation, Piece, Steered};
+use shared::domain::bulk::{BulkAction, BulkState};
 use uuid::Uuid;
 
 use crate::api::Producer;
 use crate::command::producer;
-use crate::sql::{execute, value};
+use crate::operations::{give_up, job};
+use crate::sql::{execute, value, with_database};
 
 /// Jobs that failed and are dead, with a letter each; half of them of another group. Nothing was paid for them.
 async fn dead(fleet: &Fleet, count: usize) -> anyhow::Result<Vec<Uuid>> {
@@ -142,6 +145,82 @@ async fn a_replay_waits_for_its_canaries_and_leaves_alone_what_dies_again() -> a
             worker.stop().await?;
         }
         api.stop().await
+    })
+    .await
+}
+
+/// Begins a replay with canaries of all open letters.
+async fn with_canaries(db: &Db, per_minute: Option<i32>) -> anyhow::Result<i64> {
+    let new = NewOperation {
+        action: BulkAction::Replay,
+        filter: json!({}),
+        by: "ann",
+        reason: "test",
+        another_attempt: false,
+        canary: true,
+        per_minute,
+        total: 0,
+        capped: false,
+    };
+    Ok(db.begin_operation(&new).await?)
+}
+
+fn piece(changed: i64, state: BulkState) -> Option<Piece> {
+    Some(Piece { changed, state })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn canaries_keep_the_pace_and_so_does_what_follows_them() -> anyhow::Result<()> {
+    with_database(true, async |url, db| {
+        for error in ["first", "second", "second"] {
+            give_up(db, job(url, db).await?, error).await?;
+        }
+        let id = with_canaries(db, Some(6)).await?;
+        assert_eq!(db.operation_piece(id).await?, piece(2, BulkState::Awaiting));
+        let apart = "SELECT round(extract(epoch FROM max(due_at) - min(due_at)))::text AS value FROM job_stages WHERE state = 'waiting'";
+        assert_eq!(value(url, apart).await?.as_deref(), Some("10"));
+        assert_eq!(db.continue_operation(id, "bob", "go on").await?, Steered::Yes);
+        assert_eq!(db.operation_piece(id).await?, None, "the canaries' twenty seconds are not over");
+        execute(url, "UPDATE operations SET due_at = now()").await?;
+        assert_eq!(db.operation_piece(id).await?, piece(1, BulkState::Running));
+        Ok(())
+    })
+    .await
+}
+
+/// Such a group has no canary that anybody could look at: why is told at once, and each letter is counted once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_of_which_none_can_be_replayed_is_counted_and_done() -> anyhow::Result<()> {
+    with_database(true, async |url, db| {
+        // More than a piece.
+        let undecidable = "INSERT INTO dead_letters (reason, body) \
+            SELECT 'undecidable', convert_to(n::text, 'UTF8') FROM generate_series(1, 130) n";
+        execute(url, undecidable).await?;
+        let id = with_canaries(db, None).await?;
+        assert_eq!(db.operation_piece(id).await?, piece(0, BulkState::Running), "nobody is waited for");
+        assert_eq!(db.operation_piece(id).await?, piece(0, BulkState::Done));
+        let told = async |id: i64| {
+            let query = format!("SELECT concat_ws(' ', done, changed, refused) AS value FROM operations WHERE id = {id}");
+            anyhow::Ok(value(url, &query).await?.unwrap_or_default())
+        };
+        assert_eq!(told(id).await?, r#"130 0 {"undecidable": 130}"#);
+
+        // One of a canceled job alone, and one whose canary comes after some of them.
+        for error in ["canceled"].into_iter().chain(["mixed"; 3]) {
+            give_up(db, job(url, db).await?, error).await?;
+        }
+        execute(url, "UPDATE video_jobs SET status = 'canceled'").await?;
+        let good = job(url, db).await?;
+        give_up(db, good, "mixed").await?;
+        let id = with_canaries(db, None).await?;
+        assert_eq!(db.operation_piece(id).await?, piece(1, BulkState::Awaiting));
+        assert_eq!(told(id).await?, r#"132 1 {"canceled": 1, "undecidable": 130}"#);
+        let canary = format!("SELECT canaries -> 0 ->> 'job' AS value FROM operations WHERE id = {id}");
+        assert_eq!(value(url, &canary).await?, Some(good.to_string()));
+        assert_eq!(db.continue_operation(id, "bob", "go on").await?, Steered::Yes);
+        while db.operation_piece(id).await?.is_some() {}
+        assert_eq!(told(id).await?, r#"135 1 {"canceled": 4, "undecidable": 130}"#);
+        Ok(())
     })
     .await
 }

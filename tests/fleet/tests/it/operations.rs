@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::sql::{execute, value, values, with_database};
 
 /// A job of inpainting alone, dispatched in `inpaint.submit` under epoch 5 for a minute.
-async fn job(url: &str, db: &Db) -> anyhow::Result<Uuid> {
+pub(crate) async fn job(url: &str, db: &Db) -> anyhow::Result<Uuid> {
     create(url, db, &request()).await
 }
 
@@ -120,7 +120,7 @@ async fn submitted(url: &str, db: &Db, states: &[LedgerState]) -> anyhow::Result
 }
 
 /// Gives the job up under epoch 5.
-async fn give_up(db: &Db, job: Uuid, error: &str) -> anyhow::Result<()> {
+pub(crate) async fn give_up(db: &Db, job: Uuid, error: &str) -> anyhow::Result<()> {
     let verdict = db
         .settle(&Settlement {
             r#move: Some(Move {
