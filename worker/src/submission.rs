@@ -188,7 +188,7 @@ pub fn before_another(environment: &Environment, stage: Stage, item: &WorkItem) 
             json!({}),
         ));
     }
-    let bound = environment.settings.protocol.max_paid_attempts;
+    let bound = environment.settings.max_paid_attempts;
     (item.failed_attempts >= bound).then(|| {
         Run::give_up(
             Reason::AttemptsExhausted,

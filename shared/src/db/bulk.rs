@@ -242,11 +242,7 @@ impl Db {
     ///
     /// # Errors
     /// Then nothing of the piece is done, unless the answer to the commit was lost; then the next one goes on after it.
-    pub async fn operation_piece(
-        &self,
-        id: i64,
-        max_paid_attempts: i32,
-    ) -> DbResult<Option<Piece>> {
+    pub async fn operation_piece(&self, id: i64) -> DbResult<Option<Piece>> {
         let mut connection = self.connection().await?;
         let done = connection.transaction(async |connection| {
             // SKIP LOCKED: whoever holds the row does the piece.
@@ -261,7 +257,7 @@ impl Db {
             let Some(operation) = row else {
                 return Ok(None);
             };
-            Ok::<_, DbError>(Some(pieces::next(connection, &operation, max_paid_attempts).await?))
+            Ok::<_, DbError>(Some(pieces::next(connection, &operation).await?))
         });
         done.await
     }

@@ -100,7 +100,6 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         by: args.operator.by.clone(),
         reason: args.operator.reason.clone(),
         another_attempt: args.attempts.another_attempt,
-        max_paid_attempts: args.attempts.bound(&db).await?,
     };
     let planned = operations::preview(&db, &filter, &order, u64::MAX).await?;
     for line in planned.lines("dead letters") {

@@ -45,12 +45,11 @@ impl OperationRow {
         self.per_minute.map(i32::unsigned_abs)
     }
 
-    fn order(&self, max_paid_attempts: i32) -> RestartOrder {
+    fn order(&self) -> RestartOrder {
         RestartOrder {
             by: self.actor.clone(),
             reason: self.reason.clone(),
             another_attempt: self.another_attempt,
-            max_paid_attempts,
         }
     }
 
@@ -66,9 +65,8 @@ impl OperationRow {
 pub(super) async fn next(
     connection: &mut AsyncPgConnection,
     operation: &OperationRow,
-    max_paid_attempts: i32,
 ) -> DbResult<Piece> {
-    let order = operation.order(max_paid_attempts);
+    let order = operation.order();
     let found = match operation.action.parse()? {
         BulkAction::Replay if operation.canary && operation.canaries.is_none() => {
             replay_canaries(connection, operation, &order).await?

@@ -225,6 +225,57 @@ async fn a_group_of_which_none_can_be_replayed_is_counted_and_done() -> anyhow::
     .await
 }
 
+/// The bound on paid attempts is the workers', whatever the settings of who asks say.
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_goes_by_the_workers_bound_on_paid_attempts() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let url = &fleet.database.url;
+        let job = dead(fleet, 1).await?.remove(0).to_string();
+        let failed = format!(
+            "INSERT INTO submissions (token, job_id, vendor, account, attempt, state, request_body, request_sha256, send_deadline, \
+                 vendor_task_id, work_state) \
+             SELECT gen_random_uuid(), '{job}', 'sync', 'default', n, 'failed', '', sha256(''), now() + interval '1 minute', 'work-' || n, \
+                 'failed' FROM generate_series(1, 2) n"
+        );
+        execute(url, &failed).await?;
+        let other = fleet.environment.clone().with("MAX_PAID_ATTEMPTS", "9");
+        let api = Producer::start(fleet, &other).await?;
+        let retry = format!("/v1/jobs/{job}/retry");
+        let previews = async || {
+            let mut lets_through = Vec::new();
+            for command in [
+                &["dead-letters", "preview", "--all", "--json"] as &[&str],
+                &["jobs", "retry", &job, "--preview", "--json"],
+                &["operations", "start", "replay", "--all", "--preview", "--reason", "r", "--json"],
+            ] {
+                let said = producer(&other, command).await?;
+                lets_through.push(!said.stdout.contains("attempts_exhausted"));
+            }
+            for (path, body) in [
+                ("/v1/dead-letters/replays", json!({ "all": true, "preview": true, "reason": "r" })),
+                ("/v1/operations/preview", json!({ "action": "replay", "all": true, "reason": "r" })),
+                (retry.as_str(), json!({ "preview": true, "reason": "r" })),
+            ] {
+                let request = api.request(Method::POST, path).json(&body).send().await?;
+                lets_through.push(!request.text().await?.contains("attempts"));
+            }
+            anyhow::Ok(lets_through)
+        };
+        assert_eq!(previews().await?, [false; 6], "two are allowed where no worker says otherwise");
+        let worker = fleet::Service::worker(&fleet.environment.clone().with("MAX_PAID_ATTEMPTS", "3"), "worker")?;
+        eventually(DEADLINE, async || {
+            let told = value(url, "SELECT value::text AS value FROM settings WHERE name = 'max_paid_attempts'").await?;
+            anyhow::ensure!(told.as_deref() == Some("3"), "{told:?}");
+            Ok(())
+        })
+        .await?;
+        worker.stop().await?;
+        assert_eq!(previews().await?, [true; 6]);
+        api.stop().await
+    })
+    .await
+}
+
 /// What trail, series and overview say of the replay.
 async fn told(api: &Producer, id: i64, jobs: &[Uuid]) -> anyhow::Result<()> {
     let trail = api

@@ -153,7 +153,6 @@ fn order(another_attempt: bool) -> RestartOrder {
         by: "ann".to_owned(),
         reason: "test".to_owned(),
         another_attempt,
-        max_paid_attempts: 2,
     }
 }
 
@@ -582,6 +581,11 @@ async fn another_attempt_is_exactly_one_more() -> anyhow::Result<()> {
             Err(Refusal::AttemptsExhausted)
         );
         let more = db
+        // The bound is what the last worker to start has.
+        db.record_paid_attempts(3, "worker").await?;
+        let planned = db.plan_restart(&order(false), &[replay_of(job)]).await?;
+        assert!(planned[0].to.is_ok(), "{planned:?}");
+        db.record_paid_attempts(2, "worker").await?;
             .restart(&order(true), &[replay_of(job)], &mut Pace::default())
             .await?
             .remove(0);
