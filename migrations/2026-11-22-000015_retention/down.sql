@@ -56,6 +56,8 @@ BEGIN
 END $$;
 
 DROP INDEX job_requests_created;
+DROP INDEX operations_finished;
+DROP INDEX notices_ended;
 DROP INDEX dead_letters_resolved;
 DROP INDEX callbacks_processed;
 DROP INDEX submissions_sources;

@@ -8,6 +8,8 @@ CREATE INDEX submissions_sources ON submissions (settled_at)
     AND source_key IS NOT NULL AND source_deleted_at IS NULL;
 CREATE INDEX callbacks_processed ON callbacks (processed_at) WHERE processed_at IS NOT NULL;
 CREATE INDEX dead_letters_resolved ON dead_letters (resolved_at) WHERE resolved_at IS NOT NULL;
+CREATE INDEX notices_ended ON notices (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX operations_finished ON operations (finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX job_requests_created ON job_requests (created_at);
 
 -- The bytes of a submission that has ended may be emptied, alone. Their hash stays, and so does all that proves the payment.
