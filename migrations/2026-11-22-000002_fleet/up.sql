@@ -55,6 +55,8 @@ CREATE TABLE submissions (
     source_key text,
     source_url text,
     source_deleted_at timestamptz,
+    -- What goes into `job_metadata` with the vendor's ids once it is accepted, whoever learns that.
+    metadata jsonb CHECK (jsonb_typeof(metadata) = 'object'),
     vendor_task_id text CHECK (vendor_task_id NOT IN ('', 'None') AND length(vendor_task_id) <= 200),
     vendor_project_id text,
     -- How the work was last seen at the vendor.

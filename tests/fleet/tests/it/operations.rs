@@ -59,6 +59,7 @@ fn claim_of(job: Uuid, epoch: i64, attempt: i32) -> Claim {
         token: Uuid::new_v4(),
         source_key: None,
         source_url: None,
+        metadata: None,
         send_within_ms: 30_000,
         cost_reserved: Some(1.0),
     }
@@ -580,12 +581,12 @@ async fn another_attempt_is_exactly_one_more() -> anyhow::Result<()> {
             restart(db, replay_of(job)).await?.to,
             Err(Refusal::AttemptsExhausted)
         );
-        let more = db
         // The bound is what the last worker to start has.
         db.record_paid_attempts(3, "worker").await?;
         let planned = db.plan_restart(&order(false), &[replay_of(job)]).await?;
         assert!(planned[0].to.is_ok(), "{planned:?}");
         db.record_paid_attempts(2, "worker").await?;
+        let more = db
             .restart(&order(true), &[replay_of(job)], &mut Pace::default())
             .await?
             .remove(0);
