@@ -55,6 +55,8 @@ CREATE TABLE submissions (
     source_key text,
     source_url text,
     source_deleted_at timestamptz,
+    -- What goes into `job_metadata` with the vendor's ids once it is accepted, whoever learns that.
+    metadata jsonb CHECK (jsonb_typeof(metadata) = 'object'),
     vendor_task_id text CHECK (vendor_task_id NOT IN ('', 'None') AND length(vendor_task_id) <= 200),
     vendor_project_id text,
     -- How the work was last seen at the vendor.
@@ -87,7 +89,10 @@ CREATE INDEX submissions_duplicates ON submissions (vendor, claimed_at) WHERE st
 CREATE INDEX submissions_claimed ON submissions (vendor, account, claimed_at)
     INCLUDE (state, cost_reserved, cost_charged, cost_wasted);
 
+-- Of a submission that has ended the bytes may be emptied, alone. Their hash stays, and so does all that proves the payment.
 CREATE FUNCTION guard_ledger() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    emptied submissions%ROWTYPE;
 BEGIN
     IF TG_OP = 'DELETE' THEN
         RAISE EXCEPTION 'the ledger has no DELETE (submission %)', OLD.token;
@@ -95,9 +100,18 @@ BEGIN
     IF NEW.state <> OLD.state AND NOT ledger_edge(OLD.state, NEW.state) THEN
         RAISE EXCEPTION 'submission %: % may not become %', OLD.token, OLD.state, NEW.state;
     END IF;
-    IF (NEW.token, NEW.job_id, NEW.vendor, NEW.attempt, NEW.request_body)
-       IS DISTINCT FROM (OLD.token, OLD.job_id, OLD.vendor, OLD.attempt, OLD.request_body) THEN
+    IF (NEW.token, NEW.job_id, NEW.vendor, NEW.attempt, NEW.request_sha256)
+       IS DISTINCT FROM (OLD.token, OLD.job_id, OLD.vendor, OLD.attempt, OLD.request_sha256) THEN
         RAISE EXCEPTION 'submission %: its intent may not change', OLD.token;
+    END IF;
+    IF NEW.request_body IS DISTINCT FROM OLD.request_body THEN
+        emptied := OLD;
+        emptied.request_body := '';
+        IF NEW IS DISTINCT FROM emptied THEN
+            RAISE EXCEPTION 'submission %: its intent may not change', OLD.token;
+        ELSIF OLD.state IN ('claimed', 'unknown', 'accepted', 'redoing') THEN
+            RAISE EXCEPTION 'submission %: it is %, its bytes may be needed', OLD.token, OLD.state;
+        END IF;
     END IF;
     IF OLD.vendor_task_id IS NOT NULL AND NEW.vendor_task_id IS DISTINCT FROM OLD.vendor_task_id AND NOT OLD.imported THEN
         RAISE EXCEPTION 'submission %: its vendor task id may not change', OLD.token;

@@ -35,7 +35,7 @@ END $$;
 
 -- Model: step Claim.
 -- I2. Inserts the intent, or says why not. Only the call that is answered `claimed` may send, until `remaining_ms` is over.
--- {job, stage, epoch, vendor, account, attempt, token, source_key, source_url, send_within_ms, cost_reserved}
+-- {job, stage, epoch, vendor, account, attempt, token, source_key, source_url, metadata?, send_within_ms, cost_reserved}
 -- verdicts: claimed, imported (the row has an id: poll it), occupied (read the live submission), conflict (the row's id is
 -- another submission's), undecided (a callback speaks of a work for an attempt that counts as absent), forgot (`mark`, a line of the trail that the caller knows, is gone), the refusals gone, stale,
 -- over, stopped, callback, lease, and those of `admit`, which say when to ask again (retry_ms).
@@ -100,9 +100,10 @@ BEGIN
     deadline := clock_timestamp() + make_interval(secs => (c ->> 'send_within_ms')::bigint / 1000.0);
     IF deadline >= st.due_at THEN verdict := 'lease'; RETURN; END IF;
     INSERT INTO submissions (token, job_id, vendor, account, attempt, state, request_body, request_sha256,
-                             source_key, source_url, send_deadline, cost_reserved, user_id)
+                             source_key, source_url, metadata, send_deadline, cost_reserved, user_id)
     VALUES ((c ->> 'token')::uuid, job.id, c ->> 'vendor', c ->> 'account', (c ->> 'attempt')::integer, 'claimed',
-            body, sha256(body), c ->> 'source_key', c ->> 'source_url', deadline, (c ->> 'cost_reserved')::numeric, job.user_id)
+            body, sha256(body), c ->> 'source_key', c ->> 'source_url', nullif(c -> 'metadata', 'null'), deadline,
+            (c ->> 'cost_reserved')::numeric, job.user_id)
     ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN verdict := 'occupied'; RETURN; END IF;
     INSERT INTO job_events (job_id, kind, actor, stage, epoch, token, detail)
@@ -199,8 +200,8 @@ BEGIN
     WHERE o.token = sub.token;
 
     IF metadata = 'set' THEN
-        new_keys := coalesce(fact -> 'metadata', '{}') || jsonb_build_object(
-            CASE sub.vendor WHEN 'sync' THEN 'sync_generation_id' ELSE 'ghostcut_task_id' END, task);
+        new_keys := coalesce(sub.metadata, '{}') || CASE sub.vendor WHEN 'sync' THEN jsonb_build_object('sync_generation_id', task)
+            ELSE jsonb_strip_nulls(jsonb_build_object('ghostcut_task_id', task, 'ghostcut_project_id', fact ->> 'project_id')) END;
         UPDATE video_jobs v SET
             job_metadata = CASE WHEN jsonb_typeof(v.job_metadata) = 'object' THEN v.job_metadata ELSE '{}' END || new_keys,
             updated_at = timezone('utc', now())
@@ -262,7 +263,7 @@ $$;
 -- Model: step Settle.
 -- One round trip for everything that a stage came to.
 -- {job, stage, epoch, actor,
---  fact?: {token, state, task_id?, project_id?, answer?, charged?, metadata?, redos? (known of), promote? (a duplicate becomes the job's),
+--  fact?: {token, state, task_id?, project_id?, answer?, charged?, redos? (known of), promote? (a duplicate becomes the job's),
 --         unfollowed? (seen while no stage followed it)},
 --  move?: {state: waiting|parked|dead|done, stage?, delay_ms?, tries?, reason?, from?: [stage]},
 --  job_patch?: {status?, progress?, message?, error?, error_code?, output_url?}, event?: {kind, detail},

@@ -35,18 +35,18 @@ END $$;
 
 -- Takes a work that a vendor shows with our marker, and that the ledger does not know, into the ledger: first as a submission
 -- believed to be absent, which occupies nothing, then by `settle` as whatever it is to the job: its submission, or a duplicate.
--- Harmless twice. {token, job, vendor, account, attempt, at, settlement}
+-- Harmless twice. {token, job, vendor, account, attempt, at, metadata?, settlement}
 CREATE FUNCTION rebuild(r jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM FROM video_jobs WHERE id = (r ->> 'job')::uuid FOR UPDATE;
     PERFORM FROM job_stages WHERE job_id = (r ->> 'job')::uuid FOR UPDATE;
     INSERT INTO submissions (token, job_id, vendor, account, attempt, state, imported, request_body, request_sha256,
-                             claimed_at, send_deadline)
+                             claimed_at, send_deadline, metadata)
     SELECT (r ->> 'token')::uuid, (r ->> 'job')::uuid, r ->> 'vendor', r ->> 'account',
            -- The number may have been given again since the database forgot it.
            CASE WHEN max(s.attempt) FILTER (WHERE s.attempt = (r ->> 'attempt')::integer) IS NULL
                 THEN (r ->> 'attempt')::integer ELSE max(s.attempt) + 1 END,
-           'absent', true, '', sha256(''), t.at, t.at
+           'absent', true, '', sha256(''), t.at, t.at, nullif(r -> 'metadata', 'null')
     FROM (SELECT coalesce((r ->> 'at')::timestamptz, clock_timestamp()) AS at) t
     LEFT JOIN submissions s ON s.job_id = (r ->> 'job')::uuid AND s.vendor = r ->> 'vendor'
     GROUP BY t.at

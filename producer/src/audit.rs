@@ -12,7 +12,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use prometheus::{
     Gauge, IntGaugeVec, Opts, register_gauge_with_registry, register_int_gauge_vec_with_registry,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::crash::{self, Point};
 use shared::db::{
     Db, DbResult, Forgotten, LedgerVerdict, MetadataVerdict, NewAudit, Rebuild, Seen, UnknownFilter,
@@ -176,6 +176,7 @@ impl Auditor {
                 account: self.vendors.account(vendor).to_owned(),
                 attempt: finding.attempt,
                 at: finding.at,
+                metadata: given_source(vendor, work),
                 settlement,
             };
             self.db.rebuild(&rebuild).await?
@@ -214,6 +215,13 @@ impl Auditor {
         });
         Ok(own.and_then(|row| row.task_id.clone()))
     }
+}
+
+/// What GhostCut was given, without its signature: all that is left of a claim that the database forgot.
+fn given_source(vendor: Vendor, work: &Work) -> Option<Value> {
+    let url = work.source_url.as_deref()?;
+    let url = url.split_once('?').map_or(url, |(url, _)| url);
+    (vendor == Vendor::Ghostcut).then(|| json!({ "ghostcut_video_url": url }))
 }
 
 /// What the last audit found, as every producer shows it.

@@ -1,7 +1,7 @@
 //! Facts that the producer learns about submissions, as settlements: what was found at a vendor, and what an operator knows. The SQL
 //! function `settle` keeps the last word, whoever brings a fact.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use shared::db::{Fact, JobPatch, Move, MoveState, NewEvent, Settlement};
 use shared::domain::answer::Work;
 use shared::domain::transition::{Event, Next, accepted_from, next};
@@ -33,10 +33,6 @@ pub fn found(
     fact.task_id = Some(work.task_id.clone());
     fact.project_id.clone_from(&work.project_id);
     fact.charged = work.charged;
-    fact.metadata = match (&work.project_id, about.vendor) {
-        (Some(project), Vendor::Ghostcut) => Some(json!({ "ghostcut_project_id": project })),
-        _ => None,
-    };
     let (percent, message) = progress::accepted(about.vendor);
     let patch = JobPatch {
         status: Some(JobStatus::Processing),

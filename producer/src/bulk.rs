@@ -58,7 +58,7 @@ pub struct Wanted {
     pub action: BulkAction,
     /// To which.
     pub selection: Selection,
-    /// Who, why, and with how many paid attempts.
+    /// Who, why, and whether with another paid attempt.
     pub order: RestartOrder,
     /// Replay one of each group first.
     pub canary: bool,
@@ -207,8 +207,6 @@ pub async fn begin(db: &Db, mut wanted: Wanted) -> DbResult<Begun> {
 pub struct Bulk {
     /// Database.
     pub db: Db,
-    /// The bound on paid attempts that the workers have.
-    pub max_paid_attempts: i32,
 }
 
 impl Bulk {
@@ -232,7 +230,7 @@ impl Bulk {
             if stop.is_cancelled() {
                 break;
             }
-            match self.db.operation_piece(id, self.max_paid_attempts).await {
+            match self.db.operation_piece(id).await {
                 Ok(None) => {}
                 Ok(Some(piece)) => {
                     any = true;

@@ -222,6 +222,12 @@ pub struct RetentionConfig {
     /// Sessions of browsers, from their end on
     #[arg(long, env, default_value = "1d", value_parser = keep)]
     pub retain_sessions: Keep,
+    /// Notices, from when they were delivered, refused or given up on
+    #[arg(long, env, default_value = "30d", value_parser = keep)]
+    pub retain_notices: Keep,
+    /// Operations on many, from their end on
+    #[arg(long, env, default_value = "90d", value_parser = keep)]
+    pub retain_operations: Keep,
     /// Sources of single submissions in the bucket, from the end of the submission on
     #[arg(long, env, default_value = "7d", value_parser = keep)]
     pub retain_sources: Keep,
@@ -274,6 +280,8 @@ impl RetentionConfig {
             Kind::IdempotencyKeys => self.retain_idempotency_keys,
             Kind::Audits => self.retain_audits,
             Kind::Sessions => self.retain_sessions,
+            Kind::Notices => self.retain_notices,
+            Kind::Operations => self.retain_operations,
             Kind::Sources => self.retain_sources,
             Kind::Uploads => self.retain_uploads,
         }

@@ -292,10 +292,7 @@ fn sweep(
         ghostcut: vendors.ghostcut.clone(),
         account: config.ghostcut.account.clone(),
     };
-    let bulk = Bulk {
-        db: db.clone(),
-        max_paid_attempts: config.protocol.max_paid_attempts,
-    };
+    let bulk = Bulk { db: db.clone() };
     tasks.spawn(
         "operations",
         bulk.run(config.dispatch.dispatch_interval, stop.clone()),

@@ -7,6 +7,7 @@ use shared::config::{
     GhostcutApi, ProtocolConfig, StorageConfig, SubmitProbe, SyncApi, VendorTimeouts,
 };
 use shared::domain::Stage;
+use shared::domain::resume::PAID_ATTEMPTS;
 use shared::service::ServiceConfig;
 use shared::telemetry::LogConfig;
 
@@ -84,6 +85,10 @@ pub struct WorkConfig {
     /// Transfers in hand at a time, for each stage that moves whole videos
     #[arg(long, env, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub transfers: u16,
+    /// Paid submissions of one job to one vendor, failed ones included; what is replayed or retried is decided by what the last worker
+    /// to start had
+    #[arg(long, env, default_value_t = PAID_ATTEMPTS, value_parser = clap::value_parser!(i32).range(1..))]
+    pub max_paid_attempts: i32,
     /// Name of this worker in trails and at the broker [default: host name and process id]
     #[arg(long, env)]
     pub worker_name: Option<String>,

@@ -37,6 +37,8 @@ pub struct Settings {
     pub actor: String,
     /// Times of the protocol.
     pub protocol: ProtocolConfig,
+    /// Paid submissions of one job to one vendor.
+    pub max_paid_attempts: i32,
     /// Sync.so account and choices.
     pub sync: shared::config::SyncApi,
     /// GhostCut account.
@@ -71,6 +73,7 @@ impl Environment {
             settings: Arc::new(Settings {
                 actor: config.work.worker_name.clone().unwrap_or_else(default_name),
                 protocol: config.protocol.clone(),
+                max_paid_attempts: config.work.max_paid_attempts,
                 sync: config.sync.clone(),
                 ghostcut: config.ghostcut.clone(),
                 costs: config.costs,

@@ -62,6 +62,11 @@ pub async fn run(config: WorkerConfig, stopper: Stopper) -> anyhow::Result<()> {
         )
         .await
         .context("database")?;
+    environment
+        .db
+        .record_paid_attempts(settings.max_paid_attempts, &settings.actor)
+        .await
+        .context("database")?;
     let connection = Connection::connect(
         &config.broker,
         &environment.settings.actor,

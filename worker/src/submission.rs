@@ -32,7 +32,7 @@ pub struct Prepared {
     /// The input URL in the body.
     pub source_url: Option<String>,
     /// Keys for `job_metadata`, written together with the vendor's id.
-    pub metadata: Value,
+    pub metadata: Option<Value>,
     /// What it is expected to cost, in the vendor's unit.
     pub cost: f64,
 }
@@ -66,6 +66,7 @@ pub async fn pay(
         token: prepared.token,
         source_key: prepared.source_key.clone(),
         source_url: prepared.source_url.clone(),
+        metadata: prepared.metadata.clone(),
         send_within_ms: millis(settings.protocol.send_deadline),
         cost_reserved: Some(prepared.cost),
     };
@@ -185,10 +186,9 @@ pub fn before_another(environment: &Environment, stage: Stage, item: &WorkItem) 
             fact,
             task_id.clone(),
             paid.project_id.clone(),
-            json!({}),
         ));
     }
-    let bound = environment.settings.protocol.max_paid_attempts;
+    let bound = environment.settings.max_paid_attempts;
     (item.failed_attempts >= bound).then(|| {
         Run::give_up(
             Reason::AttemptsExhausted,
@@ -221,14 +221,7 @@ fn answered(
         SubmitAnswer::Accepted {
             task_id,
             project_id,
-        } => accepted(
-            environment,
-            vendor,
-            fact,
-            task_id,
-            project_id,
-            prepared.metadata.clone(),
-        ),
+        } => accepted(environment, vendor, fact, task_id, project_id),
         SubmitAnswer::NotSent { reason } => {
             fact.state = LedgerState::NotSent;
             Run::retry(reason).with_fact(fact)
@@ -263,7 +256,7 @@ fn answered(
     }
 }
 
-/// The acceptance of a submission, however it came to be known. `metadata` goes into the job's row with the id.
+/// The acceptance of a submission, however it came to be known.
 #[must_use]
 pub fn accepted(
     environment: &Environment,
@@ -271,7 +264,6 @@ pub fn accepted(
     mut fact: Fact,
     task_id: String,
     project_id: Option<String>,
-    mut metadata: Value,
 ) -> Run {
     let first_poll = environment
         .settings
@@ -279,16 +271,9 @@ pub fn accepted(
         .poll_schedule(poll_stage(vendor))
         .delay(0);
     let first_poll = spread(first_poll);
-    if vendor == Vendor::Ghostcut
-        && let Some(keys) = metadata.as_object_mut()
-        && let Some(project) = &project_id
-    {
-        keys.insert("ghostcut_project_id".to_owned(), json!(project));
-    }
     fact.state = LedgerState::Accepted;
     fact.task_id = Some(task_id);
     fact.project_id = project_id;
-    fact.metadata = Some(metadata);
     Run::advance(Event::Accepted, first_poll).with_fact(fact)
 }
 

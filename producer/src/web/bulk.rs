@@ -171,12 +171,7 @@ async fn shown(db: &Db, id: i64) -> Result<OperationDocument, Problem> {
 }
 
 /// Reads what is wanted; every fault is told.
-fn read(
-    operator: &Operator,
-    caller: &Caller,
-    headers: &HeaderMap,
-    body: RawBody,
-) -> Result<Wanted, Problem> {
+fn read(caller: &Caller, headers: &HeaderMap, body: RawBody) -> Result<Wanted, Problem> {
     let mut body = Body::read(headers, body)?;
     let action = body.word::<BulkAction>("action", BulkAction::ALL);
     let Who { by, reason } = body.who(caller);
@@ -209,7 +204,6 @@ fn read(
             by,
             reason,
             another_attempt,
-            max_paid_attempts: operator.protocol.max_paid_attempts,
         },
         canary,
         per_minute,
@@ -231,7 +225,7 @@ pub(super) async fn begin(
     headers: HeaderMap,
     body: RawBody,
 ) -> Result<Response, Problem> {
-    let wanted = read(&operator, &caller, &headers, body)?;
+    let wanted = read(&caller, &headers, body)?;
     let db = operator.db.clone();
     let begun = detached(async move { bulk::begin(&db, wanted).await }).await?;
     let id = match begun {
@@ -263,7 +257,7 @@ pub(super) async fn preview(
     headers: HeaderMap,
     body: RawBody,
 ) -> Result<Json<SelectionDocument>, Problem> {
-    let wanted = read(&operator, &caller, &headers, body)?;
+    let wanted = read(&caller, &headers, body)?;
     let counted = bulk::count(&operator.db, &wanted).await;
     let counted = counted.map_err(|error| database(&error))?;
     Ok(Json(SelectionDocument {

@@ -254,7 +254,6 @@ pub(super) async fn replay(
         by,
         reason,
         another_attempt: body.flag("another_attempt"),
-        max_paid_attempts: operator.protocol.max_paid_attempts,
     };
     body.finish()?;
     let db = operator.db;

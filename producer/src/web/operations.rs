@@ -152,7 +152,6 @@ pub(super) async fn retry(
         by,
         reason,
         another_attempt: body.flag("another_attempt"),
-        max_paid_attempts: operator.protocol.max_paid_attempts,
     };
     body.finish()?;
     let candidates = [Candidate {

@@ -62,9 +62,6 @@ pub struct ProtocolConfig {
     /// The longest they stop
     #[arg(long, env, default_value = "15m", value_parser = humantime::parse_duration)]
     pub circuit_cap: Duration,
-    /// Paid submissions of one job to one vendor, failed ones included
-    #[arg(long, env, default_value_t = 2)]
-    pub max_paid_attempts: i32,
     /// How often GhostCut is asked to run the same failed work again
     #[arg(long, env, default_value_t = 2)]
     pub max_redos: i32,
@@ -132,9 +129,6 @@ impl ProtocolConfig {
                 format!("{inner_name} ({inner:?}) must be shorter than {outer_name} ({outer:?})")
             })
             .collect();
-        if self.max_paid_attempts < 1 {
-            faults.push("MAX_PAID_ATTEMPTS must be at least 1".to_owned());
-        }
         if self.max_starts < 1 {
             faults.push("MAX_STARTS must be at least 1".to_owned());
         }
@@ -164,7 +158,7 @@ mod tests {
             "test",
             "--send-deadline=10s",
             "--stage-lease=31m",
-            "--max-paid-attempts=0",
+            "--max-starts=0",
         ]);
         let faults = cli.protocol.check(&cli.vendor).join("\n");
         assert!(
@@ -176,6 +170,6 @@ mod tests {
             faults.contains("STAGE_LEASE (1860s) must be shorter than RabbitMQ's"),
             "{faults}"
         );
-        assert!(faults.contains("MAX_PAID_ATTEMPTS"), "{faults}");
+        assert!(faults.contains("MAX_STARTS"), "{faults}");
     }
 }

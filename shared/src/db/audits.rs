@@ -116,6 +116,8 @@ pub struct Rebuild {
     pub attempt: i32,
     /// When the vendor took it.
     pub at: Option<DateTime<Utc>>,
+    /// As in its claim, as far as the vendor's list shows it.
+    pub metadata: Option<Value>,
     /// What it is then settled as.
     pub settlement: Settlement,
 }

@@ -242,11 +242,7 @@ impl Db {
     ///
     /// # Errors
     /// Then nothing of the piece is done, unless the answer to the commit was lost; then the next one goes on after it.
-    pub async fn operation_piece(
-        &self,
-        id: i64,
-        max_paid_attempts: i32,
-    ) -> DbResult<Option<Piece>> {
+    pub async fn operation_piece(&self, id: i64) -> DbResult<Option<Piece>> {
         let mut connection = self.connection().await?;
         let done = connection.transaction(async |connection| {
             // SKIP LOCKED: whoever holds the row does the piece.
@@ -261,7 +257,7 @@ impl Db {
             let Some(operation) = row else {
                 return Ok(None);
             };
-            Ok::<_, DbError>(Some(pieces::next(connection, &operation, max_paid_attempts).await?))
+            Ok::<_, DbError>(Some(pieces::next(connection, &operation).await?))
         });
         done.await
     }
@@ -311,7 +307,8 @@ impl Db {
         steered.await
     }
 
-    /// Lets an operation go on whose canaries were looked at. Groups whose canary died again are left alone.
+    /// Lets an operation go on whose canaries were looked at, not before they have used up the time that its pace gives them. Groups
+    /// whose canary died again are left alone.
     ///
     /// # Errors
     /// When the outcome is not known; then it may go on already.
@@ -335,7 +332,7 @@ impl Db {
                 }
             }
             diesel::sql_query(
-                "UPDATE operations SET state = 'running', filter = $2, due_at = clock_timestamp(), \
+                "UPDATE operations SET state = 'running', filter = $2, due_at = greatest(due_at, clock_timestamp()), \
                      updated_at = clock_timestamp() WHERE id = $1",
             )
             .bind::<BigInt, _>(id)

@@ -36,6 +36,8 @@ pub struct Claim {
     pub source_key: Option<String>,
     /// The input URL given to the vendor, to find the work by.
     pub source_url: Option<String>,
+    /// Keys that go into `job_metadata` with the vendor's ids when it is accepted.
+    pub metadata: Option<Value>,
     /// From the commit on, how long the request may still be sent, in milliseconds.
     pub send_within_ms: u64,
     /// What it is expected to cost, in the vendor's unit.
@@ -105,9 +107,6 @@ pub struct Fact {
     /// What the vendor said, for evidence and later stages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer: Option<Value>,
-    /// Keys that go into `job_metadata` together with the task id, if that is set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub metadata: Option<Value>,
     /// How many redos the observer of a status knew of: what a work looked like before a redo says nothing after it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redos: Option<i32>,
@@ -129,7 +128,6 @@ impl Fact {
             project_id: None,
             charged: None,
             answer: None,
-            metadata: None,
             redos: None,
             promote: false,
             unfollowed: false,

@@ -17,7 +17,7 @@ use super::{Db, DbResult};
 use crate::domain::intake::JobSpec;
 use crate::domain::progress;
 use crate::domain::resume::{
-    Found, Part, Refusal, Resume, Standing, Wants, is_beyond, refusal, resume,
+    Found, PAID_ATTEMPTS, Part, Refusal, Resume, Standing, Wants, is_beyond, refusal, resume,
 };
 use crate::domain::{JobStatus, Stage, Vendor};
 
@@ -30,8 +30,6 @@ pub struct RestartOrder {
     pub reason: String,
     /// One more paid attempt than the bound allows, where a job needs it.
     pub another_attempt: bool,
-    /// The bound on paid attempts of a job at a vendor (`MAX_PAID_ATTEMPTS`).
-    pub max_paid_attempts: i32,
 }
 
 /// A job to put back.
@@ -99,6 +97,8 @@ struct Row {
     ghostcut_cost: Option<f64>,
     #[diesel(sql_type = Integer)]
     ghostcut_failed: i32,
+    #[diesel(sql_type = Integer)]
+    max_paid_attempts: i32,
 }
 
 const STANDING: &str = "\
@@ -112,12 +112,23 @@ SELECT j.id, coalesce(j.status, 'queued') AS status, \
     s.state AS sync_state, coalesce(s.work_failed, false) AS sync_work_failed, s.last_cost AS sync_cost, \
     s.failed_attempts AS sync_failed, \
     g.state AS ghostcut_state, coalesce(g.work_failed, false) AS ghostcut_work_failed, g.last_cost AS ghostcut_cost, \
-    g.failed_attempts AS ghostcut_failed \
+    g.failed_attempts AS ghostcut_failed, \
+    coalesce((SELECT value::integer FROM settings WHERE name = 'max_paid_attempts'), $2) AS max_paid_attempts \
 FROM video_jobs j LEFT JOIN job_stages st ON st.job_id = j.id \
 CROSS JOIN LATERAL job_part(j, 'sync') s CROSS JOIN LATERAL job_part(j, 'ghostcut') g \
 WHERE j.id = ANY($1)";
 
 impl Db {
+    /// Writes how often a worker lets a job pay one vendor (`MAX_PAID_ATTEMPTS`). What is put back is decided by it, wherever that is
+    /// done; the last worker to start counts.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn record_paid_attempts(&self, bound: i32, by: &str) -> DbResult<()> {
+        self.record_setting("max_paid_attempts", &json!(bound), by)
+            .await
+    }
+
     /// What would become of these, without doing it. In the order given.
     ///
     /// # Errors
@@ -194,6 +205,7 @@ pub(super) async fn plan(
     let jobs: Vec<Uuid> = candidates.iter().map(|candidate| candidate.job).collect();
     let rows: Vec<Row> = diesel::sql_query(STANDING)
         .bind::<Array<SqlUuid>, _>(&jobs)
+        .bind::<Integer, _>(PAID_ATTEMPTS)
         .load(connection)
         .await?;
     let mut rows: std::collections::HashMap<Uuid, Row> =
@@ -265,7 +277,7 @@ impl Row {
                 Vendor::Ghostcut => (self.ghostcut_failed, self.ghostcut_cost),
             };
             plan.last_cost = cost;
-            let beyond = failed - order.max_paid_attempts + 1;
+            let beyond = failed - self.max_paid_attempts + 1;
             if beyond > 0 && !order.another_attempt {
                 plan.to = Err(Refusal::AttemptsExhausted);
             }

@@ -170,6 +170,21 @@ fn rule(kind: Kind) -> Option<Rule> {
             may_go: all(),
             action: delete,
         },
+        Kind::Notices => Rule {
+            table: "notices",
+            at: "ended_at",
+            candidates: "ended_at IS NOT NULL".to_owned(),
+            may_go: all(),
+            action: delete,
+        },
+        Kind::Operations => Rule {
+            table: "operations",
+            at: "finished_at",
+            // One that waits for somebody to look at its canaries has not finished, however old it is.
+            candidates: "finished_at IS NOT NULL".to_owned(),
+            may_go: all(),
+            action: delete,
+        },
         Kind::Sources | Kind::Uploads => return None,
     })
 }

@@ -26,8 +26,6 @@ pub struct FleetTimes {
     pub sync_replay_window: Duration,
     /// How long a GhostCut work may still show up after its source was deleted.
     pub ghostcut_settle_time: Duration,
-    /// Paid submissions of one job to one vendor.
-    pub max_paid_attempts: i32,
 }
 
 /// Which kind of process runs with them.
@@ -54,20 +52,18 @@ impl From<&ProtocolConfig> for FleetTimes {
             send_deadline: config.send_deadline,
             sync_replay_window: config.sync_replay_window,
             ghostcut_settle_time: config.ghostcut_settle_time,
-            max_paid_attempts: config.max_paid_attempts,
         }
     }
 }
 
 impl FleetTimes {
-    /// The longer of each time, and the larger bound.
+    /// The longer of each time.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
         Self {
             send_deadline: self.send_deadline.max(other.send_deadline),
             sync_replay_window: self.sync_replay_window.max(other.sync_replay_window),
             ghostcut_settle_time: self.ghostcut_settle_time.max(other.ghostcut_settle_time),
-            max_paid_attempts: self.max_paid_attempts.max(other.max_paid_attempts),
         }
     }
 
@@ -106,13 +102,18 @@ impl Db {
     pub async fn record_times(&self, who: RunBy, times: FleetTimes, by: &str) -> DbResult<()> {
         let value =
             serde_json::to_value(times).map_err(|error| DbError::Value(error.to_string()))?;
+        self.record_setting(who.setting(), &value, by).await
+    }
+
+    /// Writes a value that processes run with; nothing when it stands so.
+    pub(super) async fn record_setting(&self, name: &str, value: &Value, by: &str) -> DbResult<()> {
         let mut connection = self.connection().await?;
         diesel::sql_query(
             "INSERT INTO settings AS s (name, value, changed_by) VALUES ($1, $2, $3) ON CONFLICT (name) DO UPDATE \
              SET value = excluded.value, changed_by = excluded.changed_by, changed_at = excluded.changed_at \
              WHERE s.value <> excluded.value",
         )
-        .bind::<Text, _>(who.setting())
+        .bind::<Text, _>(name)
         .bind::<Jsonb, _>(value)
         .bind::<Text, _>(by)
         .execute(&mut connection)
@@ -154,14 +155,13 @@ mod tests {
 
     #[test]
     fn nobody_decides_earlier_than_the_slowest_process() {
-        let times = |seconds, attempts| FleetTimes {
+        let times = |seconds| FleetTimes {
             send_deadline: Duration::from_secs(seconds),
             sync_replay_window: Duration::from_secs(seconds * 10),
             ghostcut_settle_time: Duration::from_secs(seconds * 2),
-            max_paid_attempts: attempts,
         };
-        let both = times(45, 1).max(times(3, 2));
-        assert_eq!(both, times(45, 2));
+        let both = times(45).max(times(3));
+        assert_eq!(both, times(45));
         let claimed = DateTime::UNIX_EPOCH;
         let seconds = |vendor| both.decidable_from(vendor, claimed, claimed).timestamp();
         assert_eq!(

@@ -1,5 +1,5 @@
 //! Why jobs wait although nothing stands in their own way: what a vendor last answered, and letting them go on when its cause is
-//! mended. The rules stand in the migration `oncall`.
+//! mended. The rules stand in the migration `operations`.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -44,6 +44,9 @@ vocabulary! {
     }
 }
 
+/// How often a job may pay one vendor, failed submissions included, where no worker says otherwise (`MAX_PAID_ATTEMPTS`).
+pub const PAID_ATTEMPTS: i32 = 2;
+
 impl Refusal {
     /// For people: why, and what can be done.
     #[must_use]

@@ -20,6 +20,10 @@ vocabulary! {
         Audits = "audits",
         /// Sessions of browsers that have expired.
         Sessions = "sessions",
+        /// Notices that were delivered, refused or given up.
+        Notices = "notices",
+        /// Operations on many that are over; who did them and why stays in the operators' trail.
+        Operations = "operations",
         /// Sources of single submissions in the bucket, of those that have ended.
         Sources = "sources",
         /// Multipart uploads that nobody completed or aborted.

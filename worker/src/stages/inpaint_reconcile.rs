@@ -18,7 +18,6 @@ use shared::domain::{LedgerState, Vendor};
 use super::{live, not_answered, resume, store_failed};
 use crate::environment::Environment;
 use crate::run::Run;
-use crate::source;
 use crate::submission::accepted;
 
 pub(super) async fn run(environment: &Environment, item: &WorkItem) -> Result<Run, DbError> {
@@ -198,13 +197,6 @@ fn adopt(
             .with_label_values(&[vendor])
             .inc_by(ids.len() as u64);
     }
-    let metadata = match source::spec(item) {
-        Ok(spec) => {
-            let (source, _) = source::inpaint_source(environment, item, &spec);
-            json!({ "ghostcut_video_url": environment.storage.object_url(&source) })
-        }
-        Err(_) => json!({}),
-    };
     let fact = Fact::new(submission.token, LedgerState::Accepted);
     accepted(
         environment,
@@ -212,7 +204,6 @@ fn adopt(
         fact,
         best.task_id.clone(),
         best.project_id.clone(),
-        metadata,
     )
     .with_detail(json!({ "adopted": best.task_id, "others": others.len() }))
 }

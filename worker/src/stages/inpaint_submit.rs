@@ -98,7 +98,7 @@ async fn prepare(
         body,
         source_key: Some(own),
         source_url: Some(source_url),
-        metadata,
+        metadata: Some(metadata),
         cost: cost::inpaint(
             item.video_seconds,
             costs.ghostcut_cost_per_30s,

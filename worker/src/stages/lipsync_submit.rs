@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use serde_json::json;
 use shared::crash::{self, Point};
 use shared::db::{DbError, Fact, SendAgain, Submission, WorkItem};
 use shared::domain::answer::SubmitAnswer;
@@ -109,7 +108,7 @@ async fn prepare(
         body,
         source_key: None,
         source_url: Some(video_url),
-        metadata: json!({}),
+        metadata: None,
         cost: cost::lipsync(
             &spec.segments,
             costs.sync_cost_flat,
@@ -248,5 +247,5 @@ fn adopt(environment: &Environment, submission: &Submission, task_id: String) ->
         .with_label_values(&[Vendor::Sync.as_str(), "adopted"])
         .inc();
     let fact = Fact::new(submission.token, LedgerState::Accepted);
-    accepted(environment, Vendor::Sync, fact, task_id, None, json!({}))
+    accepted(environment, Vendor::Sync, fact, task_id, None)
 }

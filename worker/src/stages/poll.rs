@@ -211,14 +211,14 @@ async fn failed(
         // We deleted its source while we searched for it (`inpaint_reconcile`): the input is not at fault.
         FailureClass::Input
             if submission.source_deleted_at.is_some()
-                && item.failed_attempts + 1 < protocol.max_paid_attempts =>
+                && item.failed_attempts + 1 < environment.settings.max_paid_attempts =>
         {
             Run::advance(Event::Resubmit, Duration::ZERO).with_fact(fact)
         }
         FailureClass::Input => Run::give_up(Reason::InputUnreadable, error).with_fact(fact),
         FailureClass::Resubmit | FailureClass::Unrecognised if stage == Stage::LipsyncPoll => {
             // A failed generation is not charged (Sync.so's price list); the bound is against loops.
-            if item.failed_attempts + 1 < protocol.max_paid_attempts {
+            if item.failed_attempts + 1 < environment.settings.max_paid_attempts {
                 Run::advance(Event::Resubmit, Duration::ZERO).with_fact(fact)
             } else {
                 Run::give_up(Reason::AttemptsExhausted, error).with_fact(fact)

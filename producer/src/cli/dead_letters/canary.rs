@@ -1,10 +1,9 @@
-//! Watching one replayed job: did it get out of the stage that it had died in? Reads only.
+//! Watching one replayed job: did it get out of the stage that it had died in? Reads only; what counts is `domain::bulk`'s to say.
 
 use std::time::{Duration, Instant};
 
 use shared::db::{Db, DbResult};
-use shared::domain::Stage;
-use shared::domain::resume::is_beyond;
+use shared::domain::bulk::{Canary, CanaryOutcome};
 use uuid::Uuid;
 
 /// Between two looks.
@@ -20,57 +19,38 @@ pub(super) enum Verdict {
 }
 
 /// Waits until the job is beyond the stage it had died in and the one it was put back into.
-pub(super) async fn watch(
-    db: &Db,
-    job: Uuid,
-    died_in: Option<Stage>,
-    put_into: Stage,
-    timeout: Duration,
-) -> DbResult<Verdict> {
+pub(super) async fn watch(db: &Db, canary: &Canary, timeout: Duration) -> DbResult<Verdict> {
     let until = Instant::now() + timeout;
-    let furthest = match died_in {
-        Some(stage) if is_beyond(stage, put_into) => stage,
-        _ => put_into,
-    };
+    let job = canary.job;
     loop {
-        if let Some(verdict) = look(db, job, furthest).await? {
-            return Ok(verdict);
+        let outcomes = db.canary_outcomes(std::slice::from_ref(canary)).await?;
+        match outcomes.first() {
+            Some(CanaryOutcome::Settled) => return Ok(Verdict::Passed),
+            Some(CanaryOutcome::DeadAgain) => {
+                let what = standing(db, job).await?;
+                return Ok(Verdict::Stopped(format!("the canary, job {job}, {what}")));
+            }
+            Some(CanaryOutcome::Going) | None => {}
         }
         if Instant::now() >= until {
             return Ok(Verdict::Stopped(format!(
-                "the canary, job {job}, has not got beyond {furthest} within {timeout:?}"
+                "the canary, job {job}, has not got beyond where it had died within {timeout:?}"
             )));
         }
         tokio::time::sleep(INTERVAL).await;
     }
 }
 
-async fn look(db: &Db, id: Uuid, furthest: Stage) -> DbResult<Option<Verdict>> {
-    // The stage first: a job that ends between the two looks has its last word in its row.
-    let stage = db.job_stage(id).await?;
-    let Some(job) = db.job(id).await? else {
-        return Ok(Some(Verdict::Stopped(format!(
-            "the canary, job {id}, was deleted"
-        ))));
-    };
-    let stopped = |what: &str| {
-        let why = format!("the canary, job {id}, {what}");
-        Some(Verdict::Stopped(why))
-    };
-    Ok(match (job.status.as_str(), stage) {
-        ("completed", _) => Some(Verdict::Passed),
-        ("failed", _) => stopped("failed again"),
-        ("canceled", _) => stopped("was canceled"),
-        (_, Some(row)) if row.state == "parked" => stopped(&format!(
-            "is parked: {}",
-            row.reason.as_deref().unwrap_or("no reason")
-        )),
-        (_, Some(row)) => row
-            .stage
-            .parse()
-            .ok()
-            .filter(|stage| is_beyond(*stage, furthest))
-            .map(|_| Verdict::Passed),
-        (_, None) => None,
+/// Why it goes no further, for people.
+async fn standing(db: &Db, job: Uuid) -> DbResult<String> {
+    let status = db.job(job).await?.map(|job| job.status);
+    Ok(match status.as_deref() {
+        None => "was deleted".to_owned(),
+        Some("failed") => "failed again".to_owned(),
+        Some("canceled") => "was canceled".to_owned(),
+        Some(_) => {
+            let reason = db.job_stage(job).await?.and_then(|stage| stage.reason);
+            format!("is parked: {}", reason.as_deref().unwrap_or("no reason"))
+        }
     })
 }

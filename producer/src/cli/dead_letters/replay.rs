@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use shared::config::DatabaseConfig;
 use shared::db::{Db, LetterFilter, Pace, RestartOrder};
+use shared::domain::bulk::Canary;
 use shared::domain::resume::Refusal;
 
 use super::canary::{self, Verdict};
@@ -100,7 +101,6 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         by: args.operator.by.clone(),
         reason: args.operator.reason.clone(),
         another_attempt: args.attempts.another_attempt,
-        max_paid_attempts: args.attempts.bound(&db).await?,
     };
     let planned = operations::preview(&db, &filter, &order, u64::MAX).await?;
     for line in planned.lines("dead letters") {
@@ -180,11 +180,17 @@ impl Replay<'_> {
             };
             after = replayed.letter.id;
             if let (Ok(to), Some(job)) = (replayed.to, replayed.letter.job_id) {
-                let died_in = replayed.letter.stage.and_then(|stage| stage.parse().ok());
                 self.bar
                     .set_message(format!("waiting for the canary, job {job}"));
-                let verdict = canary::watch(self.db, job, died_in, to.stage, self.canary_timeout);
-                let verdict = verdict.await?;
+                let canary = Canary {
+                    stage: replayed.letter.stage.unwrap_or_default(),
+                    class: replayed.letter.error_class,
+                    reason: replayed.letter.reason,
+                    letter: after,
+                    job,
+                    put_into: to.stage,
+                };
+                let verdict = canary::watch(self.db, &canary, self.canary_timeout).await?;
                 self.bar.set_message("");
                 return Ok((after, verdict));
             }

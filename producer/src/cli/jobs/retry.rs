@@ -59,7 +59,6 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         by: args.by,
         reason: args.reason.unwrap_or_default(),
         another_attempt: args.attempts.another_attempt,
-        max_paid_attempts: args.attempts.bound(&db).await?,
     };
     let selection = &args.selection;
     if args.preview {

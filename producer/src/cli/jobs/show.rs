@@ -46,7 +46,6 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         by: String::new(),
         reason: String::new(),
         another_attempt: args.attempts.another_attempt,
-        max_paid_attempts: args.attempts.bound(&db).await?,
     };
     let candidate = Candidate {
         job: args.id,

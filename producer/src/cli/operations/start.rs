@@ -116,7 +116,6 @@ pub(super) async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
             by: args.operator.by.clone(),
             reason: args.operator.reason.clone(),
             another_attempt: args.attempts.another_attempt,
-            max_paid_attempts: args.attempts.max_paid_attempts,
         },
         canary: args.canary,
         per_minute: args.per_minute,

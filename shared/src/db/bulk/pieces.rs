@@ -14,11 +14,9 @@ use crate::db::job_list::{self, JobFilter, JobPlace};
 use crate::db::letters::{self, Discarded, Letter, LetterFilter};
 use crate::db::operations::{self, Canceled, Resumed};
 use crate::db::restart::{self, Candidate, Pace, RestartOrder};
-use crate::domain::bulk::{BulkAction, BulkState, Canary, piece, step};
-use crate::domain::resume::Refusal;
+use crate::domain::bulk::{BulkAction, BulkState, Canary, PIECE, piece, step};
+use crate::domain::resume::{Refusal, Resume};
 
-/// Letters of a group among which the canary is looked for.
-const CANARY_CHOICE: i64 = 20;
 /// What is found out in a piece.
 #[derive(Default)]
 struct Found {
@@ -28,6 +26,8 @@ struct Found {
     /// Where to go on; none: everything was looked at.
     position: Option<Value>,
     canaries: Option<Value>,
+    /// The filter, where it is another one from now on.
+    filter: Option<Value>,
 }
 
 impl Found {
@@ -45,12 +45,11 @@ impl OperationRow {
         self.per_minute.map(i32::unsigned_abs)
     }
 
-    fn order(&self, max_paid_attempts: i32) -> RestartOrder {
+    fn order(&self) -> RestartOrder {
         RestartOrder {
             by: self.actor.clone(),
             reason: self.reason.clone(),
             another_attempt: self.another_attempt,
-            max_paid_attempts,
         }
     }
 
@@ -66,9 +65,8 @@ impl OperationRow {
 pub(super) async fn next(
     connection: &mut AsyncPgConnection,
     operation: &OperationRow,
-    max_paid_attempts: i32,
 ) -> DbResult<Piece> {
-    let order = operation.order(max_paid_attempts);
+    let order = operation.order();
     let found = match operation.action.parse()? {
         BulkAction::Replay if operation.canary && operation.canaries.is_none() => {
             replay_canaries(connection, operation, &order).await?
@@ -196,13 +194,15 @@ async fn discard_letters(
     Ok(found)
 }
 
-/// Of each group the first letter that can be replayed, put back. The others are looked at when the operation goes on.
+/// Of each group the first letter that can be replayed, put back. The others are looked at when the operation goes on; but of a
+/// group of which none can be, every letter was looked at, and it is done.
 async fn replay_canaries(
     connection: &mut AsyncPgConnection,
     operation: &OperationRow,
     order: &RestartOrder,
 ) -> DbResult<Found> {
-    let filter: LetterFilter = read(&operation.filter)?;
+    let mut filter: LetterFilter = read(&operation.filter)?;
+    let mut found = Found::default();
     let mut canaries: Vec<Canary> = Vec::new();
     let mut candidates: Vec<Candidate> = Vec::new();
     for group in letters::groups(connection, &filter, None, MAX_GROUPS).await? {
@@ -212,33 +212,30 @@ async fn replay_canaries(
             reason: Some(group.reason.clone()),
             ..filter.clone()
         };
-        let letters = letters::after_letter(connection, &of_group, 0, CANARY_CHOICE).await?;
-        let named = letters
-            .iter()
-            .filter_map(|letter| Some((letter.id, letter.candidate()?)));
-        let named: Vec<(i64, Candidate)> = named.collect();
-        let of_named: Vec<Candidate> = named.iter().map(|(_, candidate)| *candidate).collect();
-        let plans = restart::plan(connection, order, &of_named).await?;
-        let first = named
-            .iter()
-            .zip(plans)
-            .find_map(|(named, plan)| Some((*named, plan.to.ok()?)));
-        let Some(((letter, candidate), to)) = first else {
-            continue;
-        };
-        candidates.push(candidate);
-        canaries.push(Canary {
-            stage: group.stage,
-            class: group.error_class,
-            reason: group.reason,
-            letter,
-            job: candidate.job,
-            put_into: to.stage,
-        });
+        match first_replayable(connection, &of_group, order).await? {
+            Ok((letter, candidate, to)) => {
+                candidates.push(candidate);
+                canaries.push(Canary {
+                    stage: group.stage,
+                    class: group.error_class,
+                    reason: group.reason,
+                    letter,
+                    job: candidate.job,
+                    put_into: to.stage,
+                });
+            }
+            Err(refused) => {
+                for why in refused {
+                    found.count(Some(why.as_str()));
+                }
+                let group = (group.stage, group.error_class, group.reason);
+                filter.except.push(group);
+            }
+        }
     }
-    let mut found = Found::default();
     // What was planned without locks may have changed; then it is no canary.
-    let plans = restart::restart(connection, order, &candidates, &mut Pace::default()).await?;
+    let mut pace = operation.pace();
+    let plans = restart::restart(connection, order, &candidates, &mut pace).await?;
     let mut plans = plans.into_iter();
     canaries.retain_mut(|canary| match plans.next().map(|plan| plan.to) {
         Some(Ok(to)) => {
@@ -249,9 +246,40 @@ async fn replay_canaries(
         Some(Err(_)) | None => false,
     });
     found.canaries = Some(write(&canaries)?);
-    // With none there is nothing to wait for: the rest says why.
+    found.filter = Some(write(&filter)?);
+    // With none there is nothing to wait for.
     found.position = canaries.is_empty().then(|| json!(0));
     Ok(found)
+}
+
+/// The first letter of a group that can be replayed; otherwise why each of them cannot.
+async fn first_replayable(
+    connection: &mut AsyncPgConnection,
+    group: &LetterFilter,
+    order: &RestartOrder,
+) -> DbResult<Result<(i64, Candidate, Resume), Vec<Refusal>>> {
+    let (mut after, mut refused) = (0, Vec::new());
+    loop {
+        let letters = letters::after_letter(connection, group, after, PIECE).await?;
+        let Some(last) = letters.last() else {
+            return Ok(Err(refused));
+        };
+        after = last.id;
+        let candidates: Vec<_> = letters.iter().filter_map(Letter::candidate).collect();
+        let mut plans = restart::plan(connection, order, &candidates)
+            .await?
+            .into_iter();
+        for letter in &letters {
+            // Plans come in the order of the letters that name a job.
+            let named = letter.candidate();
+            let planned = named.and_then(|candidate| Some((candidate, plans.next()?.to)));
+            refused.push(match planned {
+                Some((candidate, Ok(to))) => return Ok(Ok((letter.id, candidate, to))),
+                Some((_, Err(why))) => why,
+                None => Refusal::Undecidable,
+            });
+        }
+    }
 }
 
 /// Writes how far the operation has come. A canary piece waits for a person afterwards; otherwise no position means the end.
@@ -272,7 +300,7 @@ async fn advance(
     let pause = step(operation.per_minute()) * u32::try_from(found.changed).unwrap_or(u32::MAX);
     diesel::sql_query(
         "UPDATE operations SET done = done + $2, changed = changed + $3, refused = $4, position = coalesce($5, position), \
-             canaries = coalesce($6, canaries), state = $7, updated_at = clock_timestamp(), \
+             canaries = coalesce($6, canaries), filter = coalesce($9, filter), state = $7, updated_at = clock_timestamp(), \
              due_at = clock_timestamp() + make_interval(secs => $8 / 1000.0), \
              finished_at = CASE WHEN $7 = 'done' THEN clock_timestamp() END WHERE id = $1",
     )
@@ -284,6 +312,7 @@ async fn advance(
     .bind::<Nullable<Jsonb>, _>(found.canaries)
     .bind::<Text, _>(state.as_str())
     .bind::<BigInt, _>(millis(pause))
+    .bind::<Nullable<Jsonb>, _>(found.filter)
     .execute(connection)
     .await?;
     Ok(Piece {

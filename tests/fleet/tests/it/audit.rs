@@ -276,6 +276,7 @@ async fn a_rebuilt_submission_is_the_jobs_own_or_a_duplicate() -> anyhow::Result
             account: "default".to_owned(),
             attempt: 1,
             at: None,
+            metadata: Some(json!({ "ghostcut_video_url": "https://b/s.mp4" })),
             settlement: found(
                 About {
                     vendor: Vendor::Ghostcut,
@@ -308,7 +309,7 @@ async fn a_rebuilt_submission_is_the_jobs_own_or_a_duplicate() -> anyhow::Result
             format!("SELECT job_metadata::text AS value FROM video_jobs WHERE id = '{own}'");
         assert_eq!(
             value(url, &metadata).await?.as_deref(),
-            Some(r#"{"ghostcut_task_id": "1", "ghostcut_project_id": "7"}"#)
+            Some(r#"{"ghostcut_task_id": "1", "ghostcut_video_url": "https://b/s.mp4", "ghostcut_project_id": "7"}"#)
         );
         let again = db.rebuild(&rebuild(own, token, "1")).await?;
         assert_eq!(

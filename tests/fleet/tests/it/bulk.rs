@@ -6,11 +6,14 @@ use fleet::{DEADLINE, Expectation, Fleet, Kind, Process, eventually};
 use reqwest::{Method, StatusCode};
 use sandbox::{SandboxConfig, Vendor as Payee};
 use serde_json::{Value, json};
+use shared::db::{Db, NewOperation, Piece, Steered};
+use shared::domain::bulk::{BulkAction, BulkState};
 use uuid::Uuid;
 
 use crate::api::Producer;
 use crate::command::producer;
-use crate::sql::{execute, value};
+use crate::operations::{give_up, job};
+use crate::sql::{execute, value, with_database};
 
 /// Jobs that failed and are dead, with a letter each; half of them of another group. Nothing was paid for them.
 async fn dead(fleet: &Fleet, count: usize) -> anyhow::Result<Vec<Uuid>> {
@@ -141,6 +144,133 @@ async fn a_replay_waits_for_its_canaries_and_leaves_alone_what_dies_again() -> a
         for worker in workers {
             worker.stop().await?;
         }
+        api.stop().await
+    })
+    .await
+}
+
+/// Begins a replay with canaries of all open letters.
+async fn with_canaries(db: &Db, per_minute: Option<i32>) -> anyhow::Result<i64> {
+    let new = NewOperation {
+        action: BulkAction::Replay,
+        filter: json!({}),
+        by: "ann",
+        reason: "test",
+        another_attempt: false,
+        canary: true,
+        per_minute,
+        total: 0,
+        capped: false,
+    };
+    Ok(db.begin_operation(&new).await?)
+}
+
+fn piece(changed: i64, state: BulkState) -> Option<Piece> {
+    Some(Piece { changed, state })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn canaries_keep_the_pace_and_so_does_what_follows_them() -> anyhow::Result<()> {
+    with_database(true, async |url, db| {
+        for error in ["first", "second", "second"] {
+            give_up(db, job(url, db).await?, error).await?;
+        }
+        let id = with_canaries(db, Some(6)).await?;
+        assert_eq!(db.operation_piece(id).await?, piece(2, BulkState::Awaiting));
+        let apart = "SELECT round(extract(epoch FROM max(due_at) - min(due_at)))::text AS value FROM job_stages WHERE state = 'waiting'";
+        assert_eq!(value(url, apart).await?.as_deref(), Some("10"));
+        assert_eq!(db.continue_operation(id, "bob", "go on").await?, Steered::Yes);
+        assert_eq!(db.operation_piece(id).await?, None, "the canaries' twenty seconds are not over");
+        execute(url, "UPDATE operations SET due_at = now()").await?;
+        assert_eq!(db.operation_piece(id).await?, piece(1, BulkState::Running));
+        Ok(())
+    })
+    .await
+}
+
+/// Such a group has no canary that anybody could look at: why is told at once, and each letter is counted once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_of_which_none_can_be_replayed_is_counted_and_done() -> anyhow::Result<()> {
+    with_database(true, async |url, db| {
+        // More than a piece.
+        let undecidable = "INSERT INTO dead_letters (reason, body) \
+            SELECT 'undecidable', convert_to(n::text, 'UTF8') FROM generate_series(1, 130) n";
+        execute(url, undecidable).await?;
+        let id = with_canaries(db, None).await?;
+        assert_eq!(db.operation_piece(id).await?, piece(0, BulkState::Running), "nobody is waited for");
+        assert_eq!(db.operation_piece(id).await?, piece(0, BulkState::Done));
+        let told = async |id: i64| {
+            let query = format!("SELECT concat_ws(' ', done, changed, refused) AS value FROM operations WHERE id = {id}");
+            anyhow::Ok(value(url, &query).await?.unwrap_or_default())
+        };
+        assert_eq!(told(id).await?, r#"130 0 {"undecidable": 130}"#);
+
+        // One of a canceled job alone, and one whose canary comes after some of them.
+        for error in ["canceled"].into_iter().chain(["mixed"; 3]) {
+            give_up(db, job(url, db).await?, error).await?;
+        }
+        execute(url, "UPDATE video_jobs SET status = 'canceled'").await?;
+        let good = job(url, db).await?;
+        give_up(db, good, "mixed").await?;
+        let id = with_canaries(db, None).await?;
+        assert_eq!(db.operation_piece(id).await?, piece(1, BulkState::Awaiting));
+        assert_eq!(told(id).await?, r#"132 1 {"canceled": 1, "undecidable": 130}"#);
+        let canary = format!("SELECT canaries -> 0 ->> 'job' AS value FROM operations WHERE id = {id}");
+        assert_eq!(value(url, &canary).await?, Some(good.to_string()));
+        assert_eq!(db.continue_operation(id, "bob", "go on").await?, Steered::Yes);
+        while db.operation_piece(id).await?.is_some() {}
+        assert_eq!(told(id).await?, r#"135 1 {"canceled": 4, "undecidable": 130}"#);
+        Ok(())
+    })
+    .await
+}
+
+/// The bound on paid attempts is the workers', whatever the settings of who asks say.
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_goes_by_the_workers_bound_on_paid_attempts() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let url = &fleet.database.url;
+        let job = dead(fleet, 1).await?.remove(0).to_string();
+        let failed = format!(
+            "INSERT INTO submissions (token, job_id, vendor, account, attempt, state, request_body, request_sha256, send_deadline, \
+                 vendor_task_id, work_state) \
+             SELECT gen_random_uuid(), '{job}', 'sync', 'default', n, 'failed', '', sha256(''), now() + interval '1 minute', 'work-' || n, \
+                 'failed' FROM generate_series(1, 2) n"
+        );
+        execute(url, &failed).await?;
+        let other = fleet.environment.clone().with("MAX_PAID_ATTEMPTS", "9");
+        let api = Producer::start(fleet, &other).await?;
+        let retry = format!("/v1/jobs/{job}/retry");
+        let previews = async || {
+            let mut lets_through = Vec::new();
+            for command in [
+                &["dead-letters", "preview", "--all", "--json"] as &[&str],
+                &["jobs", "retry", &job, "--preview", "--json"],
+                &["operations", "start", "replay", "--all", "--preview", "--reason", "r", "--json"],
+            ] {
+                let said = producer(&other, command).await?;
+                lets_through.push(!said.stdout.contains("attempts_exhausted"));
+            }
+            for (path, body) in [
+                ("/v1/dead-letters/replays", json!({ "all": true, "preview": true, "reason": "r" })),
+                ("/v1/operations/preview", json!({ "action": "replay", "all": true, "reason": "r" })),
+                (retry.as_str(), json!({ "preview": true, "reason": "r" })),
+            ] {
+                let request = api.request(Method::POST, path).json(&body).send().await?;
+                lets_through.push(!request.text().await?.contains("attempts"));
+            }
+            anyhow::Ok(lets_through)
+        };
+        assert_eq!(previews().await?, [false; 6], "two are allowed where no worker says otherwise");
+        let worker = fleet::Service::worker(&fleet.environment.clone().with("MAX_PAID_ATTEMPTS", "3"), "worker")?;
+        eventually(DEADLINE, async || {
+            let told = value(url, "SELECT value::text AS value FROM settings WHERE name = 'max_paid_attempts'").await?;
+            anyhow::ensure!(told.as_deref() == Some("3"), "{told:?}");
+            Ok(())
+        })
+        .await?;
+        worker.stop().await?;
+        assert_eq!(previews().await?, [true; 6]);
         api.stop().await
     })
     .await

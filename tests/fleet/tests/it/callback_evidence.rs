@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use fleet::{DEADLINE, Environment, Fleet, Kind, Service, eventually};
 use sandbox::SandboxConfig;
+use serde_json::json;
 use shared::config::{CallbackConfig, GhostcutApi, Secret, VendorTimeouts};
 use shared::db::{
     Claim, Claimed, Fact, LedgerVerdict, Move, MoveState, MoveVerdict, Settlement, Verdict,
@@ -71,6 +72,7 @@ impl<'a> Hand<'a> {
             token,
             source_key: None,
             source_url: None,
+            metadata: Some(json!({ "ghostcut_video_url": "https://bucket.example/source.mp4" })),
             send_within_ms: 60_000,
             cost_reserved: None,
         };

@@ -44,6 +44,7 @@ pub(crate) fn claim_of(job: Uuid) -> Claim {
         token: Uuid::new_v4(),
         source_key: None,
         source_url: None,
+        metadata: Some(json!({ "ghostcut_video_url": "https://bucket.example/source.mp4" })),
         send_within_ms: 30_000,
         cost_reserved: Some(2.0),
     }
@@ -330,6 +331,9 @@ async fn late_evidence_of_an_absent_submission_is_a_duplicate_only_if_another_to
             .await?;
         assert_eq!(verdict.metadata, MetadataVerdict::Set);
         assert_eq!(state_of(url, token).await?.as_deref(), Some("accepted"));
+        // Whoever brings the evidence: what the work was given is the claim's to say.
+        let given = format!("SELECT job_metadata ->> 'ghostcut_video_url' AS value FROM video_jobs WHERE id = '{job}'");
+        assert_eq!(value(url, &given).await?.as_deref(), Some("https://bucket.example/source.mp4"));
 
         let (job, token) = absent().await?;
         let next = Claim {

@@ -210,7 +210,6 @@ async fn a_decision_waits_as_long_as_the_fleet_would() -> anyhow::Result<()> {
             send_deadline: Duration::from_secs(45),
             sync_replay_window: hour,
             ghostcut_settle_time: hour,
-            max_paid_attempts: 2,
         };
         fleet.db.record_times(RunBy::Worker, times, "worker").await?;
         let text = token.to_string();

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::sql::{execute, value, values, with_database};
 
 /// A job of inpainting alone, dispatched in `inpaint.submit` under epoch 5 for a minute.
-async fn job(url: &str, db: &Db) -> anyhow::Result<Uuid> {
+pub(crate) async fn job(url: &str, db: &Db) -> anyhow::Result<Uuid> {
     create(url, db, &request()).await
 }
 
@@ -59,6 +59,7 @@ fn claim_of(job: Uuid, epoch: i64, attempt: i32) -> Claim {
         token: Uuid::new_v4(),
         source_key: None,
         source_url: None,
+        metadata: None,
         send_within_ms: 30_000,
         cost_reserved: Some(1.0),
     }
@@ -120,7 +121,7 @@ async fn submitted(url: &str, db: &Db, states: &[LedgerState]) -> anyhow::Result
 }
 
 /// Gives the job up under epoch 5.
-async fn give_up(db: &Db, job: Uuid, error: &str) -> anyhow::Result<()> {
+pub(crate) async fn give_up(db: &Db, job: Uuid, error: &str) -> anyhow::Result<()> {
     let verdict = db
         .settle(&Settlement {
             r#move: Some(Move {
@@ -153,7 +154,6 @@ fn order(another_attempt: bool) -> RestartOrder {
         by: "ann".to_owned(),
         reason: "test".to_owned(),
         another_attempt,
-        max_paid_attempts: 2,
     }
 }
 
@@ -581,6 +581,11 @@ async fn another_attempt_is_exactly_one_more() -> anyhow::Result<()> {
             restart(db, replay_of(job)).await?.to,
             Err(Refusal::AttemptsExhausted)
         );
+        // The bound is what the last worker to start has.
+        db.record_paid_attempts(3, "worker").await?;
+        let planned = db.plan_restart(&order(false), &[replay_of(job)]).await?;
+        assert!(planned[0].to.is_ok(), "{planned:?}");
+        db.record_paid_attempts(2, "worker").await?;
         let more = db
             .restart(&order(true), &[replay_of(job)], &mut Pace::default())
             .await?

@@ -1,7 +1,10 @@
 //! Broker and database go away under a running fleet. No process is restarted; nothing is lost or paid twice.
 
-use fleet::{DEADLINE, Expectation, Fleet, Kind, Servers, eventually, local};
+use fleet::{DEADLINE, Expectation, Fleet, Kind, Servers, Service, eventually, local};
+use rustix::process::Signal;
 use sandbox::{SandboxConfig, Vendor as Payee};
+use serde_json::Value;
+use shared::crash::Point;
 
 /// An instance of its own: other tests use theirs while this one restarts and kills servers.
 const INSTANCE: &str = "it-outages";
@@ -80,4 +83,42 @@ async fn through_an_alarm(fleet: &Fleet) -> anyhow::Result<Vec<Expectation>> {
     watermark("0.4").await?;
     fleet.wait_for(&jobs).await?;
     Ok(jobs)
+}
+
+/// PostgreSQL is gone when a stage asks it for the leave to pay: that says nothing about the job.
+#[tokio::test(flavor = "multi_thread")]
+async fn that_the_database_was_away_costs_no_try() -> anyhow::Result<()> {
+    const INSTANCE: &str = "it-away";
+    let servers = Servers::private(INSTANCE).await?;
+    let result = fleet::run_on(servers, SandboxConfig::default(), async |fleet| {
+        // With the first try the job would be given up.
+        let environment = (fleet.environment.clone())
+            .with("MAX_TRIES", "1")
+            .with("STAGE_LEASE", "2m");
+        let producer = Service::producer(&environment)?;
+        // Stops itself in the middle of `inpaint.submit`, before it claims.
+        let environment = environment.with("FREEZE_POINT", format!("{:?}", Point::SourceCopied));
+        let mut worker = fleet.process("worker", "worker", &environment)?;
+        let job = fleet.submit_kind(Kind::Inpaint, 0).await?;
+        eventually(DEADLINE, async || {
+            anyhow::ensure!(worker.is_stopped()?, "the worker runs");
+            Ok(())
+        })
+        .await?;
+        local(INSTANCE, &["kill", "postgresql"]).await?;
+        worker.signal(Signal::CONT)?;
+        let is_noticed =
+            |line: &Value| line["message"] == "the database is away: the stage will run again";
+        let noticed = worker.logged(DEADLINE, is_noticed).await;
+        local(INSTANCE, &["up"]).await?;
+        noticed?;
+        let jobs = [job];
+        fleet.wait_for(&jobs).await?;
+        fleet.books(&jobs).await?.assert_balanced();
+        worker.terminate(DEADLINE).await?;
+        producer.stop().await
+    })
+    .await;
+    local(INSTANCE, &["destroy"]).await?;
+    result
 }

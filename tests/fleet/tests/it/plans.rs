@@ -256,6 +256,10 @@ async fn what_is_old_is_found_by_indexes() -> anyhow::Result<()> {
              INSERT INTO job_requests (user_id, idempotency_key, request_sha256, job_id, created_at) \
              SELECT gen_random_uuid(), 'k', sha256(''), gen_random_uuid(), t {times}; \
              INSERT INTO audits (started_at, finished_at, since, actor, reason, repair) SELECT t, t, t, 'x', 'x', false {times}; \
+             INSERT INTO notices (job_id, url, host, status, has_result, state, due_at, ended_at) \
+             SELECT gen_random_uuid(), 'u', 'h', 'failed', false, 'delivered', NULL, t {times}; \
+             INSERT INTO operations (action, filter, actor, reason, another_attempt, canary, state, total, capped, finished_at) \
+             SELECT 'cancel', '{{}}', 'x', 'x', false, false, 'done', 1, false, t {times}; \
              ANALYZE"
         );
         execute(url, &rows).await?;
@@ -267,6 +271,8 @@ async fn what_is_old_is_found_by_indexes() -> anyhow::Result<()> {
             (Kind::DeadLetters, "dead_letters_resolved"),
             (Kind::IdempotencyKeys, "job_requests_created"),
             (Kind::Audits, "audits_started"),
+            (Kind::Notices, "notices_ended"),
+            (Kind::Operations, "operations_finished"),
         ] {
             forget_counts(url).await?;
             let removed = queried(url, async |db| {

@@ -218,6 +218,18 @@ async fn of_every_other_table_what_is_done_with_goes() -> anyhow::Result<()> {
              INSERT INTO access_tokens (name, sha256, role, created_by) VALUES ('t', sha256('t'), 'read', 'x'); \
              INSERT INTO access_sessions (sha256, token, expires_at) VALUES (sha256('old'), 't', now() - interval '91 days'), \
                  (sha256('young'), 't', now()); \
+             INSERT INTO notices (job_id, url, host, status, has_result, state, due_at, ended_at, created_at) VALUES \
+                 (gen_random_uuid(), 'delivered', 'h', 'failed', false, 'delivered', NULL, now() - interval '91 days', '2020-01-01'), \
+                 (gen_random_uuid(), 'refused', 'h', 'failed', false, 'refused', NULL, now() - interval '91 days', '2020-01-01'), \
+                 (gen_random_uuid(), 'given up', 'h', 'failed', false, 'given_up', NULL, now() - interval '91 days', '2020-01-01'), \
+                 (gen_random_uuid(), 'ended lately', 'h', 'failed', false, 'given_up', NULL, now() - interval '89 days', '2020-01-01'), \
+                 (gen_random_uuid(), 'waits', 'h', 'failed', false, 'waiting', now(), NULL, '2020-01-01'); \
+             INSERT INTO operations (action, filter, actor, reason, another_attempt, canary, state, error, total, capped, created_at, \
+                 updated_at, due_at, finished_at) \
+                 SELECT 'replay', '{{}}', 'x', name, false, false, state, CASE WHEN state = 'failed' THEN 'e' END, 1, false, \
+                     '2020-01-01', '2020-01-01', '2020-01-01', now() - days * interval '1 day' \
+                 FROM (VALUES ('done', 'done', 91), ('stopped', 'stopped', 91), ('failed', 'failed', 91), ('ended lately', 'done', 89), \
+                     ('runs', 'running', NULL), ('awaits', 'awaiting', NULL)) o (name, state, days); \
              INSERT INTO operator_events (at, actor, reason, action, subject) VALUES (now() - interval '9 years', 'x', 'x', 'x', 'x')"
         );
         execute(url, &rows).await?;
@@ -227,7 +239,11 @@ async fn of_every_other_table_what_is_done_with_goes() -> anyhow::Result<()> {
             (Kind::IdempotencyKeys, 1, "idempotency_key", "job_requests", &["of one that runs", "young"]),
             (Kind::Audits, 2, "reason", "audits", &["failed after it", "the last one"]),
             (Kind::Sessions, 1, "token", "access_sessions", &["t"]),
+            (Kind::Notices, 3, "url", "notices", &["ended lately", "waits"]),
+            (Kind::Operations, 3, "reason", "operations", &["awaits", "ended lately", "runs"]),
         ] {
+            let counted = db.remove_old(kind, Utc::now() - TimeDelta::days(90), None, 100, true).await?;
+            assert_eq!(counted.removed, removed, "{kind}, only counted");
             assert_eq!(remove(db, kind).await?, removed, "{kind}");
             assert_eq!(left(url, column, table).await?, kept, "{kind}");
         }

@@ -107,7 +107,8 @@ pub(super) async fn forget_acceptance(fleet: &Fleet, job: &Expectation) -> anyho
     let id = job.job;
     let back = format!(
         "UPDATE job_stages SET stage = 'inpaint.submit', due_at = now() + interval '10 minutes' WHERE job_id = '{id}'; \
-         UPDATE video_jobs SET job_metadata = job_metadata - 'ghostcut_task_id' - 'ghostcut_project_id' WHERE id = '{id}'"
+         UPDATE video_jobs SET job_metadata = job_metadata - 'ghostcut_task_id' - 'ghostcut_project_id' \
+             - 'ghostcut_video_url' WHERE id = '{id}'"
     );
     execute(&fleet.database.url, &back).await
 }
