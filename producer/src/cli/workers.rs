@@ -6,6 +6,7 @@ use shared::config::DatabaseConfig;
 use shared::db::Db;
 
 use super::output::{OutputArgs, table};
+use crate::times::told;
 use crate::web::WorkerList;
 
 const EXAMPLE: &str = "Example:
@@ -51,7 +52,7 @@ fn human(list: &WorkerList) -> String {
                 )
             })
             .collect();
-        let at = |time: chrono::DateTime<chrono::Utc>| time.format("%F %T").to_string();
+        let at = |time: chrono::DateTime<chrono::Utc>| told(time).to_string();
         [
             worker.name.clone(),
             worker.state.clone(),
