@@ -54,10 +54,10 @@ pub struct DuplicateCount {
 /// no job up while something may be paid for it, and leaves one alone that was canceled while its outcome was unknown.
 const SERIES: &str = "\
 WITH completed AS ( \
-    SELECT date_trunc('minute', completed_at) AT TIME ZONE 'UTC' AS at, count(*) AS finished, \
-        percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY extract(epoch FROM completed_at - created_at)::float8) AS seconds \
-    FROM video_jobs WHERE status = 'completed' \
-    AND completed_at >= timezone('utc', date_trunc('minute', now()) - make_interval(mins => $1 - 1)) GROUP BY 1), \
+    SELECT date_trunc('minute', completed_at) AT TIME ZONE 'UTC' AS at, count(*) FILTER (WHERE status = 'completed') AS finished, \
+        percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY extract(epoch FROM completed_at - created_at)::float8) \
+            FILTER (WHERE status = 'completed') AS seconds \
+    FROM video_jobs WHERE completed_at >= timezone('utc', date_trunc('minute', now()) - make_interval(mins => $1 - 1)) GROUP BY 1), \
 failed AS ( \
     SELECT date_trunc('minute', e.at) AS at, count(*) AS failed FROM job_events e \
     WHERE e.kind IN ('failed', 'gave_up') AND e.at >= date_trunc('minute', now()) - make_interval(mins => $1 - 1) \
