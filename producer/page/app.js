@@ -19,6 +19,7 @@ import { vendors } from "./vendors.js";
 import { operations, operation } from "./operations.js";
 import { audits, audit } from "./audits.js";
 import { trail } from "./trail.js";
+import { learn } from "./words.js";
 
 const VIEWS = {
   "": [overview],
@@ -188,7 +189,8 @@ function over() {
 }
 
 /** Shows what the address names to whoever this is. */
-function begin(identity) {
+async function begin(identity) {
+  learn(await get("/v1/words"));
   Object.assign(me, identity);
   who();
   return navigate();

@@ -97,7 +97,7 @@ function figure(test, { title, summary, points, top, parts }, drawn) {
   );
 }
 
-const minute = at => new Date(at).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+const minute = at => `${new Date(at).toISOString().slice(11, 16)} UTC`;
 
 /** The next round number. */
 function nice(value) {

@@ -4,7 +4,7 @@ import { action, problemBox, roleNote } from "./act.js";
 import { get } from "./api.js";
 import { begin, preview, told } from "./bulk.js";
 import { definitions, h } from "./dom.js";
-import { plural, time, words } from "./words.js";
+import { coded, plural, time, words } from "./words.js";
 
 const FILTERS = ["stage", "reason", "class", "since", "job", "user"];
 
@@ -66,7 +66,7 @@ function card(group, letters, { previews, page, filter, canAct }) {
   return h(
     "article.card",
     { test: "group", id: name(group) },
-    h("h2", plural(group.letters, "dead letter"), h("small", ` ${words(group.reason)} in ${group.stage}`)),
+    h("h2", plural(group.letters, "dead letter"), h("small", coded(group.reason), ` in ${group.stage}`)),
     h("p", h("code", group.class)),
     h(
       "p.note",
@@ -133,7 +133,7 @@ function list(letters) {
           h("th", { scope: "row" }, h("a", { href: `#/dead-letters/${letter.id}` }, `no. ${letter.id}`)),
           h("td", { "data-label": "Received" }, time(letter.received_at)),
           h("td", { "data-label": "Stage" }, letter.stage),
-          h("td.wrap", { "data-label": "Why" }, words(letter.reason), letter.error && h("small", " ", letter.error)),
+          h("td.wrap", { "data-label": "Why" }, coded(letter.reason), letter.error && h("small", " ", letter.error)),
           h("td", { "data-label": "Job" }, letter.job_id ? h("a.id", { href: `#/jobs/${letter.job_id}` }, letter.job_id) : "–"),
         ),
       ),
@@ -149,7 +149,7 @@ export function deadLetter({ id }) {
       const rows = [
         ["Received", time(letter.received_at)],
         ["Stage", letter.stage],
-        ["Reason", words(letter.reason)],
+        ["Reason", coded(letter.reason)],
         ["Error", letter.error],
         ["Group", h("code", letter.class)],
         ["Job", letter.job_id && h("a", { href: `#/jobs/${letter.job_id}` }, letter.job_id)],

@@ -6,7 +6,8 @@ import { definitions, h } from "./dom.js";
 import { submissions } from "./proof.js";
 import { runs, timeline } from "./timeline.js";
 import { jobName } from "./jobs.js";
-import { badge, between, exact, money, relative, time, vendorName, words } from "./words.js";
+import { badge, between, coded, meaning, money, time, vendorName, words } from "./words.js";
+import { history } from "./history.js";
 import { why } from "./why.js";
 
 const OVER = ["completed", "failed", "canceled"];
@@ -20,16 +21,16 @@ export function job({ id, page }) {
       const [found, proof] = await Promise.all([get(path), me.role === "submit" ? null : get(`${path}/submissions`)]);
       return { job: found, proof: proof?.submissions };
     },
-    draw: ({ job, proof, fleet }) => [
+    draw: ({ job, proof }) => [
       h("p.crumbs", h("a", { href: "#/jobs" }, "Jobs"), " / ", h("span.id", job.id)),
       h("h1", { tabindex: "-1" }, jobName(job), " ", badge(job.status, { test: "job-status", "data-status": job.status })),
-      h("p.why", { test: "why" }, why(job, fleet?.status), " ", help(job, proof)),
+      h("p.why", { test: "why" }, why(job), " ", help(job, proof)),
       buttons(job, path, page),
       facts(job),
       way(job),
       timeline(job),
       proof && submissions(proof),
-      history(job.history),
+      history(job),
     ],
   };
 }
@@ -66,7 +67,7 @@ function buttons(job, path, page) {
         ask({
           title: "Resume this job?",
           text: job.stage.reason
-            ? `It becomes due now in ${job.stage.stage}, where it stood because of: ${words(job.stage.reason)}.`
+            ? `It becomes due now in ${job.stage.stage}, where it stood because ${meaning(job.stage.reason)}.`
             : `It becomes due now in ${job.stage.stage} instead of waiting for its time.`,
           confirm: "Resume the job",
           ...sends("POST", `${path}/resume`, page, "The job is due."),
@@ -116,9 +117,9 @@ function facts(job) {
             h("small", " ", job.progress_message),
           ],
     ],
-    ["Due", job.stage?.due_at && job.stage.state === "waiting" ? time(job.stage.due_at, relative) : null],
+    ["Due", job.stage?.due_at && job.stage.state === "waiting" ? time(job.stage.due_at) : null],
     ["Result", job.result && h("a", { href: job.result }, "Open the result")],
-    ["Error", job.error && [h("strong", words(job.error.code ?? "")), " ", job.error.message]],
+    ["Error", job.error && [job.error.code && [coded(job.error.code), ": "], job.error.message]],
   ];
   return definitions("dl.facts.card", rows);
 }
@@ -140,66 +141,5 @@ function way(job) {
         badge(state, { title: words(state) }, name),
       ),
     ),
-  );
-}
-
-/** The trail, oldest first, with what each line changed in the job's metadata. */
-function history(lines) {
-  const known = {};
-  const rows = lines
-    .toSorted((a, b) => a.id - b.id)
-    .map(line => {
-      const changes = Object.entries(line.metadata_changed ?? {}).map(([key, value]) => {
-        const before = known[key];
-        known[key] = value;
-        return h("div.change", h("code", key), " ", h("del", show(before)), " → ", h("ins", show(value)));
-      });
-      const { reason, error, ...rest } = line.detail ?? {};
-      return h(
-        "tr",
-        { id: line.id, test: "event-row", "data-kind": line.kind },
-        h("td", { "data-label": "When" }, time(line.at, exact)),
-        h("td", { "data-label": "What" }, words(line.kind)),
-        h("td", { "data-label": "Who" }, line.actor),
-        h("td", { "data-label": "Stage" }, line.stage ?? ""),
-        h(
-          "td.wrap",
-          { "data-label": "Detail" },
-          reason && h("span", words(reason), ". "),
-          error && h("span", error, ". "),
-          detail(rest),
-          changes,
-        ),
-      );
-    });
-  return h(
-    "details.section",
-    { open: true },
-    h("summary", h("h2", "Everything that happened")),
-    lines.length >= 200 && h("p.note", "The newest 200 lines; the API’s history has all."),
-    h(
-      "table.cards.dense",
-      h(
-        "thead",
-        h(
-          "tr",
-          ["When", "What", "Who", "Stage", "Detail, and the metadata before and after"].map(text => h("th", text)),
-        ),
-      ),
-      h("tbody", rows),
-    ),
-  );
-}
-
-const show = value => (value === undefined ? "not set" : typeof value === "string" ? value : JSON.stringify(value));
-
-function detail(rest) {
-  const told = Object.entries(rest).filter(([, value]) => value !== "none" && value !== null);
-  return (
-    told.length > 0 &&
-    h(
-      "small",
-      told.map(([name, value]) => `${words(name)} ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", "),
-    )
   );
 }

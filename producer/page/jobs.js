@@ -4,7 +4,7 @@ import { action, roleNote } from "./act.js";
 import { get, query as queryOf } from "./api.js";
 import { begin } from "./bulk.js";
 import { h } from "./dom.js";
-import { REASONS, STAGES, STATES, STATUSES, VENDORS, badge, time, words } from "./words.js";
+import { STAGES, STATES, STATUSES, VENDORS, badge, codeOf, coded, reasonList, time, words } from "./words.js";
 
 const TABS = [
   ["all", "All", {}],
@@ -95,11 +95,7 @@ function form(filter) {
     const given = [...new FormData(event.currentTarget)]
       .map(([name, value]) => [name, value.trim()])
       .filter(([, value]) => value);
-    location.hash = address(
-      Object.fromEntries(
-        given.map(([name, value]) => [name, name.startsWith("created") ? new Date(value).toISOString() : value]),
-      ),
-    );
+    location.hash = address(Object.fromEntries(given.map(([name, value]) => [name, asAsked(name, value)])));
   };
   const choice = (name, label, values) =>
     h(
@@ -119,8 +115,8 @@ function form(filter) {
       h("input", { name, test: `filter-${name}`, value: filter[name] ?? "", autocomplete: "off", ...more }),
     );
   // What is in the address may be anything; the API says what is wrong with it.
-  const local = at => at && !Number.isNaN(Date.parse(at)) && new Date(Date.parse(at) - new Date(at).getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
-  const at = (name, label) => text(name, label, { type: "datetime-local", value: local(filter[name]) || "" });
+  const shown = at => (Number.isNaN(Date.parse(at)) ? "" : new Date(at).toISOString().slice(0, 16));
+  const at = (name, label) => text(name, label, { type: "datetime-local", value: shown(filter[name]) });
   const isNarrow = ["vendor", "user_id", "error_code", "created_from", "created_before"].some(name => filter[name]);
   return h(
     "form.filter.card",
@@ -141,8 +137,8 @@ function form(filter) {
           choice("vendor", "Sent to", VENDORS),
           text("user_id", "User id"),
           text("error_code", "Error code", { list: "reasons" }),
-          at("created_from", "Created from"),
-          at("created_before", "Created before"),
+          at("created_from", "Created from (UTC)"),
+          at("created_before", "Created before (UTC)"),
         ),
       ),
       h(
@@ -151,17 +147,14 @@ function form(filter) {
         h("button.primary", { type: "submit", test: "filter-apply" }, "Filter"),
       ),
     ),
-    datalist(),
+    reasonList("reasons"),
   );
 }
 
-function datalist() {
-  const list = h(
-    "datalist",
-    Object.entries(REASONS).map(([value, [meaning]]) => h("option", { value }, meaning)),
-  );
-  list.setAttribute("id", "reasons");
-  return list;
+/** A value of the form as the API takes it. */
+function asAsked(name, value) {
+  if (name === "reason" || name === "error_code") return codeOf(value);
+  return name.startsWith("created") ? new Date(`${value}Z`).toISOString() : value;
 }
 
 function bulkBar(filter, page) {
@@ -209,16 +202,12 @@ function table({ jobs: rows, next_cursor: next }) {
           h(
             "td",
             { "data-label": "Where" },
-            job.stage ? [job.stage.stage, h("small", " ", job.stage.state)] : h("span.zero", "–"),
+            job.stage ? [job.stage.stage, " ", job.held ? badge("held") : h("small", job.stage.state)] : h("span.zero", "–"),
           ),
           h(
             "td.wrap",
             { "data-label": "Why" },
-            job.stage?.reason
-              ? words(job.stage.reason)
-              : job.error
-                ? [words(job.error.code ?? ""), h("small", " ", job.error.message)]
-                : h("span.zero", "–"),
+            reason(job),
           ),
           h(
             "td",
@@ -230,6 +219,15 @@ function table({ jobs: rows, next_cursor: next }) {
       ),
     ),
   );
+}
+
+/** Why a job is where it is. */
+function reason(job) {
+  const wait = job.held ?? job.put_off;
+  if (wait) return h("span", { test: job.held ? "held" : "put-off" }, wait.sentence);
+  if (job.stage?.reason) return coded(job.stage.reason);
+  if (!job.error) return h("span.zero", "–");
+  return [job.error.code && coded(job.error.code), h("small", " ", job.error.message)];
 }
 
 /** The end of the id: ids that were counted up begin alike. */

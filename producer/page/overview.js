@@ -4,7 +4,7 @@ import { action, ask, roleNote, sends } from "./act.js";
 import { get } from "./api.js";
 import { bars, gauge, lines } from "./chart.js";
 import { h } from "./dom.js";
-import { STAGES, STATES, VENDORS, badge, count, money, plural, shortId, span, time, vendorName } from "./words.js";
+import { STAGES, STATES, VENDORS, badge, count, money, plural, refusalMeaning, shortId, span, time, vendorName } from "./words.js";
 import { sending, stopped } from "./why.js";
 
 export function overview({ page }) {
@@ -126,7 +126,7 @@ function stages(rows) {
           h(
             "tr",
             { id: row.stage, test: "stage-row" },
-            h("th", { scope: "row" }, row.stage),
+            h("th", { scope: "row" }, row.stage, held(row)),
             STATES.map(state => h("td.number", { id: state }, link(row, state))),
             h(
               "td.number",
@@ -137,6 +137,14 @@ function stages(rows) {
         ),
       ),
     ),
+  );
+}
+
+/** How many due jobs of a stage stay where they are, and by what. */
+function held({ due, held }) {
+  return (
+    held &&
+    h("small.held", { test: "stage-held", title: `${held.sentence}.` }, `${count(due)} held: ${refusalMeaning(held.by)}`)
   );
 }
 

@@ -3,7 +3,7 @@
 import { me } from "./act.js";
 import { get } from "./api.js";
 import { h, renew } from "./dom.js";
-import { NEEDS_SOMEBODY, REASONS, count, plural, vendorName, words } from "./words.js";
+import { NEEDS_SOMEBODY, count, meaning, plural, vendorName } from "./words.js";
 import { stopped } from "./why.js";
 
 const LINKS = [
@@ -87,7 +87,7 @@ function waiting({ status, duplicates_ever: duplicates = [], workers, operations
     parts.push(
       link(
         isUndecided ? "#/unknowns" : `#/jobs?state=parked&reason=${encodeURIComponent(row.reason)}`,
-        `${plural(row.jobs, "job waits", "jobs wait")} for a decision: ${REASONS[row.reason]?.[0] ?? words(row.reason)}`,
+        `${plural(row.jobs, "job waits", "jobs wait")} for a decision: ${meaning(row.reason)}`,
       ),
     );
   }

@@ -2,7 +2,7 @@
 
 import { now } from "./api.js";
 import { h, svg } from "./dom.js";
-import { badge, between, clock, span, time, words } from "./words.js";
+import { badge, between, moment, span, time, words } from "./words.js";
 
 const BEGINS = ["created", "adopted", "retried", "resumed", "replayed", "operator", "swept"];
 const WITHIN = ["claimed", "retry"];
@@ -107,7 +107,7 @@ export function timeline(job) {
             "tr",
             { test: "timeline-row", id: run.stage },
             h("th", { scope: "row" }, run.stage),
-            h("td", { "data-label": "Due" }, time(run.from, clock)),
+            h("td", { "data-label": "Due" }, time(run.from, moment)),
             h("td.plot", bar(run)),
             h("td.number", { "data-label": "Took" }, run.to ? between(run.from, run.to) : span((now() - at(run.from)) / 1000)),
             h("td", { "data-label": "State" }, badge(run.state ?? "running")),

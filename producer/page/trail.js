@@ -29,7 +29,9 @@ export function trail({ query }) {
 function form(filter) {
   const submit = event => {
     event.preventDefault();
-    location.hash = `#/trail${queryOf(Object.fromEntries(new FormData(event.currentTarget)))}`;
+    const { by, action, subject } = Object.fromEntries(new FormData(event.currentTarget));
+    // What is shown are the words of codes.
+    location.hash = `#/trail${queryOf({ by, action: action.trim().replaceAll(" ", "_"), subject })}`;
   };
   return h(
     "form.filter.card",
@@ -73,7 +75,7 @@ function table(events) {
           { test: "trail-row", id: `${event.job_id ? "job" : "fleet"} ${event.id}` },
           h("td", { "data-label": "When" }, time(event.at)),
           h("td", { "data-label": "Who" }, event.by),
-          h("td", { "data-label": "What" }, words(event.action)),
+          h("td", { "data-label": "What", title: event.action }, words(event.action)),
           h("td", { "data-label": "To what" }, subject(event)),
           h("td.wrap", { "data-label": "Why" }, event.reason),
           h("td.wrap", { "data-label": "Detail" }, detail(event.detail)),

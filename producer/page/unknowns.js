@@ -4,7 +4,7 @@ import { action, ask, roleNote, sends } from "./act.js";
 import { get, query as queryOf } from "./api.js";
 import { h } from "./dom.js";
 import { proof } from "./proof.js";
-import { VENDORS, badge, time, vendorName, words } from "./words.js";
+import { VENDORS, badge, coded, time, vendorName, words } from "./words.js";
 
 export function unknowns({ query }) {
   return {
@@ -73,7 +73,7 @@ export function unknowns({ query }) {
 }
 
 function now(one) {
-  if (one.stage_state === "parked") return [badge("parked"), " waits for you: ", words(one.stage_reason ?? "")];
+  if (one.stage_state === "parked") return [badge("parked"), " waits for you: ", coded(one.stage_reason)];
   if (!one.job_status) return "the job is gone; the work is searched for all the same";
   if (!one.stage) return `the job is ${one.job_status}; the work is searched for all the same`;
   return [badge("running"), ` ${one.stage} looks`, one.due_at && [" ", time(one.due_at)]];

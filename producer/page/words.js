@@ -21,47 +21,47 @@ export const VENDORS = ["sync", "ghostcut"];
 const VENDOR_NAMES = { sync: "Sync.so", ghostcut: "GhostCut" };
 export const vendorName = vendor => VENDOR_NAMES[vendor] ?? vendor;
 
-/** Why a job stands or failed: what that means, and what can be done. */
-export const REASONS = {
-  invalid_job: ["the stored job is not one that the fleet can run", "Put it in again."],
-  rejected: ["the vendor refused the request", "Look at its answer below."],
-  input_unreadable: ["an input could not be read", "Put the file where it can be read, then retry."],
-  input_unsuitable: [
-    "an input breaks a limit of the vendor, or is shorter than the times of the job",
-    "Put it in again with another file.",
-  ],
-  vendor_failed: ["the work failed at the vendor for good", "A retry pays for a new attempt."],
-  vendor_needs_operator: ["somebody has to act at the vendor", "Look at the vendor's dashboard, then resume."],
-  out_of_points: ["the account ran out of points; the work waits at the vendor", "Add points, then resume."],
-  outcome_undecided: [
-    "nobody can tell whether the vendor has the work",
-    "Look at the vendor's dashboard, then adopt the work or confirm that it is not there.",
-  ],
-  work_vanished: ["the vendor does not know an id that it gave us", "Look at the vendor's dashboard, then resume or cancel."],
-  attempts_exhausted: ["the bound on paid attempts is reached", "A retry may allow another attempt."],
-  tries_exhausted: ["the stage failed as often as it may", "Mend what the error says, then replay its dead letter."],
-  kills_consumers: [
-    "it was started again and again and never ended, so it seems to kill workers",
-    "Look at the workers' logs before it is replayed.",
-  ],
-  invalid_result: ["the result is not a usable video", "A replay fetches it again and does not pay again."],
-  task_id_conflict: ["a vendor id belongs to somebody else's submission", "Compare the submissions with the vendor's dashboard."],
-  internal_error: ["of a fault of ours", "The producer's and workers' logs say more."],
-};
+// What the words of the API mean, as it says itself.
+let reasons = new Map();
+let refusals = new Map();
 
+/** Takes in what `GET /v1/words` says. */
+export function learn(told) {
+  const byCode = list => new Map(list.map(word => [word.code, word]));
+  reasons = byCode(told.reasons);
+  refusals = byCode(told.refusals);
+}
+
+/** Why a job stands or failed: what that means, and what can be done. */
+export const meaning = reason => reasons.get(reason)?.meaning ?? words(reason ?? "unknown");
+export const remedy = reason => reasons.get(reason)?.remedy ?? "";
 /** Why nothing is sent to an account. */
-export const REFUSALS = {
-  stopped: "all paid sends are stopped",
-  manual: "paused by an operator",
-  misconfigured: "the vendor refuses our key, signature or plan",
-  out_of_credit: "the account has no credit",
-  throttled: "the vendor asked for fewer requests",
-  circuit: "too many calls in a row went wrong",
-  floor: "the balance is below its floor",
-  budget: "the day's budget is used up",
-  full: "as many works as allowed are in flight",
-  rate: "as many requests as allowed were sent just now",
-};
+export const refusalMeaning = refusal => refusals.get(refusal)?.meaning ?? words(refusal);
+
+/** Whether a text is the code of a reason. */
+export const isReason = text => reasons.has(text);
+
+/** A reason in words, with the code that filters take. */
+export const coded = reason => [
+  h("span", { title: remedy(reason) || null }, meaning(reason)),
+  " ",
+  h("code.code", { title: "The code that filters take" }, reason),
+];
+
+/** The code of a reason that somebody has in words; what is none stays as it is. */
+export function codeOf(text) {
+  const said = text.trim().toLowerCase();
+  const is = ({ code, meaning }) => [code, words(code), meaning].some(word => word.toLowerCase() === said);
+  return [...reasons.values()].find(is)?.code ?? text.trim();
+}
+
+/** What completes the codes of reasons in fields that name this list: found by the code, its words and their meaning. */
+export function reasonList(id) {
+  const options = [...reasons.values()].map(({ code, meaning }) => h("option", { value: code }, `${words(code)}: ${meaning}`));
+  const list = h("datalist", options);
+  list.setAttribute("id", id);
+  return list;
+}
 
 /** Those that do not pass by themselves. */
 export const NEEDS_SOMEBODY = ["manual", "misconfigured", "out_of_credit", "floor", "circuit"];
@@ -109,22 +109,13 @@ export function relative(at) {
   return seconds > 0 ? `${Math.floor(seconds / size)} ${unit} ago` : `in ${Math.ceil(-seconds / size)} ${unit}`;
 }
 
-const isToday = date => date.toDateString() === new Date(now()).toDateString();
+/** A moment, `2026-11-22 16:00:00 UTC`: the form of the command line, logs and days of costs, whatever the zone of who looks. */
+export const moment = at => `${new Date(at).toISOString().slice(0, 19).replace("T", " ")} UTC`;
 
-/** A time of day to the millisecond, for what follows on each other. */
-export const exact = at =>
-  new Date(at).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 });
-
-/** A time of day, with the date when it is not today. */
-export function clock(at) {
-  const date = new Date(at);
-  const time = date.toLocaleTimeString("en-GB");
-  return isToday(date) ? time : `${date.toLocaleDateString("en-CA")} ${time}`;
-}
-
-/** A time that shows its UTC form when pointed at. */
+/** A time: how far it is from now, which shows the moment when pointed at; or the moment, where things follow on each other. */
 export function time(at, text = relative) {
-  return at ? h("time", { datetime: at, title: `${at} (UTC)` }, text(at)) : "–";
+  if (!at) return "–";
+  return h("time", { datetime: at, title: text === moment ? relative(at) : moment(at) }, text(at));
 }
 
 const TONES = {
@@ -147,6 +138,7 @@ const TONES = {
   "dead again": "bad",
   lost: "bad",
   parked: "warn",
+  held: "warn",
   paused: "warn",
   unknown: "warn",
   awaiting: "warn",

@@ -17,6 +17,7 @@ use shared::vendor::VendorError;
 use uuid::Uuid;
 
 use crate::booking::{About, found, not_there};
+use crate::times;
 use crate::vendors::Vendors;
 
 /// What deciding needs. Cheap to clone.
@@ -361,7 +362,7 @@ fn delta(duration: std::time::Duration) -> TimeDelta {
 fn moment(at: DateTime<Utc>) -> String {
     // The next second: run then, it must not be too early again.
     let at = at + TimeDelta::milliseconds(999);
-    at.format("%Y-%m-%d %H:%M:%S UTC").to_string()
+    times::told(at).to_string()
 }
 
 fn about(vendor: Vendor, row: &UnknownRow) -> About {

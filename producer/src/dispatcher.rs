@@ -148,12 +148,9 @@ impl Dispatcher {
             return Ok(Taken::Rest);
         }
         let timer = self.metrics.batch_seconds.start_timer();
-        let paid_by = match stage {
-            Stage::LipsyncSubmit | Stage::InpaintSubmit => stage
-                .vendor()
-                .map(|vendor| (vendor, self.accounts.of(vendor))),
-            _ => None,
-        };
+        let paid_by = stage
+            .pays()
+            .map(|vendor| (vendor, self.accounts.of(vendor)));
         let (limit, depth) = (
             i64::from(self.config.dispatch_batch),
             i64::from(self.config.dispatch_depth),

@@ -7,6 +7,7 @@ use shared::db::{BacklogGauge, Db, DbResult, VendorStatus};
 use shared::domain::{Stage, StageState, Vendor};
 use utoipa::ToSchema;
 
+use crate::held::{Held, Holds};
 use crate::status::Status;
 
 /// The overview.
@@ -45,6 +46,10 @@ pub struct StageCount {
     pub parked: i64,
     /// Given up.
     pub dead: i64,
+    /// Those that are due and not taken up: waiting, or dispatched under a lease that is over.
+    pub due: i64,
+    /// What holds the due ones; null when none is due, or when nothing holds them.
+    pub held: Option<Held>,
     /// How long the oldest due one waits; null when none is due.
     pub oldest_due_seconds: Option<f64>,
 }
@@ -78,7 +83,8 @@ impl Overview {
     /// When the database is away.
     pub async fn read(db: &Db) -> DbResult<Self> {
         let backlog = db.backlog_gauges().await?;
-        let status = Status::read(db).await?;
+        let holds = Holds::read(db).await?;
+        let status = Status::of(db, &holds).await?;
         let duplicates = db.duplicates_ever().await?;
         let duplicates = Vendor::ALL.iter().map(|vendor| {
             let found = duplicates.iter().find(|row| row.vendor == vendor.as_str());
@@ -98,13 +104,13 @@ impl Overview {
         }
         let stages: Vec<_> = Stage::ALL
             .iter()
-            .map(|stage| count(*stage, &backlog))
+            .map(|stage| count(*stage, &backlog, &holds))
             .collect();
         Ok(Self {
             at: db.now().await?,
             parked: stages.iter().map(|stage| stage.parked).sum(),
             stages,
-            vendors: db.vendor_status().await?,
+            vendors: holds.accounts().to_vec(),
             duplicates_ever: duplicates.collect(),
             open_unknowns: status.unknown.iter().map(|row| row.unknown).sum(),
             open_dead_letters: status.dead_letters,
@@ -114,7 +120,7 @@ impl Overview {
     }
 }
 
-fn count(stage: Stage, backlog: &[BacklogGauge]) -> StageCount {
+fn count(stage: Stage, backlog: &[BacklogGauge], holds: &Holds) -> StageCount {
     let rows = || {
         backlog
             .iter()
@@ -124,6 +130,7 @@ fn count(stage: Stage, backlog: &[BacklogGauge]) -> StageCount {
         let row = rows().find(|row| row.state == state.as_str());
         row.map_or(0, |row| row.jobs)
     };
+    let due = rows().map(|row| row.due).sum();
     let oldest = rows().map(|row| row.oldest_due_seconds).fold(0.0, f64::max);
     StageCount {
         stage,
@@ -131,6 +138,8 @@ fn count(stage: Stage, backlog: &[BacklogGauge]) -> StageCount {
         dispatched: jobs(StageState::Dispatched),
         parked: jobs(StageState::Parked),
         dead: jobs(StageState::Dead),
+        due,
+        held: holds.of(stage).filter(|_| due > 0),
         oldest_due_seconds: (oldest > 0.0).then_some(oldest),
     }
 }
@@ -145,20 +154,22 @@ mod tests {
             stage: stage.to_string(),
             state: state.to_string(),
             jobs,
+            due: i64::from(oldest_due_seconds > 0.0),
             oldest_due_seconds,
         };
+        let holds = Holds::new(None, Vec::new());
         let backlog = [
             row(Stage::LipsyncPoll, StageState::Waiting, 3, 0.0),
             row(Stage::LipsyncPoll, StageState::Dispatched, 2, 4.5),
             row(Stage::InpaintPoll, StageState::Parked, 1, 0.0),
         ];
-        let found = count(Stage::LipsyncPoll, &backlog);
+        let found = count(Stage::LipsyncPoll, &backlog, &holds);
         assert_eq!(
             (found.waiting, found.dispatched, found.parked, found.dead),
             (3, 2, 0, 0)
         );
-        assert_eq!(found.oldest_due_seconds, Some(4.5));
-        let found = count(Stage::InpaintPoll, &backlog);
+        assert_eq!((found.due, found.oldest_due_seconds), (1, Some(4.5)));
+        let found = count(Stage::InpaintPoll, &backlog, &holds);
         assert_eq!((found.parked, found.oldest_due_seconds), (1, None));
     }
 }

@@ -7,6 +7,8 @@ use shared::db::{
     AuditRecord, Db, DbResult, LedgerGauge, PaidStop, Standing, ToBeSent, VendorStatus,
 };
 
+use crate::held::{Held, Holds};
+
 /// Failed jobs are counted so far back.
 const LATELY: Duration = Duration::from_secs(24 * 3600);
 /// And no further than to this number.
@@ -23,8 +25,8 @@ pub struct Status {
     pub unknown: Vec<LedgerGauge>,
     /// Parked and dead jobs by reason.
     pub standing: Vec<Standing>,
-    /// Jobs that are due to be sent: held, where paid sends or the accounts of their vendor are stopped.
-    pub to_be_sent: Vec<ToBeSent>,
+    /// Jobs that are due to be sent. Where nothing holds them they are dispatched within a second.
+    pub to_be_sent: Vec<DueToBeSent>,
     /// Jobs created in the last 24 hours that failed, dead letters among them; 10000 stands for more.
     pub failed_last_day: i64,
     /// Open ones.
@@ -33,25 +35,51 @@ pub struct Status {
     pub last_audit: Option<AuditRecord>,
 }
 
+/// Jobs that are due to be sent to a vendor, and what holds them.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct DueToBeSent {
+    /// The jobs.
+    #[serde(flatten)]
+    pub jobs: ToBeSent,
+    /// Why they stay; null when nothing holds them.
+    pub held: Option<Held>,
+}
+
 impl Status {
     /// Reads it.
     ///
     /// # Errors
     /// When the database is away.
     pub async fn read(db: &Db) -> DbResult<Self> {
-        let mut accounts = db.vendor_status().await?;
-        accounts.retain(|account| account.refusal.is_some());
+        Self::of(db, &Holds::read(db).await?).await
+    }
+
+    /// Reads the rest of it.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn of(db: &Db, holds: &Holds) -> DbResult<Self> {
+        let accounts = holds.accounts().iter();
+        let accounts = accounts.filter(|account| account.refusal.is_some());
         let letters = db.dead_letter_gauges().await?;
         let last_audit = match db.last_audit().await? {
             Some(audit) => db.audit(audit.id).await?,
             None => None,
         };
         Ok(Self {
-            paid_sends_stopped: db.paid_stop().await?,
-            accounts_stopped: accounts,
+            paid_sends_stopped: holds.stop().cloned(),
+            accounts_stopped: accounts.cloned().collect(),
             unknown: db.ledger_gauges().await?,
             standing: db.standing_jobs().await?,
-            to_be_sent: db.to_be_sent().await?,
+            to_be_sent: db
+                .to_be_sent()
+                .await?
+                .into_iter()
+                .map(|jobs| DueToBeSent {
+                    held: jobs.stage.parse().ok().and_then(|stage| holds.of(stage)),
+                    jobs,
+                })
+                .collect(),
             failed_last_day: db.failed_lately(LATELY, MOST_FAILED).await?,
             dead_letters: letters.iter().map(|row| row.letters).sum(),
             last_audit,

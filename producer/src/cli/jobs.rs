@@ -1,7 +1,6 @@
 //! `producer jobs`: looking at jobs, and what an operator may do to one or many.
 
 mod cancel;
-mod held;
 mod list;
 mod result;
 mod resume;

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::exit::{Exit, NotFound, Usage};
 use super::operator::OperatorArgs;
 use super::output::{OutputArgs, table};
+use crate::times::told;
 use crate::web::NoticeDocument;
 
 const EXAMPLES: &str = "Examples:
@@ -127,7 +128,7 @@ async fn list(args: ListArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn line(notice: &NoticeDocument) -> [String; 7] {
-    let next = notice.due_at.map(|at| at.format("%F %T").to_string());
+    let next = notice.due_at.map(|at| told(at).to_string());
     let last = notice.last_error.clone();
     let last = last.or_else(|| notice.last_status.map(|status| status.to_string()));
     [
@@ -153,7 +154,7 @@ async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
             notice.job_id,
             notice.status,
             notice.url,
-            notice.created_at.format("%F %T"),
+            told(notice.created_at),
         )
     })?;
     Ok(ExitCode::SUCCESS)

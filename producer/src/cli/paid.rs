@@ -4,11 +4,13 @@ use std::process::ExitCode;
 
 use serde_json::json;
 use shared::config::{DatabaseConfig, ProtocolConfig};
-use shared::db::{Db, FleetTimes, PaidResumed, PaidStop};
+use shared::db::{Db, FleetTimes, PaidResumed};
 
 use super::exit::Exit;
 use super::operator::OperatorArgs;
 use super::output::OutputArgs;
+use crate::held::stopped;
+use crate::times::told;
 
 const STOP_EXAMPLE: &str = "Example:
   producer stop-paid --reason 'GhostCut charges twice, ticket 4711'
@@ -73,7 +75,7 @@ pub async fn stop(args: StopArgs) -> anyhow::Result<ExitCode> {
     args.output.print(&document, |_| match &stop {
         Some(stop) if !stopped_now => format!(
             "paid sends were stopped already, {}; that reason stays",
-            in_words(stop)
+            stopped(stop)
         ),
         _ => "paid sends are stopped; `producer resume-paid` allows them again".to_owned(),
     })?;
@@ -100,7 +102,7 @@ pub async fn resume(args: ResumeArgs) -> anyhow::Result<ExitCode> {
                 "paid sends stay stopped: the database forgot commits. Run `producer audit --since {} --repair` at or after {}, \
                  then resume",
                 since.format("%Y-%m-%dT%H:%M:%SZ"),
-                not_before.format("%Y-%m-%d %H:%M:%S UTC")
+                told(not_before)
             ),
         ),
         PaidResumed::Unrepaired { findings } => (
@@ -114,19 +116,4 @@ pub async fn resume(args: ResumeArgs) -> anyhow::Result<ExitCode> {
     let document = json!({ "allowed": allowed, "told": told });
     args.output.print(&document, |_| told.clone())?;
     Ok(Exit::done_if(allowed).into())
-}
-
-/// Since when, by whom and why.
-pub(super) fn in_words(stop: &PaidStop) -> String {
-    let audit = if stop.audit_first {
-        "; an audit comes first"
-    } else {
-        ""
-    };
-    format!(
-        "since {} by {}: {}{audit}",
-        stop.at.format("%Y-%m-%d %H:%M:%S UTC"),
-        stop.by,
-        stop.reason
-    )
 }

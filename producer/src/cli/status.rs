@@ -7,8 +7,10 @@ use shared::config::DatabaseConfig;
 use shared::db::{AuditRecord, Db};
 
 use super::output::{OutputArgs, counted, table};
-use super::{paid, vendors};
-use crate::status::{MOST_FAILED, Status};
+use super::vendors;
+use crate::held;
+use crate::status::{DueToBeSent, MOST_FAILED, Status};
+use crate::times::told;
 
 const EXAMPLE: &str = "Example:
   producer status
@@ -73,7 +75,7 @@ fn human(status: &Status) -> String {
             ),
         ]);
     }
-    lines.extend(held(status));
+    lines.extend(held_jobs(status));
     if status.failed_last_day > 0 {
         let more = if status.failed_last_day >= MOST_FAILED {
             "at least "
@@ -93,20 +95,10 @@ fn human(status: &Status) -> String {
     table(["WHAT", "STATE"], lines)
 }
 
-/// Jobs that wait to be sent where nothing, or nothing new, is sent.
-fn held(status: &Status) -> impl Iterator<Item = [String; 2]> {
-    let is_held = |vendor: &str| {
-        status.paid_sends_stopped.is_some()
-            || status
-                .accounts_stopped
-                .iter()
-                .any(|account| account.vendor == vendor)
-    };
-    let rows = status
-        .to_be_sent
-        .iter()
-        .filter(move |row| is_held(&row.vendor));
-    rows.map(|row| {
+/// Jobs that would be sent and are not.
+fn held_jobs(status: &Status) -> impl Iterator<Item = [String; 2]> {
+    let rows = status.to_be_sent.iter().filter(|row| row.held.is_some());
+    rows.map(|DueToBeSent { jobs: row, .. }| {
         let (jobs, oldest) = (counted(row.jobs, "job"), age_text(row.oldest_seconds));
         let text = format!(
             "{jobs} to be sent to {}, the first for {oldest}",
@@ -118,7 +110,7 @@ fn held(status: &Status) -> impl Iterator<Item = [String; 2]> {
 
 fn stopped(status: &Status) -> String {
     match &status.paid_sends_stopped {
-        Some(stop) => format!("STOPPED {}", paid::in_words(stop)),
+        Some(stop) => format!("STOPPED {}", held::stopped(stop)),
         None if status.accounts_stopped.is_empty() => "allowed".to_owned(),
         None => "allowed, but not to these accounts".to_owned(),
     }
@@ -128,7 +120,7 @@ fn audited(audit: Option<&AuditRecord>) -> String {
     audit.map_or_else(
         || "never".to_owned(),
         |audit| {
-            let (begun, since) = (at(audit.started_at), at(audit.since));
+            let (begun, since) = (told(audit.started_at), told(audit.since));
             format!(
                 "{begun} back to {since}: {}, {} to be repaired",
                 counted(i64::from(audit.findings), "finding"),
@@ -136,10 +128,6 @@ fn audited(audit: Option<&AuditRecord>) -> String {
             )
         },
     )
-}
-
-fn at(time: chrono::DateTime<chrono::Utc>) -> impl std::fmt::Display {
-    time.format("%Y-%m-%d %H:%M:%S UTC")
 }
 
 /// Whole seconds, minutes or hours.

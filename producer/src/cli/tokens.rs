@@ -18,6 +18,7 @@ use super::exit::NotFound;
 use super::operator::OperatorArgs;
 use super::output::{OutputArgs, table};
 use crate::secrets;
+use crate::times::told;
 
 /// Nobody plans further ahead; without it a slip of the keyboard would be an error of the database.
 const LONGEST_LIFE: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
@@ -189,12 +190,8 @@ async fn create(args: &CreateArgs) -> anyhow::Result<()> {
 }
 
 fn human(tokens: &[TokenRow]) -> String {
-    let time = |at: Option<DateTime<Utc>>| {
-        at.map_or_else(
-            || "-".to_owned(),
-            |at| at.format("%Y-%m-%d %H:%M UTC").to_string(),
-        )
-    };
+    let time =
+        |at: Option<DateTime<Utc>>| at.map_or_else(|| "-".to_owned(), |at| told(at).to_string());
     let rows = tokens.iter().map(|token| {
         [
             token.name.clone(),

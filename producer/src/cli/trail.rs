@@ -6,6 +6,7 @@ use shared::config::DatabaseConfig;
 use shared::db::{ActFilter, Db};
 
 use super::output::{OutputArgs, table};
+use crate::times::told;
 use crate::web::ActPage;
 
 const EXAMPLES: &str = "Examples:
@@ -73,7 +74,7 @@ fn human(page: &ActPage) -> String {
     }
     let rows = page.events.iter().map(|act| {
         [
-            act.at.format("%F %T").to_string(),
+            told(act.at).to_string(),
             act.by.clone(),
             act.action.clone(),
             act.subject.clone(),

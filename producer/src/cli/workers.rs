@@ -11,6 +11,7 @@ use shared::domain::worker::{Ordered, WorkerOrder, WorkerState};
 use super::exit::{NotFound, Usage};
 use super::operator::OperatorArgs;
 use super::output::{OutputArgs, table};
+use crate::times::told;
 use crate::web::{WorkerDocument, WorkerList, worker_refusal};
 
 const EXAMPLES: &str = "\
@@ -150,7 +151,7 @@ fn said(order: WorkerOrder, answer: Ordered, worker: &WorkerDocument) -> String 
         Some(asked) => Some(format!(
             "{name} was asked so already, by {} at {} ({}); that reason stays",
             asked.by,
-            asked.at.format("%F %T"),
+            told(asked.at),
             asked.reason
         )),
         None if order == WorkerOrder::Resume => Some(format!("{name} was not asked to be quiet")),
@@ -181,7 +182,7 @@ fn human(list: &WorkerList) -> String {
                 )
             })
             .collect();
-        let at = |time: chrono::DateTime<chrono::Utc>| time.format("%F %T").to_string();
+        let at = |time: chrono::DateTime<chrono::Utc>| told(time).to_string();
         [
             worker.name.clone(),
             worker.state.clone(),

@@ -151,6 +151,7 @@ pub const ROUTES: &[(Method, &str, Need)] = {
             Needs(Right::Operate),
         ),
         (Method::POST, "/v1/workers/{id}/stop", Needs(Right::Operate)),
+        (Method::GET, "/v1/words", Token),
         (Method::GET, "/v1/operator-events", Needs(Right::Read)),
         (Method::GET, "/v1/operations", Needs(Right::Read)),
         (Method::POST, "/v1/operations", Needs(Right::Operate)),
@@ -357,7 +358,8 @@ impl Access {
     }
 }
 
-/// Lets a request through to its route if its caller may, and tells the route who it is.
+/// Lets a request through to its route if its caller may, and tells the route who it is. What is answered is this caller's alone: no
+/// cache may keep it, unless the route says otherwise.
 pub(super) async fn guard(
     State(access): State<Access>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -380,10 +382,8 @@ pub(super) async fn guard(
         Need::Token => None,
         Need::Right(right) => Some(right),
     };
-    match access
-        .caller(peer, request.method(), request.headers())
-        .await
-    {
+    let caller = access.caller(peer, request.method(), request.headers());
+    let mut response = match caller.await {
         Err(refusal) => refusal.into_response(),
         Ok(caller) => match right.filter(|right| !caller.role.gives(*right)) {
             Some(right) => {
@@ -398,7 +398,12 @@ pub(super) async fn guard(
                 next.run(request).await
             }
         },
-    }
+    };
+    let headers = response.headers_mut();
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    response
 }
 
 /// What a route asks for, or the methods that its path has.

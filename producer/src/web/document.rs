@@ -10,6 +10,7 @@ use shared::domain::{LedgerState, Stage, StageState, Vendor};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::held::{Wait, Waits};
 use crate::results::has_result;
 
 /// What stands for a query string.
@@ -66,11 +67,20 @@ struct ErrorDocument {
     message: Option<String>,
 }
 
+/// A job and why it waits.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct WaitingDocument {
+    #[serde(flatten)]
+    job: JobDocument,
+    #[serde(flatten)]
+    wait: Wait,
+}
+
 /// A job with its submissions and its history.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct FullDocument {
     #[serde(flatten)]
-    job: JobDocument,
+    job: WaitingDocument,
     submissions: Vec<SubmissionDocument>,
     /// Oldest first.
     history: Vec<EventDocument>,
@@ -155,6 +165,31 @@ impl JobDocument {
     }
 }
 
+impl WaitingDocument {
+    /// Of the jobs of a list, in its order.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn of(db: &Db, jobs: Vec<(JobRow, Option<StageRow>)>) -> DbResult<Vec<Self>> {
+        let rows: Vec<_> = jobs
+            .iter()
+            .map(|(job, stage)| (job.id, stage.as_ref()))
+            .collect();
+        let waits = Waits::read(db, &rows).await?;
+        let document = |(job, stage): (JobRow, Option<StageRow>)| Self {
+            wait: waits.of(job.id, stage.as_ref()),
+            job: JobDocument::new(job, stage),
+        };
+        Ok(jobs.into_iter().map(document).collect())
+    }
+
+    /// Why it waits.
+    #[must_use]
+    pub const fn wait(&self) -> &Wait {
+        &self.wait
+    }
+}
+
 /// Path of the API that leads to the result of a job.
 #[must_use]
 pub fn result_path(job: Uuid) -> String {
@@ -171,10 +206,14 @@ impl FullDocument {
             return Ok(None);
         };
         let stage = db.job_stage(id).await?;
+        let waits = Waits::read(db, &[(id, stage.as_ref())]).await?;
         let submissions = db.job_submissions(id).await?;
         let history = db.job_events(id, history).await?;
         Ok(Some(Self {
-            job: JobDocument::new(job, stage),
+            job: WaitingDocument {
+                wait: waits.of(id, stage.as_ref()),
+                job: JobDocument::new(job, stage),
+            },
             submissions: submissions.into_iter().map(Into::into).collect(),
             history: history.into_iter().map(Into::into).collect(),
         }))

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::access::Caller;
-use super::document::{EventDocument, FullDocument, JobDocument};
+use super::document::{EventDocument, FullDocument, JobDocument, WaitingDocument};
 use super::list::{self, Parameters};
 use super::problem::{Kind, Problem};
 use super::requests::JobRequest;
@@ -30,7 +30,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// A page of jobs, newest first.
 #[derive(Serialize, ToSchema)]
 pub(super) struct JobPage {
-    jobs: Vec<JobDocument>,
+    jobs: Vec<WaitingDocument>,
     /// Leads to the next page; null on the last one.
     next_cursor: Option<String>,
 }
@@ -110,6 +110,8 @@ pub(super) async fn taken(
 }
 
 /// Show a job with its submissions and the newest lines of its trail
+///
+/// `held` says why it stays although it is due, `put_off` why it is not due yet although it has been tried.
 #[utoipa::path(get, path = "/v1/jobs/{id}", tag = "jobs", operation_id = "show_job",
     params(("id" = Uuid, Path, description = "The job")),
     responses((status = 200, description = "The job", body = FullDocument), (status = 404, description = "There is no such job")))]
@@ -214,7 +216,8 @@ pub(super) fn no_job(id: Uuid) -> Problem {
 
 /// List jobs, newest first
 ///
-/// All filters that are given have to fit. Where no index has what is asked for, as for a text, a page looks at 10,000 jobs: it may
+/// Each says why it waits: `held`, when it is due and nothing new may be sent for it, `put_off`, when an answer or an error made it
+/// wait for a later time. All filters that are given have to fit. Where no index has what is asked for, as for a text, a page looks at 10,000 jobs: it may
 /// be short, or empty, although `next_cursor` leads on.
 #[utoipa::path(get, path = "/v1/jobs", tag = "jobs", operation_id = "list_jobs",
     params(
@@ -241,11 +244,9 @@ pub(super) async fn list(
         .list_jobs(&query.filter, query.before, query.limit)
         .await
         .map_err(|error| database(&error))?;
-    let jobs = page.jobs.into_iter();
+    let jobs = WaitingDocument::of(&db, page.jobs).await;
     Ok(Json(JobPage {
-        jobs: jobs
-            .map(|(job, stage)| JobDocument::new(job, stage))
-            .collect(),
+        jobs: jobs.map_err(|error| database(&error))?,
         next_cursor: page.next.map(list::cursor_after),
     }))
 }

@@ -29,12 +29,13 @@ mod requests;
 mod results;
 mod unknowns;
 mod workers;
+mod words;
 
 pub(crate) use body::set as set_letter_filter;
 pub(crate) use bulk::{OperationDocument, OperationPage, SelectionDocument};
 pub use callbacks::Receiver;
 pub(crate) use document::{EventDocument, redacted_json};
-pub use document::{FullDocument, JobDocument, redacted, result_path};
+pub use document::{FullDocument, JobDocument, WaitingDocument, redacted, result_path};
 pub use letter_document::LetterDocument;
 pub(crate) use list::{Fault, set as set_job_filter};
 pub use metrics::HttpMetrics;
@@ -174,6 +175,7 @@ fn routes(state: &AppState, access: &Access) -> OpenApiRouter {
         .routes(routes!(workers::resume))
         .routes(routes!(workers::stop))
         .routes(routes!(overview::operator_events))
+        .routes(routes!(words::words))
         .routes(routes!(bulk::list, bulk::begin))
         .routes(routes!(bulk::preview))
         .routes(routes!(bulk::show))

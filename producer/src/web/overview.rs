@@ -35,9 +35,9 @@ struct Point {
     at: DateTime<Utc>,
     /// Jobs that were completed in it.
     finished: i64,
-    /// Jobs that failed in it.
+    /// Jobs that failed in it, whatever became of them since.
     failed: i64,
-    /// Jobs that were canceled in it.
+    /// Jobs that were canceled in it, whatever became of them since.
     canceled: i64,
     submissions: VendorCount,
     job_seconds: Percentiles,

@@ -35,9 +35,11 @@ const FILES: &[(&str, &str, &str)] = &[
     script!("chart.js"),
     script!("dead_letters.js"),
     script!("dom.js"),
+    script!("history.js"),
     script!("job.js"),
     script!("jobs.js"),
     script!("live.js"),
+    script!("moves.js"),
     script!("operations.js"),
     script!("overview.js"),
     script!("proof.js"),
@@ -154,6 +156,10 @@ mod tests {
                 "document.write",
                 "eval(",
                 "style=\"",
+                // Times have one form, in UTC.
+                "toLocaleTimeString",
+                "toLocaleDateString",
+                "getTimezoneOffset",
             ] {
                 assert!(!content.contains(never), "{name}: {never}");
             }

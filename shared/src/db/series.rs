@@ -1,5 +1,6 @@
-//! What happened lately in numbers: by minute, and what must never have happened. Reads indexes alone, so that it costs what has
-//! happened in that time and not what there is.
+//! What happened lately in numbers: by minute, and what must never have happened. Costs what has happened in that time and not what
+//! there is. Ends that a retry can undo are counted from the trail, which nobody changes: a job that is put back on its way was failed
+//! all the same.
 
 use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
@@ -17,10 +18,10 @@ pub struct MinutePoint {
     /// Jobs that were completed in it.
     #[diesel(sql_type = BigInt)]
     pub finished: i64,
-    /// Jobs that failed in it.
+    /// Jobs that failed in it, whatever became of them since.
     #[diesel(sql_type = BigInt)]
     pub failed: i64,
-    /// Jobs that were canceled in it.
+    /// Jobs that were canceled in it, whatever became of them since.
     #[diesel(sql_type = BigInt)]
     pub canceled: i64,
     /// Submissions to Sync.so that were opened in it.
@@ -48,25 +49,40 @@ pub struct DuplicateCount {
     pub submissions: i64,
 }
 
-/// The bound stands in each condition as it is: PostgreSQL knows then how little it asks for.
+/// The bound stands in each condition as it is: PostgreSQL knows then how little it asks for. Nobody restarts a completed job, so its
+/// row is as good as the trail. Not every run that failed has ended its job: `settle` looks again where the ledger knew more, gives
+/// no job up while something may be paid for it, and leaves one alone that was canceled while its outcome was unknown.
 const SERIES: &str = "\
-WITH ended AS ( \
+WITH completed AS ( \
     SELECT date_trunc('minute', completed_at) AT TIME ZONE 'UTC' AS at, count(*) FILTER (WHERE status = 'completed') AS finished, \
-        count(*) FILTER (WHERE status = 'failed') AS failed, count(*) FILTER (WHERE status = 'canceled') AS canceled, \
         percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY extract(epoch FROM completed_at - created_at)::float8) \
             FILTER (WHERE status = 'completed') AS seconds \
     FROM video_jobs WHERE completed_at >= timezone('utc', date_trunc('minute', now()) - make_interval(mins => $1 - 1)) GROUP BY 1), \
+failed AS ( \
+    SELECT date_trunc('minute', e.at) AS at, count(*) AS failed FROM job_events e \
+    WHERE e.kind IN ('failed', 'gave_up') AND e.at >= date_trunc('minute', now()) - make_interval(mins => $1 - 1) \
+    AND e.detail ->> 'move' = 'moved' AND CASE e.kind \
+        WHEN 'gave_up' THEN EXISTS (SELECT FROM dead_letters l WHERE l.job_id = e.job_id AND l.epoch = e.epoch) \
+        ELSE e.detail ->> 'ledger' NOT IN ('kept', 'second', 'taken') AND e.detail ->> 'metadata' <> 'other' END \
+    AND coalesce((SELECT before.kind <> 'canceled' FROM job_events before \
+        WHERE before.job_id = e.job_id AND before.id < e.id AND before.kind IN ('canceled', 'retried', 'replayed') \
+        ORDER BY before.id DESC LIMIT 1), true) GROUP BY 1), \
+canceled AS ( \
+    SELECT date_trunc('minute', at) AS at, count(*) AS canceled FROM job_events \
+    WHERE kind = 'canceled' AND at >= date_trunc('minute', now()) - make_interval(mins => $1 - 1) \
+    AND detail ->> 'was' IS DISTINCT FROM 'canceled' GROUP BY 1), \
 sent AS ( \
     SELECT s.at, count(*) FILTER (WHERE v.vendor = 'sync') AS sync, count(*) FILTER (WHERE v.vendor = 'ghostcut') AS ghostcut \
     FROM vendors v, LATERAL ( \
         SELECT date_trunc('minute', claimed_at) AS at FROM submissions \
         WHERE vendor = v.vendor AND account = v.account \
         AND claimed_at >= date_trunc('minute', now()) - make_interval(mins => $1 - 1)) s GROUP BY 1) \
-SELECT m.at, coalesce(e.finished, 0) AS finished, coalesce(e.failed, 0) AS failed, coalesce(e.canceled, 0) AS canceled, \
+SELECT m.at, coalesce(e.finished, 0) AS finished, coalesce(f.failed, 0) AS failed, coalesce(c.canceled, 0) AS canceled, \
     coalesce(s.sync, 0) AS sync, coalesce(s.ghostcut, 0) AS ghostcut, e.seconds[1] AS p50, e.seconds[2] AS p95 \
 FROM generate_series(date_trunc('minute', now()) - make_interval(mins => $1 - 1), date_trunc('minute', now()), \
     interval '1 minute') m(at) \
-LEFT JOIN ended e ON e.at = m.at LEFT JOIN sent s ON s.at = m.at ORDER BY m.at";
+LEFT JOIN completed e ON e.at = m.at LEFT JOIN failed f ON f.at = m.at LEFT JOIN canceled c ON c.at = m.at \
+LEFT JOIN sent s ON s.at = m.at ORDER BY m.at";
 
 impl Db {
     /// The last `minutes` minutes, the one that is going on included; oldest first.

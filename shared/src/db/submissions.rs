@@ -78,6 +78,9 @@ pub struct BacklogGauge {
     /// How many.
     #[diesel(sql_type = BigInt)]
     pub jobs: i64,
+    /// Those of them that are due.
+    #[diesel(sql_type = BigInt)]
+    pub due: i64,
     /// How long the oldest due one waits, in seconds; 0 when none is due.
     #[diesel(sql_type = Double)]
     pub oldest_due_seconds: f64,
@@ -340,7 +343,7 @@ impl Db {
     pub async fn backlog_gauges(&self) -> DbResult<Vec<BacklogGauge>> {
         let mut connection = self.connection().await?;
         let rows = diesel::sql_query(
-            "SELECT stage, state, count(*) AS jobs, \
+            "SELECT stage, state, count(*) AS jobs, count(*) FILTER (WHERE due_at <= now()) AS due, \
              greatest(coalesce(extract(epoch FROM now() - min(due_at)), 0), 0)::float8 AS oldest_due_seconds \
              FROM job_stages GROUP BY stage, state",
         )

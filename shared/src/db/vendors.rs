@@ -132,6 +132,9 @@ pub struct VendorStatus {
     /// Until when; none when only an operator ends it.
     #[diesel(sql_type = Nullable<Timestamptz>)]
     pub refusal_until: Option<DateTime<Utc>>,
+    /// When the rate lets the next paid send through; none when it does now.
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    pub rate_until: Option<DateTime<Utc>>,
     /// Works that were running when the vendor last said that its slots are full, at least one: a cap until `slots_until`.
     #[diesel(sql_type = Nullable<Integer>)]
     pub slots: Option<i32>,
@@ -287,9 +290,12 @@ SELECT v.vendor, v.account, v.version, vendor_in_flight(v) AS in_flight, vendor_
         ELSE CASE WHEN stop.why IS NOT NULL THEN v.pause_reason END END AS refusal_reason, \
     CASE WHEN coalesce(stop.why, fresh.why) IS NOT NULL \
         THEN nullif(CASE WHEN stop.why IS NOT NULL THEN stop.until ELSE fresh.until END, 'infinity') END AS refusal_until, \
+    CASE WHEN bucket.tokens < 1 \
+        THEN clock_timestamp() + make_interval(secs => ((1 - bucket.tokens) / v.max_per_minute * 60)::float8) END AS rate_until, \
     CASE WHEN v.slots_until > clock_timestamp() THEN v.slots END AS slots, \
     CASE WHEN v.slots_until > clock_timestamp() THEN v.slots_until END AS slots_until, v.open_until IS NOT NULL AS circuit_open \
-FROM vendors v, vendor_stop(v) stop, vendor_stop_new(v, CASE WHEN v.daily_budget IS NULL THEN 0 ELSE vendor_least_cost(v) END) fresh ORDER BY v.vendor, v.account";
+FROM vendors v, vendor_tokens(v) bucket(tokens), vendor_stop(v) stop, \
+    vendor_stop_new(v, CASE WHEN v.daily_budget IS NULL THEN 0 ELSE vendor_least_cost(v) END) fresh ORDER BY v.vendor, v.account";
 
 impl Db {
     /// Makes rows for the configured accounts, so that they can be listed and limited before they are first used.

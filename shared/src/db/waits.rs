@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::dispatch::millis;
 use super::{Db, DbResult};
-use crate::domain::Vendor;
+use crate::domain::{Stage, Vendor};
 
 /// What the newest line of a job's trail says about its wait.
 #[derive(Clone, Debug, QueryableByName)]
@@ -38,6 +38,10 @@ pub struct ToBeSent {
     /// The vendor.
     #[diesel(sql_type = Text)]
     pub vendor: String,
+    /// The stage that pays it.
+    #[diesel(sql_type = Text)]
+    #[schema(value_type = Stage)]
+    pub stage: String,
     /// How many.
     #[diesel(sql_type = BigInt)]
     pub jobs: i64,
@@ -91,9 +95,10 @@ impl Db {
     pub async fn to_be_sent(&self) -> DbResult<Vec<ToBeSent>> {
         let mut connection = self.connection().await?;
         Ok(diesel::sql_query(
-            "SELECT CASE stage WHEN 'lipsync.submit' THEN 'sync' ELSE 'ghostcut' END AS vendor, count(*) AS jobs, \
+            "SELECT CASE stage WHEN 'lipsync.submit' THEN 'sync' ELSE 'ghostcut' END AS vendor, stage, count(*) AS jobs, \
              extract(epoch FROM clock_timestamp() - min(due_at))::float8 AS oldest_seconds FROM job_stages \
-             WHERE state = 'waiting' AND stage IN ('lipsync.submit', 'inpaint.submit') AND due_at <= now() GROUP BY stage ORDER BY 1",
+             WHERE state IN ('waiting', 'dispatched') AND stage IN ('lipsync.submit', 'inpaint.submit') AND due_at <= now() \
+             GROUP BY stage ORDER BY 1",
         )
         .load(&mut connection)
         .await?)

@@ -44,6 +44,25 @@ impl Refusal {
         Self::Floor,
         Self::Budget,
     ];
+
+    /// What it means, as the end of "nothing is sent: …".
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Stopped => "all paid sends are stopped",
+            Self::Settled => "it has an outcome by now, or is too old to be sent again",
+            Self::Callback => "a callback for the job waits to be processed",
+            Self::Manual => "paused by an operator",
+            Self::Misconfigured => "the vendor refuses our key, signature or plan",
+            Self::OutOfCredit => "the account has no credit",
+            Self::Throttled => "the vendor asked for fewer requests",
+            Self::Circuit => "too many calls in a row went wrong",
+            Self::Floor => "the balance is below its floor",
+            Self::Budget => "the day's budget is used up",
+            Self::Full => "as many works as allowed are in flight",
+            Self::Rate => "as many requests as allowed were sent just now",
+        }
+    }
 }
 
 vocabulary! {

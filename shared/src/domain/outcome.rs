@@ -93,6 +93,58 @@ vocabulary! {
     }
 }
 
+impl Reason {
+    /// What it means, as the end of "it stands because …".
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::InvalidJob => "the stored job is not one that the fleet can run",
+            Self::Rejected => "the vendor refused the request",
+            Self::InputUnreadable => "an input could not be read",
+            Self::InputUnsuitable => {
+                "an input breaks a limit of the vendor, or is shorter than the times of the job"
+            }
+            Self::VendorFailed => "the work failed at the vendor for good",
+            Self::VendorNeedsOperator => "somebody has to act at the vendor",
+            Self::OutOfPoints => "the account ran out of points; the work waits at the vendor",
+            Self::OutcomeUndecided => "nobody can tell whether the vendor has the work",
+            Self::WorkVanished => "the vendor does not know an id that it gave us",
+            Self::AttemptsExhausted => "the bound on paid attempts is reached",
+            Self::TriesExhausted => "the stage failed as often as it may",
+            Self::KillsConsumers => {
+                "it was started again and again and never ended, so it seems to kill workers"
+            }
+            Self::InvalidResult => "the result is not a usable video",
+            Self::TaskIdConflict => "a vendor id belongs to somebody else's submission",
+            Self::InternalError => "of a fault of ours",
+        }
+    }
+
+    /// What a person can do about it.
+    #[must_use]
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::InvalidJob => "Put it in again.",
+            Self::Rejected => "Look at the vendor's answer.",
+            Self::InputUnreadable => "Put the file where it can be read, then retry.",
+            Self::InputUnsuitable => "Put it in again with another file.",
+            Self::VendorFailed => "A retry pays for a new attempt.",
+            Self::VendorNeedsOperator => "Look at the vendor's dashboard, then resume.",
+            Self::OutOfPoints => "Add points, then resume.",
+            Self::OutcomeUndecided => {
+                "Look at the vendor's dashboard, then adopt the work or confirm that it is not there."
+            }
+            Self::WorkVanished => "Look at the vendor's dashboard, then resume or cancel.",
+            Self::AttemptsExhausted => "A retry may allow another attempt.",
+            Self::TriesExhausted => "Mend what the error says, then replay its dead letter.",
+            Self::KillsConsumers => "Look at the workers' logs before it is replayed.",
+            Self::InvalidResult => "A replay fetches it again and does not pay again.",
+            Self::TaskIdConflict => "Compare the submissions with the vendor's dashboard.",
+            Self::InternalError => "The producer's and workers' logs say more.",
+        }
+    }
+}
+
 /// How a stage is retried after passing errors.
 #[derive(Clone, Copy, Debug)]
 pub struct RetryPolicy {

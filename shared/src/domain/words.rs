@@ -181,6 +181,15 @@ impl Stage {
         }
     }
 
+    /// Whom this stage pays: jobs that are due in it are held back while nothing new may be sent there.
+    #[must_use]
+    pub const fn pays(self) -> Option<Vendor> {
+        match self {
+            Self::LipsyncSubmit | Self::InpaintSubmit => self.vendor(),
+            _ => None,
+        }
+    }
+
     /// How many jobs one message of this stage may carry: polls are batched, everything else goes alone.
     #[must_use]
     pub const fn jobs_per_message(self) -> usize {

@@ -8,6 +8,7 @@ use shared::db::{Db, LetterFilter};
 
 use super::selection::FilterArgs;
 use crate::cli::output::{OutputArgs, table};
+use crate::times::{told, told_text};
 use crate::web::{LetterDocument, redacted};
 
 const EXAMPLES: &str = "Examples:
@@ -74,7 +75,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
                     group.stage.clone(),
                     group.reason.clone(),
                     format!("#{}", group.first),
-                    group.newest.format("%F %T").to_string(),
+                    told(group.newest).to_string(),
                     redacted(group.error_class.clone()),
                 ]
             }),
@@ -92,7 +93,7 @@ fn flat(letters: &[LetterDocument]) -> String {
         letters.iter().map(|letter| {
             [
                 letter.id.to_string(),
-                letter.received_at.clone(),
+                told_text(&letter.received_at),
                 letter.stage.clone(),
                 match &letter.resolution {
                     Some(resolution) => format!("{} ({resolution})", letter.reason),

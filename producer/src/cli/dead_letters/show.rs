@@ -7,6 +7,7 @@ use shared::db::Db;
 
 use crate::cli::exit::NotFound;
 use crate::cli::output::OutputArgs;
+use crate::times::told_text;
 use crate::web::LetterDocument;
 
 /// Show one dead letter, its message and its job
@@ -43,7 +44,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 fn human(letter: &LetterDocument, status: Option<&str>) -> String {
     let mut lines = vec![
         format!("dead letter  {}", letter.id),
-        format!("received     {}", letter.received_at),
+        format!("received     {}", told_text(&letter.received_at)),
         format!("stage        {}", letter.stage),
         format!("reason       {}", letter.reason),
         format!("error        {}", letter.error.as_deref().unwrap_or("-")),
@@ -68,7 +69,8 @@ fn human(letter: &LetterDocument, status: Option<&str>) -> String {
     }
     match (&letter.resolution, &letter.resolved_at) {
         (Some(resolution), Some(at)) => lines.push(format!(
-            "closed       {resolution} at {at} by {}: {}",
+            "closed       {resolution} at {} by {}: {}",
+            told_text(at),
             letter.resolved_by.as_deref().unwrap_or("-"),
             letter.note.as_deref().unwrap_or("-")
         )),

@@ -2,15 +2,15 @@
 
 use std::process::ExitCode;
 
-use serde::Serialize;
 use serde_json::json;
 use shared::config::DatabaseConfig;
-use shared::db::Db;
+use shared::db::{Db, JobRow, StageRow};
 
-use super::held::Holds;
 use super::selection::FilterArgs;
 use crate::cli::output::{OutputArgs, table};
-use crate::web::JobDocument;
+use crate::held::Wait;
+use crate::times::told;
+use crate::web::WaitingDocument;
 
 const EXAMPLES: &str = "Examples:
   What waits for a person:   producer jobs list --state parked
@@ -36,14 +36,6 @@ pub struct Args {
     pub database: DatabaseConfig,
 }
 
-#[derive(Serialize)]
-struct Listed {
-    #[serde(flatten)]
-    job: JobDocument,
-    /// Why it stays although it is due.
-    held: Option<String>,
-}
-
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let db = Db::new(&args.database)?;
     let filter = args.filter.filter();
@@ -58,46 +50,17 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             break;
         }
     }
-    let ids: Vec<_> = rows.iter().map(|(job, _)| job.id).collect();
-    let holds = Holds::read(&db, &ids).await?;
-    let held: Vec<_> = rows
+    let mut lines: Vec<[String; 7]> = rows
         .iter()
-        .map(|(job, stage)| holds.why(job.id, stage.as_ref()))
+        .map(|(job, stage)| line(job, stage.as_ref()))
         .collect();
-    let lines: Vec<[String; 7]> = rows
-        .iter()
-        .zip(&held)
-        .map(|((job, stage), held)| {
-            let of_stage = |field: fn(&shared::db::StageRow) -> String| {
-                stage.as_ref().map_or_else(|| "-".to_owned(), field)
-            };
-            let time = job.created_at;
-            [
-                job.id.to_string(),
-                time.map_or_else(|| "-".to_owned(), |time| time.format("%F %T").to_string()),
-                job.status.clone(),
-                of_stage(|stage| stage.stage.clone()),
-                of_stage(|stage| stage.state.clone()),
-                match (held, stage, &job.error_code) {
-                    (Some(held), ..) => held.clone(),
-                    (None, Some(stage), _) => stage.reason.clone().unwrap_or_default(),
-                    (None, None, Some(code)) => code.clone(),
-                    (None, None, None) => "-".to_owned(),
-                },
-                job.display_name
-                    .clone()
-                    .unwrap_or_else(|| job.original_filename.clone()),
-            ]
-        })
-        .collect();
-    let documents = rows
-        .into_iter()
-        .zip(held)
-        .map(|((job, stage), held)| Listed {
-            job: JobDocument::new(job, stage),
-            held,
-        });
-    let document = json!({ "jobs": documents.collect::<Vec<_>>() });
+    let documents = WaitingDocument::of(&db, rows).await?;
+    for (line, document) in lines.iter_mut().zip(&documents) {
+        if let Some(why) = why(document.wait()) {
+            line[REASON] = why;
+        }
+    }
+    let document = json!({ "jobs": documents });
     args.output.print(&document, |_| {
         if lines.is_empty() {
             return "no such jobs".to_owned();
@@ -110,4 +73,37 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         )
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The column that says why a job is where it is.
+const REASON: usize = 5;
+
+fn line(job: &JobRow, stage: Option<&StageRow>) -> [String; 7] {
+    let of_stage = |field: fn(&StageRow) -> String| stage.map_or_else(|| "-".to_owned(), field);
+    let created = job.created_at.map(|time| told(time.and_utc()).to_string());
+    [
+        job.id.to_string(),
+        created.unwrap_or_else(|| "-".to_owned()),
+        job.status.clone(),
+        of_stage(|stage| stage.stage.clone()),
+        of_stage(|stage| stage.state.clone()),
+        match (stage, &job.error_code) {
+            (Some(stage), _) => stage.reason.clone().unwrap_or_default(),
+            (None, Some(code)) => code.clone(),
+            (None, None) => "-".to_owned(),
+        },
+        job.display_name
+            .clone()
+            .unwrap_or_else(|| job.original_filename.clone()),
+    ]
+}
+
+fn why(wait: &Wait) -> Option<String> {
+    let held = wait.held.as_ref();
+    let held = held.map(|held| format!("held: {}", held.sentence));
+    held.or_else(|| {
+        wait.put_off
+            .as_ref()
+            .map(|put_off| put_off.sentence.clone())
+    })
 }

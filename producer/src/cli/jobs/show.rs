@@ -8,12 +8,12 @@ use shared::db::{Candidate, Db, RestartOrder};
 use shared::domain::resume::Refusal;
 use uuid::Uuid;
 
-use super::held::Holds;
 use crate::cli::attempts::AttemptArgs;
 use crate::cli::exit::NotFound;
 use crate::cli::job_trail::in_words as in_short;
 use crate::cli::output::{OutputArgs, table};
 use crate::operations::in_words;
+use crate::times::told_text;
 use crate::web::FullDocument;
 
 /// Newest events that are shown.
@@ -57,15 +57,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Err(Refusal::GoesOn | Refusal::Completed) => None,
         Err(refusal) => Some(refusal.explain().to_owned()),
     });
-    let stage = db.job_stage(args.id).await?;
-    let held = Holds::read(&db, &[args.id])
-        .await?
-        .why(args.id, stage.as_ref());
     let mut value = serde_json::to_value(&document)?;
     if let Some(keys) = value.as_object_mut() {
-        for (key, text) in [("retry", retry), ("held", held)] {
-            keys.extend(text.map(|text| (key.to_owned(), Value::String(text))));
-        }
+        keys.extend(retry.map(|text| ("retry".to_owned(), Value::String(text))));
     }
     args.output.print(&value, human)?;
     Ok(ExitCode::SUCCESS)
@@ -86,6 +80,7 @@ fn human(job: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
+    let time = |value: &Value| value.as_str().map_or_else(|| "-".to_owned(), told_text);
     let mut lines = vec![
         format!("job        {}", text(&job["id"])),
         format!("name       {}", name(job)),
@@ -109,12 +104,21 @@ fn human(job: &Value) -> String {
         ));
         lines.push(format!(
             "due        {} ({} failed tries in this stage)",
-            text(&stage["due_at"]),
+            time(&stage["due_at"]),
             stage["tries"]
         ));
     }
-    if let Some(held) = job["held"].as_str() {
-        lines.push(held.to_owned());
+    if let Some(held) = job["held"]["sentence"].as_str() {
+        lines.push(format!("held       {held}"));
+    }
+    if let Some(put_off) = job["put_off"]["sentence"].as_str() {
+        lines.push(format!("put off    {put_off}"));
+        if job["put_off"]["answer"].is_string() {
+            let id = text(&job["id"]);
+            lines.push(format!(
+                "           `producer jobs resume {id}` does not wait"
+            ));
+        }
     }
     if job["error"].is_object() {
         let (code, message) = (text(&job["error"]["code"]), text(&job["error"]["message"]));
@@ -158,7 +162,10 @@ fn human(job: &Value) -> String {
                 "cost_charged",
                 "cost_wasted",
             ]
-            .map(|key| text(&line[key]))
+            .map(|key| match key {
+                "claimed_at" => time(&line[key]),
+                key => text(&line[key]),
+            })
         }),
     ));
     lines.push(String::new());
@@ -166,6 +173,7 @@ fn human(job: &Value) -> String {
         ["WHEN", "WHAT", "WHO", "STAGE", "EPOCH", "DETAIL"],
         rows("history").map(|line| {
             ["at", "kind", "actor", "stage", "epoch", "detail"].map(|key| match key {
+                "at" => time(&line[key]),
                 "detail" => in_short(&line[key]),
                 key => text(&line[key]),
             })

@@ -14,6 +14,7 @@ use crate::cli::exit::NotFound;
 use crate::cli::job_trail::in_words;
 use crate::cli::output::{OutputArgs, table};
 use crate::evidence::{SubmissionEvidence, presentable};
+use crate::times::told;
 use crate::web::EventDocument;
 
 /// Lines of the job's trail that are looked through for those about the submission.
@@ -95,7 +96,7 @@ pub(super) async fn show(
 
 fn human(evidence: &Evidence) -> String {
     let row = &evidence.known.submission;
-    let time = |at: DateTime<Utc>| at.format("%Y-%m-%d %H:%M:%S UTC").to_string();
+    let time = |at: DateTime<Utc>| told(at).to_string();
     let maybe = |at: Option<DateTime<Utc>>, none: &str| at.map_or_else(|| none.to_owned(), time);
     let answer = |key: &str| row.answer[key].as_str().unwrap_or_default().to_owned();
     let seen = match (answer("class"), answer("reason")) {
@@ -198,7 +199,7 @@ fn human(evidence: &Evidence) -> String {
 
 /// Who does what next, for the list.
 fn next_step(row: &UnknownRow) -> String {
-    let at = |at: DateTime<Utc>| at.format("%H:%M:%S UTC");
+    let at = |at: DateTime<Utc>| told(at);
     match row.due_at {
         Some(due) if row.refused_for_now => {
             format!("refused for now, sent again under its key at {}", at(due))
@@ -215,7 +216,7 @@ fn what_now(known: &SubmissionEvidence) -> String {
         return String::new();
     }
     let token = row.token;
-    let time = |at: DateTime<Utc>| at.format("%Y-%m-%d %H:%M:%S UTC").to_string();
+    let time = |at: DateTime<Utc>| told(at).to_string();
     let mut text = "\n\n".to_owned();
     text += &match known.fleet_acts_at {
         Some(at) if row.refused_for_now => format!(

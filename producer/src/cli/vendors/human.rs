@@ -7,8 +7,9 @@ use shared::db::{PaidStop, VendorStatus};
 use shared::domain::admission::Refusal;
 
 use crate::cli::output::table;
-use crate::cli::paid;
+use crate::held;
 use crate::operations::money;
+use crate::times::told;
 
 pub(super) fn human(
     accounts: &[VendorStatus],
@@ -31,7 +32,7 @@ pub(super) fn human(
         rows,
     );
     if let Some(stop) = stop {
-        let since = paid::in_words(stop);
+        let since = held::stopped(stop);
         text += &format!("\n\nAll paid sends are stopped {since}: `producer resume-paid` ends it.");
     }
     for account in accounts {
@@ -86,7 +87,7 @@ fn slots(account: &VendorStatus) -> Option<String> {
     Some(format!(
         "{vendor}/{account}: the cap of {slots} in flight is the vendor's: it said that its slots are full, and so many works were running \
          (1 at least). It ends at {}, or with `producer vendors resume {vendor}`. A request that was refused counts until it is sent again.",
-        until.format("%Y-%m-%d %H:%M:%S UTC")
+        told(until)
     ))
 }
 
@@ -99,7 +100,7 @@ pub(in crate::cli) fn stopped(account: &VendorStatus) -> String {
     if refusal == Refusal::Full.as_str() {
         return refusal.clone();
     }
-    let time = |until: DateTime<Utc>| until.format("%Y-%m-%d %H:%M:%S UTC").to_string();
+    let time = |until: DateTime<Utc>| told(until).to_string();
     if refusal == Refusal::Floor.as_str() {
         let counts = account.refusal_until.map(time).unwrap_or_default();
         return format!(

@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use fleet::{DEADLINE, Fleet, Kind, eventually};
 use producer::web::access::{Need, ROUTES};
 use reqwest::header::{
-    ALLOW, AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, ORIGIN, RETRY_AFTER, SET_COOKIE,
-    WWW_AUTHENTICATE,
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, HOST, ORIGIN, RETRY_AFTER,
+    SET_COOKIE, WWW_AUTHENTICATE,
 };
 use reqwest::{Method, RequestBuilder, StatusCode};
 use sandbox::SandboxConfig;
@@ -100,6 +100,7 @@ async fn every_route_asks_for_what_its_line_says() -> anyhow::Result<()> {
                         answer.headers[WWW_AUTHENTICATE],
                         "Bearer realm=\"ghostfleet\""
                     );
+                    assert_eq!(answer.headers[CACHE_CONTROL], "no-store", "{line}");
                     if *method == Method::GET {
                         let head = producer.request(Method::HEAD, &path).send().await?;
                         assert_eq!(head.status(), StatusCode::UNAUTHORIZED, "{line}");

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use fleet::{DEADLINE, Environment, Fleet, Kind, Process, eventually};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder, StatusCode};
 use sandbox::SandboxConfig;
 use serde_json::Value;
@@ -95,6 +95,7 @@ impl Producer {
     pub(crate) async fn send(&self, request: RequestBuilder) -> anyhow::Result<Answer> {
         let response = request.send().await?;
         let (status, headers) = (response.status(), response.headers().clone());
+        let is_data = response.url().path().starts_with("/v1/");
         let text = response.text().await?;
         for secret in &self.secrets {
             assert!(!text.contains(secret), "{secret} is in {text}");
@@ -103,6 +104,10 @@ impl Producer {
         let content_type = headers[CONTENT_TYPE].to_str()?;
         if status.is_success() {
             assert_eq!(content_type, "application/json");
+            assert!(
+                !is_data || headers[CACHE_CONTROL] == "no-store",
+                "data that a cache may keep"
+            );
         } else {
             assert_eq!(content_type, "application/problem+json");
             assert_eq!(json["status"], status.as_u16());

@@ -7,6 +7,7 @@ use futures::future::try_join_all;
 use reqwest::StatusCode;
 use sandbox::{Fault, FaultRule, Operation, SandboxConfig, Vendor};
 use serde_json::{Value, json};
+use shared::domain::outcome::Reason;
 use uuid::Uuid;
 
 use crate::api::{Answer, Producer};
@@ -118,6 +119,83 @@ async fn shows_no_signature_of_adopted_rows(
     assert_eq!(shown["output_url"], redacted);
     assert_eq!(shown["error"]["message"], redacted);
     producer.get("/v1/jobs").await?;
+    Ok(())
+}
+
+/// Of each job that is due and not sent it is said what holds it; of one that is not due, what put it off.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_says_why_it_waits() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let producer = Producer::start(fleet, &fleet.environment).await?;
+        let change = async |path: &str| {
+            let sent = producer.request(reqwest::Method::POST, path);
+            let answer = producer.send(sent.json(&json!({ "reason": "a test" }))).await?;
+            anyhow::ensure!(answer.status == StatusCode::OK, "{}", answer.json);
+            Ok(())
+        };
+        change("/v1/vendors/ghostcut/default/pause").await?;
+        let ids = create(&producer, 1, 3).await?;
+        let held = |by: &str, account: Value, sentence: &str| {
+            json!({ "by": by, "account": account, "until": null, "sentence": sentence })
+        };
+        let paused = "nothing new is sent to ghostcut/default: paused by an operator: a test (api), until somebody resumes it";
+        let paused = held("manual", json!("ghostcut/default"), paused);
+        let last = format!(
+            "INSERT INTO job_events (job_id, kind, actor, stage, epoch, detail) SELECT job_id, 'retry', 'w', stage, epoch - 1, \
+                 '{{\"answer\": \"throttled\", \"said\": \"come again, {SIGNED}\"}}' FROM job_stages WHERE job_id = '{0}'; \
+             UPDATE job_stages SET due_at = '2101-02-03 04:05:06Z' WHERE job_id = '{0}'; \
+             UPDATE job_stages SET state = 'dispatched', due_at = now() - interval '1 minute' WHERE job_id = '{1}'",
+            ids[0], ids[1]
+        );
+        execute(&fleet.database.url, &last).await?;
+        let put_off = json!({ "answer": "throttled", "until": "2101-02-03T04:05:06Z",
+            "sentence": "it waits until 2101-02-03 04:05:06 UTC: ghostcut answered throttled: come again, \
+                https://vendor.example/in.mp4?[redacted]" });
+        says(&producer, &ids[0], &Value::Null, &put_off).await?;
+        // A lease that is over makes a job due like its time.
+        for id in &ids[1..] {
+            says(&producer, id, &paused, &Value::Null).await?;
+        }
+        let overview = producer.get("/v1/overview").await?.json;
+        let stages = overview["stages"].as_array().unwrap().iter();
+        let held_stages: Vec<_> = stages.filter(|stage| !stage["held"].is_null()).collect();
+        assert_eq!(words(&json!(held_stages), "stage"), ["inpaint.submit"]);
+        assert_eq!((&held_stages[0]["due"], &held_stages[0]["held"]), (&json!(2), &paused));
+        let due = &overview["status"]["to_be_sent"][0];
+        assert_eq!((&due["jobs"], &due["held"]), (&json!(2), &paused));
+
+        change("/v1/paid-sends/stop").await?;
+        let stop = producer.get(&format!("/v1/jobs/{}", ids[2])).await?.json["held"].take();
+        assert_eq!((&stop["by"], &stop["account"]), (&json!("stopped"), &Value::Null));
+        change("/v1/vendors/ghostcut/default/resume").await?;
+        change("/v1/paid-sends/resume").await?;
+        for id in &ids {
+            says(&producer, id, &Value::Null, &Value::Null).await?;
+        }
+        let told = producer.get("/v1/words").await?.json;
+        let all: Vec<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+        assert_eq!(words(&told["reasons"], "code"), all);
+        producer.stop().await
+    })
+    .await
+}
+
+/// Of one job and of a list.
+async fn says(producer: &Producer, id: &str, held: &Value, put_off: &Value) -> anyhow::Result<()> {
+    let shown = producer.get(&format!("/v1/jobs/{id}")).await?.json;
+    assert_eq!(
+        (&shown["held"], &shown["put_off"]),
+        (held, put_off),
+        "{shown}"
+    );
+    let listed = producer.get("/v1/jobs").await?.json;
+    let ours = listed["jobs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|job| job["id"] == id);
+    let ours = ours.unwrap();
+    assert_eq!((&ours["held"], &ours["put_off"]), (held, put_off), "{ours}");
     Ok(())
 }
 

@@ -135,6 +135,34 @@ async fn a_page_of_one_users_jobs_is_read_from_its_index() -> anyhow::Result<()>
     .await
 }
 
+/// Of a trail that has years, the last hour.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_failed_lately_is_read_from_its_index() -> anyhow::Result<()> {
+    with_database(true, async |url, _| {
+        let rows = format!(
+            "INSERT INTO job_events (job_id, kind, actor, at, detail) \
+             SELECT gen_random_uuid(), CASE n % 3 WHEN 0 THEN 'canceled' WHEN 1 THEN 'failed' ELSE 'gave_up' END, 'w', \
+                 now() - n * interval '5 minutes', '{{\"move\": \"moved\", \"ledger\": \"none\", \"metadata\": \"none\"}}' \
+             FROM generate_series(1, {ROWS}) n; \
+             ANALYZE job_events"
+        );
+        execute(url, &rows).await?;
+        forget_counts(url).await?;
+        let points = queried(url, async |db| Ok(db.series(60).await?)).await?;
+        let (failed, canceled): (Vec<_>, Vec<_>) =
+            points.iter().map(|point| (point.failed, point.canceled)).unzip();
+        let sum = |counts: &[i64]| counts.iter().sum::<i64>();
+        // The given-up ones have no dead letter.
+        assert!((3..=5).contains(&sum(&failed)), "{failed:?}");
+        assert!((3..=5).contains(&sum(&canceled)), "{canceled:?}");
+        for index in ["job_events_failed", "job_events_acts"] {
+            was_read(url, index).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
 /// An audit asks for what its window has and for what the vendor's list names, which may be from long ago.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_audit_compares_is_read_from_indexes() -> anyhow::Result<()> {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use chrono::{TimeDelta, Utc};
 use fleet::{DEADLINE, eventually};
 use producer::overview::Overview;
+use producer::web::WaitingDocument;
 use shared::db::{ActFilter, Db, JobFilter, LetterFilter};
 use shared::domain::{JobStatus, Stage, StageState, Vendor};
 use uuid::Uuid;
@@ -42,13 +43,14 @@ async fn grown(url: &str, rows: u32) -> anyhow::Result<()> {
         ),
         format!(
             "INSERT INTO job_events (job_id, at, kind, actor, detail) \
-             SELECT {job}, t, CASE WHEN n % 20 = 1 THEN 'canceled' ELSE 'advanced' END, CASE WHEN n % 20 = 1 THEN 'ann' ELSE 'w' END, \
-                 '{{\"reason\": \"r\"}}' FROM generate_series(1, {rows}) n, LATERAL (SELECT {second} AS t) times"
+             SELECT {job}, t, CASE n % 20 WHEN 1 THEN 'canceled' WHEN 0 THEN 'failed' ELSE 'advanced' END, \
+                 CASE WHEN n % 20 = 1 THEN 'ann' ELSE 'w' END, \
+                 '{{\"reason\": \"r\", \"move\": \"moved\", \"ledger\": \"none\", \"metadata\": \"none\"}}' FROM generate_series(1, {rows}) n, LATERAL (SELECT {second} AS t) times"
         ),
         format!(
             "INSERT INTO job_stages (job_id, stage, state, due_at, reason, fairness_key) \
              SELECT {job}, CASE WHEN n % 2 = 0 THEN 'inpaint.poll' ELSE 'lipsync.submit' END, \
-                 CASE WHEN n % 5 = 0 THEN 'parked' ELSE 'waiting' END, CASE WHEN n % 5 > 0 THEN now() END, \
+                 CASE WHEN n % 5 = 0 THEN 'parked' ELSE 'waiting' END, CASE WHEN n % 5 > 0 THEN now() + (n % 3) * interval '1 hour' END, \
                  CASE WHEN n % 5 = 0 THEN 'outcome_undecided' END, {user} FROM generate_series(1000, 1500) n; \
              UPDATE video_jobs SET status = 'processing', completed_at = NULL WHERE id IN (SELECT job_id FROM job_stages)"
         ),
@@ -208,6 +210,8 @@ async fn lists(db: &Db) -> anyhow::Result<Vec<String>> {
             .await?,
         );
         let page = db.list_jobs(filter, None, 50).await?;
+        let waits = async || WaitingDocument::of(db, page.jobs.clone()).await;
+        times.push(fast(&format!("why jobs by {name} wait"), waits).await?);
         if let Some(next) = page.next {
             let second = async || db.list_jobs(filter, Some(next), 50).await;
             times.push(fast(&format!("jobs by {name}, next page"), second).await?);

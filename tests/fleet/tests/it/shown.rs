@@ -1,17 +1,24 @@
 //! What operators are shown and told: costs, what stands and why, and mistakes in what they ask for.
 
+use anyhow::Context as _;
 use fleet::{Fleet, Kind};
 use reqwest::Method;
 use sandbox::SandboxConfig;
 use serde_json::{Value, json};
-use shared::db::{Claim, Claimed};
-use shared::domain::{Stage, Vendor};
+use shared::db::{
+    Candidate, Claim, Claimed, Db, Fact, JobPatch, MinutePoint, Move, MoveState, NewEvent, Pace,
+    RestartOrder, Settlement,
+};
+use shared::domain::intake::NewJob;
+use shared::domain::outcome::Reason;
+use shared::domain::{JobStatus, LedgerState, Stage, Vendor};
 use std::time::Duration;
+use uuid::Uuid;
 
 use crate::api::Producer;
 use crate::command::{Ended, producer};
 use crate::ledger::claim_of;
-use crate::sql::{execute, value};
+use crate::sql::{execute, value, with_database};
 
 const WHY: [&str; 4] = ["--reason", "a test", "--by", "ann"];
 
@@ -83,10 +90,10 @@ async fn it_is_shown_why_a_due_job_is_held() -> anyhow::Result<()> {
                 Some(text) => {
                     shown.said(0, text);
                     listed.said(0, text);
-                    assert!(ours["held"].as_str().is_some_and(|held| held.contains(text)), "{ours}");
+                    assert!(ours["held"]["sentence"].as_str().is_some_and(|held| held.contains(text)), "{ours}");
                     assert_eq!(others, [ours], "the other one is not due");
                 }
-                None => assert!(others.is_empty() && !shown.stdout.contains("held"), "{shown:?}"),
+                None => assert!(others.is_empty() && !shown.stdout.contains("\nheld"), "{shown:?}"),
             }
             anyhow::Ok(())
         };
@@ -100,12 +107,12 @@ async fn it_is_shown_why_a_due_job_is_held() -> anyhow::Result<()> {
         // Spent to the last: nothing that costs nothing is sent either.
         let set = ["vendors", "set", "ghostcut", "--daily-budget", "2.5"];
         with_reason(fleet, &set).await?.said(0, "budget until");
-        shows(Some("held: nothing new is sent to ghostcut/default: budget until")).await?;
+        shows(Some("nothing new is sent to ghostcut/default: the day's budget is used up, until 2")).await?;
         status("stopped: budget until").await?;
         status("allowed, but not to these accounts").await?;
         let set = ["vendors", "set", "ghostcut", "--daily-budget", "none", "--max-in-flight", "1"];
         with_reason(fleet, &set).await?.said(0, "full");
-        shows(Some("ghostcut/default: full")).await?;
+        shows(Some("ghostcut/default: as many works as allowed are in flight")).await?;
         let set = ["vendors", "set", "ghostcut", "--max-in-flight", "none"];
         with_reason(fleet, &set).await?;
         shows(None).await?;
@@ -114,18 +121,28 @@ async fn it_is_shown_why_a_due_job_is_held() -> anyhow::Result<()> {
                     open_until = '2101-02-03 04:05:06Z'";
         execute(url, open).await?;
         let circuit = "circuit until 2101-02-03 04:05:06 UTC: HTTP 500";
-        shows(Some(circuit)).await?;
+        shows(Some("ghostcut/default: too many calls in a row went wrong: HTTP 500, until 2101-02-03 04:05:06 UTC")).await?;
         status(circuit).await?;
         with_reason(fleet, &["vendors", "pause", "ghostcut"]).await?;
-        shows(Some("ghostcut/default: manual until resumed: a test (ann)")).await?;
+        shows(Some("ghostcut/default: paused by an operator: a test (ann), until somebody resumes it; behind it, the circuit is open")).await?;
         with_reason(fleet, &["vendors", "resume", "ghostcut"]).await?;
+        shows(None).await?;
+
+        let rate = "UPDATE vendors SET max_per_minute = 0.01, tokens = 0, refilled_at = now()";
+        execute(url, rate).await?;
+        shows(Some("ghostcut/default: as many requests as allowed were sent just now")).await?;
+        status("held").await?;
+        let floor = "UPDATE vendors SET max_per_minute = NULL, balance = 1, balance_floor = 2, balance_until = now() + interval '1 hour'";
+        execute(url, floor).await?;
+        shows(Some("ghostcut/default: the balance is below its floor")).await?;
+        execute(url, "UPDATE vendors SET balance_floor = NULL").await?;
         shows(None).await?;
 
         // Another vendor's pause holds it not, the stop of all does.
         with_reason(fleet, &["vendors", "pause", "sync"]).await?;
         shows(None).await?;
         with_reason(fleet, &["stop-paid"]).await?.said(0, "are stopped");
-        shows(Some("held: paid sends are stopped since")).await?;
+        shows(Some("paid sends are stopped since")).await?;
         shows(Some("by ann: a test")).await?;
         status("STOPPED since").await?;
 
@@ -205,6 +222,125 @@ async fn letters_that_are_named_have_to_be_open() -> anyhow::Result<()> {
         untouched().await?;
         with_reason(fleet, &["dead-letters", "discard", "1", "3", "1"]).await?.said(0, "2 discarded");
         api.stop().await
+    })
+    .await
+}
+
+/// A job that is dispatched in `inpaint.submit`, whose run fails or is given up as a worker settles it.
+async fn failed(
+    db: &Db,
+    url: &str,
+    kind: &'static str,
+    known_better: bool,
+) -> anyhow::Result<Uuid> {
+    let request = json!({ "user_id": Uuid::from_u128(7), "video_url": "s3://ours/talk.mp4", "effects": [{ "type": "text",
+        "startTime": 0, "endTime": 2, "region": { "x": 0.1, "y": 0.8, "width": 0.8, "height": 0.15 } }] });
+    let new = NewJob::from_request(&request, 10, |_| true).map_err(|f| anyhow::anyhow!("{f:?}"))?;
+    let job = Uuid::new_v4();
+    db.create_job(job, &new, None, "test").await?;
+    let picked = db
+        .pick_due(Stage::InpaintSubmit, 10, 10, Duration::from_secs(60), None)
+        .await?;
+    let ours = picked.iter().find(|row| row.job_id == job);
+    let epoch = ours.context("it is not picked")?.epoch;
+    let state = match kind {
+        "gave_up" => MoveState::Dead,
+        _ => MoveState::Done,
+    };
+    let mut fact = None;
+    if known_better {
+        let claim = Claim {
+            epoch,
+            ..claim_of(job)
+        };
+        db.claim(&claim, b"{}").await?;
+        let accepted = format!(
+            "UPDATE submissions SET state = 'accepted', vendor_task_id = '{job}' WHERE job_id = '{job}'"
+        );
+        execute(url, &accepted).await?;
+        // Late news of a request that the vendor has accepted by now.
+        if kind == "failed" {
+            fact = Some(Fact::new(claim.token, LedgerState::Rejected));
+        }
+    }
+    let settlement = Settlement {
+        job,
+        stage: Stage::InpaintSubmit,
+        epoch,
+        actor: "w".to_owned(),
+        fact,
+        r#move: Some(Move {
+            state,
+            stage: None,
+            delay_ms: 0,
+            tries: None,
+            reason: Some(Reason::InvalidResult),
+            from: &[],
+        }),
+        job_patch: Some(JobPatch {
+            status: Some(JobStatus::Failed),
+            ..JobPatch::default()
+        }),
+        event: Some(NewEvent {
+            kind,
+            detail: json!({}),
+        }),
+        signal: None,
+    };
+    db.settle(&settlement).await?;
+    Ok(job)
+}
+
+/// What has happened has happened, whatever becomes of the jobs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_does_not_change_what_the_last_hour_was() -> anyhow::Result<()> {
+    with_database(true, async |url, db| {
+        let counted = async || {
+            let points = db.series(60).await?;
+            let sum = |of: fn(&MinutePoint) -> i64| points.iter().map(of).sum::<i64>();
+            anyhow::Ok((sum(|point| point.failed), sum(|point| point.canceled)))
+        };
+        assert_eq!(counted().await?, (0, 0));
+        let (failed_one, dead) = (
+            failed(db, url, "failed", false).await?,
+            failed(db, url, "gave_up", false).await?,
+        );
+        let canceled = Uuid::new_v4();
+        let rows = format!(
+            "INSERT INTO video_jobs (id, user_id, original_filename, status) VALUES ('{canceled}', '{canceled}', 'a', 'queued')"
+        );
+        execute(url, &rows).await?;
+        db.cancel_jobs(&[canceled], "ann", "test").await?;
+        assert_eq!(counted().await?, (2, 1));
+
+        // Runs that failed without ending their jobs: the ledger knew more, and something may be paid for.
+        failed(db, url, "failed", true).await?;
+        failed(db, url, "gave_up", true).await?;
+        let unfinished = "SELECT count(*)::text AS value FROM video_jobs v JOIN job_stages st ON st.job_id = v.id \
+                          WHERE v.status <> 'failed' AND st.state = 'waiting'";
+        assert_eq!(value(url, unfinished).await?.as_deref(), Some("2"));
+        assert_eq!(counted().await?, (2, 1));
+
+        let order = RestartOrder {
+            by: "ann".to_owned(),
+            reason: "test".to_owned(),
+            another_attempt: true,
+            max_paid_attempts: 2,
+        };
+        for job in [failed_one, dead] {
+            let candidate = Candidate {
+                job,
+                letter_epoch: None,
+            };
+            let plans = db
+                .restart(&order, &[candidate], &mut Pace::default())
+                .await?;
+            assert!(plans[0].to.is_ok(), "{plans:?}");
+        }
+        let failed = "SELECT count(*)::text AS value FROM video_jobs WHERE status = 'failed'";
+        assert_eq!(value(url, failed).await?.as_deref(), Some("0"));
+        assert_eq!(counted().await?, (2, 1), "as before the retry");
+        Ok(())
     })
     .await
 }

@@ -24,7 +24,7 @@ const VIEWS: [&str; 8] = [
 ];
 
 /// How every view is looked at: the pictures' name, the preferred colours, and the window.
-const LOOKS: [(&str, &str, [u32; 2]); 3] = [
+pub(super) const LOOKS: [(&str, &str, [u32; 2]); 3] = [
     ("phone", "light", PHONE),
     ("dark", "dark", DESKTOP),
     ("light", "light", DESKTOP),

@@ -1,0 +1,71 @@
+// The trail of a job, oldest first: who did what and when, and what each line changed, before and after.
+
+import { h } from "./dom.js";
+import { moves } from "./moves.js";
+import { coded, isReason, moment, time, words } from "./words.js";
+
+/** Of a job as the API shows it. */
+export function history(job) {
+  const lines = job.history.toSorted((a, b) => a.id - b.id);
+  const changed = moves(lines, job);
+  const isWhole = ["created", "adopted"].includes(lines[0]?.kind);
+  const known = {};
+  const rows = lines.map(line => {
+    const metadata = Object.entries(line.metadata_changed ?? {}).map(([key, value]) => {
+      const before = known[key] ?? (isWhole ? "not set" : "not known");
+      known[key] = value;
+      return change(h("code", key), before, value);
+    });
+    const { reason, error, ...rest } = line.detail ?? {};
+    return h(
+      "tr",
+      { id: line.id, test: "event-row", "data-kind": line.kind },
+      h("td", { "data-label": "When" }, time(line.at, moment)),
+      h("td", { "data-label": "What" }, words(line.kind)),
+      h("td", { "data-label": "Who" }, line.actor),
+      h("td", { "data-label": "Stage" }, line.stage ?? ""),
+      h(
+        "td.wrap",
+        { "data-label": "Detail" },
+        reason && h("span", isReason(reason) ? coded(reason) : reason, ". "),
+        error && h("span", error, ". "),
+        detail(rest),
+        (changed.get(line.id) ?? []).map(([what, before, after]) => change(what, before, after)),
+        metadata,
+      ),
+    );
+  });
+  return h(
+    "details.section",
+    { open: true },
+    h("summary", h("h2", "Everything that happened")),
+    lines.length >= 200 && h("p.note", "The newest 200 lines; the API’s history has all."),
+    h(
+      "table.cards.dense",
+      h(
+        "thead",
+        h(
+          "tr",
+          ["When", "What", "Who", "Stage", "Detail, and what changed"].map(text => h("th", text)),
+        ),
+      ),
+      h("tbody", rows),
+    ),
+  );
+}
+
+const change = (what, before, after) =>
+  h("div.change", { test: "change" }, what, " ", h("del", show(before)), " → ", h("ins", show(after)));
+
+const show = value => (typeof value === "string" ? value : JSON.stringify(value));
+
+function detail(rest) {
+  const told = Object.entries(rest).filter(([, value]) => value !== "none" && value !== null);
+  return (
+    told.length > 0 &&
+    h(
+      "small",
+      told.map(([name, value]) => `${words(name)} ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", "),
+    )
+  );
+}

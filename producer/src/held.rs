@@ -1,0 +1,349 @@
+//! Why a job waits although nothing is wrong with it: it is due and nothing new may be paid for at its vendor, or the last answer has
+//! put it off. The API, the page and the commands all ask here. Must not decide anything: the dispatcher asks the database whether an
+//! account has room.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use shared::db::{Db, DbResult, PaidStop, PutOff as LastAnswer, StageRow, VendorStatus};
+use shared::domain::admission::{Refusal, SignalKind};
+use shared::domain::{Stage, StageState};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::times::told;
+use crate::web::redacted;
+
+/// Why jobs stay although they are due.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct Held {
+    /// By what, as a word; `GET /v1/words` says what it means.
+    pub by: Refusal,
+    /// By which account, such as `sync/default`; null when all paid sends are stopped.
+    pub account: Option<String>,
+    /// Until when; null when another end has to come: an operator's word, a work in flight, a higher balance.
+    pub until: Option<DateTime<Utc>>,
+    /// The same in one sentence.
+    pub sentence: String,
+}
+
+/// Why a job is not due yet although it has been tried.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct PutOff {
+    /// What the vendor's answer says about the account, a word such as `throttled`; `rejects` where the job waits for others to show
+    /// whose fault it is. Null when no answer put it off but an error.
+    pub answer: Option<String>,
+    /// When it is due.
+    pub until: DateTime<Utc>,
+    /// The same in one sentence, with the vendor's words or the error.
+    pub sentence: String,
+}
+
+/// Why a job waits; nothing where nothing but its own time, or nobody, keeps it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
+pub struct Wait {
+    /// Why it stays although it is due; null when nothing holds it.
+    pub held: Option<Held>,
+    /// Why it is not due yet although it has been tried; null when nothing put it off.
+    pub put_off: Option<PutOff>,
+}
+
+/// What may hold jobs back at the moment.
+#[derive(Debug)]
+pub struct Holds {
+    stop: Option<PaidStop>,
+    accounts: Vec<VendorStatus>,
+}
+
+/// Why the jobs of a list wait.
+#[derive(Debug)]
+pub struct Waits {
+    now: DateTime<Utc>,
+    holds: Holds,
+    answers: HashMap<Uuid, LastAnswer>,
+}
+
+impl Holds {
+    /// Of the global stop and of all accounts.
+    #[must_use]
+    pub const fn new(stop: Option<PaidStop>, accounts: Vec<VendorStatus>) -> Self {
+        Self { stop, accounts }
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn read(db: &Db) -> DbResult<Self> {
+        Ok(Self::new(db.paid_stop().await?, db.vendor_status().await?))
+    }
+
+    /// The global stop.
+    #[must_use]
+    pub const fn stop(&self) -> Option<&PaidStop> {
+        self.stop.as_ref()
+    }
+
+    /// The accounts.
+    #[must_use]
+    pub fn accounts(&self) -> &[VendorStatus] {
+        &self.accounts
+    }
+
+    /// What holds the jobs that are due in this stage; none when they are dispatched. One whose outcome is unknown waits in the same
+    /// stage and is not held, but it is dispatched as soon as it is due.
+    #[must_use]
+    pub fn of(&self, stage: Stage) -> Option<Held> {
+        let vendor = stage.pays()?;
+        if let Some(stop) = &self.stop {
+            return Some(Held {
+                by: Refusal::Stopped,
+                account: None,
+                until: None,
+                sentence: format!("paid sends are stopped {}", stopped(stop)),
+            });
+        }
+        let ours = || {
+            let all = self.accounts.iter();
+            all.filter(|account| account.vendor == vendor.as_str())
+        };
+        // Whose account a job will be sent with is the workers' to say.
+        if ours().any(|account| refusal(account).is_none()) {
+            return None;
+        }
+        let account = ours().next()?;
+        Some(held(account, refusal(account)?))
+    }
+}
+
+impl Waits {
+    /// Reads why these jobs wait. Asks for no more than they need: nothing for those that have ended.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn read(db: &Db, jobs: &[(Uuid, Option<&StageRow>)]) -> DbResult<Self> {
+        let moving = || {
+            let all = jobs.iter();
+            all.filter_map(|(job, stage)| stage.filter(|row| moves(row)).map(|row| (*job, row)))
+        };
+        // The database's clock says what is due.
+        let now = match moving().next() {
+            Some(_) => db.now().await?,
+            None => Utc::now(),
+        };
+        let is_paying = |row: &StageRow| paying(row).is_some() && is_due(row, now);
+        let holds = if moving().any(|(_, row)| is_paying(row)) {
+            Holds::read(db).await?
+        } else {
+            Holds::new(None, Vec::new())
+        };
+        let later: Vec<_> = moving()
+            .filter(|(_, row)| !is_due(row, now) && row.state == StageState::Waiting.as_str())
+            .map(|(job, _)| job)
+            .collect();
+        let answers = if later.is_empty() {
+            HashMap::new()
+        } else {
+            db.put_off(&later).await?
+        };
+        Ok(Self {
+            now,
+            holds,
+            answers,
+        })
+    }
+
+    /// Why one of them waits.
+    #[must_use]
+    pub fn of(&self, job: Uuid, stage: Option<&StageRow>) -> Wait {
+        let Some(row) = stage.filter(|row| moves(row)) else {
+            return Wait::default();
+        };
+        if is_due(row, self.now) {
+            return Wait {
+                held: paying(row).and_then(|stage| self.holds.of(stage)),
+                put_off: None,
+            };
+        }
+        let answer = self.answers.get(&job);
+        Wait {
+            held: None,
+            put_off: answer.and_then(|answer| put_off(row, answer)),
+        }
+    }
+}
+
+/// Whether it moves by itself. One whose lease is over is due again.
+fn moves(row: &StageRow) -> bool {
+    [StageState::Waiting, StageState::Dispatched]
+        .iter()
+        .any(|state| row.state == state.as_str())
+}
+
+fn is_due(row: &StageRow, now: DateTime<Utc>) -> bool {
+    row.due_at.is_some_and(|due| due <= now)
+}
+
+fn paying(row: &StageRow) -> Option<Stage> {
+    let stage: Stage = row.stage.parse().ok()?;
+    stage.pays().map(|_| stage)
+}
+
+/// Why an account sends nothing new now: as the database says, or the rate.
+fn refusal(account: &VendorStatus) -> Option<Refusal> {
+    match &account.refusal {
+        Some(word) => word.parse().ok(),
+        None => account.rate_until.map(|_| Refusal::Rate),
+    }
+}
+
+fn held(account: &VendorStatus, by: Refusal) -> Held {
+    let name = format!("{}/{}", account.vendor, account.account);
+    let until = match by {
+        // They end with any work, and with a reading of the balance, not at the time until which they are known.
+        Refusal::Full | Refusal::Floor => None,
+        Refusal::Rate => account.rate_until,
+        _ => account.refusal_until,
+    };
+    let reason = account.refusal_reason.as_ref();
+    let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+    let ends = match (by, until) {
+        (Refusal::Full | Refusal::Floor | Refusal::Rate, _) => String::new(),
+        (_, Some(until)) => format!(", until {}", told(until)),
+        (_, None) => ", until somebody resumes it".to_owned(),
+    };
+    let behind = match account.circuit_open && by != Refusal::Circuit {
+        true => "; behind it, the circuit is open",
+        false => "",
+    };
+    Held {
+        by,
+        until,
+        sentence: format!(
+            "nothing new is sent to {name}: {}{reason}{ends}{behind}",
+            by.meaning()
+        ),
+        account: Some(name),
+    }
+}
+
+fn put_off(row: &StageRow, last: &LastAnswer) -> Option<PutOff> {
+    let until = row.due_at?;
+    let said = last.said.clone().map(redacted).unwrap_or_default();
+    let vendor = row.stage.parse().ok().and_then(Stage::vendor);
+    // No answer is none.
+    let answer = last.answer.clone();
+    let answer = answer.filter(|answer| answer != SignalKind::Fails.as_str());
+    let sentence = match (&answer, vendor) {
+        (Some(answer), Some(vendor)) => format!("{vendor} answered {answer}: {said}"),
+        _ => said,
+    };
+    Some(PutOff {
+        answer,
+        until,
+        sentence: format!("it waits until {}: {sentence}", told(until)),
+    })
+}
+
+/// Since when paid sends are stopped, by whom and why.
+#[must_use]
+pub fn stopped(stop: &PaidStop) -> String {
+    let audit = if stop.audit_first {
+        "; an audit comes first"
+    } else {
+        ""
+    };
+    format!(
+        "since {} by {}: {}{audit}",
+        told(stop.at),
+        stop.by,
+        stop.reason
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(vendor: &str, name: &str, refusal: Option<&str>) -> VendorStatus {
+        VendorStatus {
+            vendor: vendor.to_owned(),
+            account: name.to_owned(),
+            version: 1,
+            in_flight: 0,
+            in_flight_cap: None,
+            max_in_flight: None,
+            max_per_minute: None,
+            burst: None,
+            daily_budget: None,
+            spent_today: 0.0,
+            balance_floor: None,
+            balance: None,
+            balance_at: None,
+            refusal: refusal.map(str::to_owned),
+            refusal_reason: None,
+            refusal_until: None,
+            rate_until: None,
+            slots: None,
+            slots_until: None,
+            circuit_open: false,
+        }
+    }
+
+    #[test]
+    fn jobs_are_held_where_every_account_of_their_vendor_refuses() {
+        let by = |accounts: Vec<VendorStatus>, stage| {
+            Holds::new(None, accounts).of(stage).map(|held| held.by)
+        };
+        let paused = || account("sync", "a", Some("manual"));
+        assert_eq!(
+            by(vec![paused()], Stage::LipsyncSubmit),
+            Some(Refusal::Manual)
+        );
+        let open = account("sync", "b", None);
+        assert_eq!(by(vec![paused(), open], Stage::LipsyncSubmit), None);
+        let others = account("ghostcut", "a", None);
+        assert_eq!(
+            by(vec![paused(), others], Stage::LipsyncSubmit),
+            Some(Refusal::Manual)
+        );
+        for stage in [
+            Stage::InpaintSubmit,
+            Stage::LipsyncPoll,
+            Stage::InpaintReconcile,
+        ] {
+            assert_eq!(by(vec![paused()], stage), None, "{stage}");
+        }
+        assert_eq!(
+            by(Vec::new(), Stage::LipsyncSubmit),
+            None,
+            "nobody refuses yet"
+        );
+        let mut fast = account("sync", "a", None);
+        fast.rate_until = Some(Utc::now());
+        assert_eq!(by(vec![fast], Stage::LipsyncSubmit), Some(Refusal::Rate));
+    }
+
+    #[test]
+    fn the_sentence_says_until_when_only_where_that_is_known() {
+        let until = "2101-02-03T04:05:06Z".parse().ok();
+        for (refusal, until, ends) in [
+            ("budget", until, "is used up, until 2101-02-03 04:05:06 UTC"),
+            ("full", until, "are in flight"),
+            ("floor", until, "below its floor"),
+            ("manual", None, "by an operator, until somebody resumes it"),
+        ] {
+            let mut account = account("ghostcut", "default", Some(refusal));
+            account.refusal_until = until;
+            let held = Holds::new(None, vec![account]).of(Stage::InpaintSubmit);
+            let held = held.unwrap();
+            assert!(held.sentence.ends_with(ends), "{}", held.sentence);
+            assert_eq!(
+                held.until.is_some(),
+                held.sentence.contains("until 2101"),
+                "{held:?}"
+            );
+        }
+    }
+}
