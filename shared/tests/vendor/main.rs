@@ -4,6 +4,7 @@
 
 mod ghostcut;
 mod server;
+mod signature;
 mod sync;
 mod transport;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use fleet::{DEADLINE, Environment, Fleet, Kind, Service, eventually};
+use producer::config::ServeConfig;
 use sandbox::SandboxConfig;
 use serde_json::json;
 use shared::config::{CallbackConfig, GhostcutApi, Secret, VendorTimeouts};
@@ -14,6 +15,7 @@ use shared::db::{
 use shared::domain::answer::SubmitAnswer;
 use shared::domain::search::Marker;
 use shared::domain::{LedgerState, Stage, Vendor};
+use shared::service::Stopper;
 use shared::vendor::ghostcut::SubmitRequest;
 use shared::vendor::{Metrics, ghostcut, signature};
 use uuid::Uuid;
@@ -96,6 +98,21 @@ impl<'a> Hand<'a> {
             token,
             task_id,
         })
+    }
+
+    /// A work without a name, as a person may make one in the account.
+    pub(crate) async fn send_nameless(&self) -> anyhow::Result<()> {
+        let life = Duration::from_secs(3600);
+        let source = self.fleet.storage.presign("samples/talk.mp4", life).await?;
+        let body = json!({ "urls": [source], "needChineseOcclude": 1, "videoInpaintLang": "all" })
+            .to_string();
+        let within = Duration::from_secs(2);
+        let answer = self.client.submit(body.as_bytes(), within).await;
+        anyhow::ensure!(
+            matches!(answer, SubmitAnswer::Accepted { .. }),
+            "{answer:?}"
+        );
+        Ok(())
     }
 
     /// A work that the ledger knows nothing of.
@@ -184,7 +201,7 @@ async fn a_callback_for_an_absent_submission_makes_it_the_jobs() -> anyhow::Resu
         let hand = Hand::new(fleet, &environment)?;
         let sent = hand.submit(job.job, 1).await?;
         hand.absent(&sent, TEN_MINUTES_MS).await?;
-        let running = services(&environment)?;
+        let running = services(&environment).await?;
         fleet
             .books(std::slice::from_ref(&job))
             .await?
@@ -209,7 +226,7 @@ async fn a_callback_for_an_absent_submission_that_was_replaced_is_a_duplicate() 
         let second = hand.submit(job.job, 2).await?;
         let next = Some((Stage::InpaintPoll, TEN_MINUTES_MS));
         hand.settle(&second, LedgerState::Accepted, next).await?;
-        let running = services(&environment)?;
+        let running = services(&environment).await?;
         came_to(fleet, &["ghostcut duplicate", "ghostcut hinted"]).await?;
         fleet.wait_for(std::slice::from_ref(&job)).await?;
         let states = "SELECT string_agg(state || ' ' || vendor_task_id, ', ' ORDER BY attempt) AS value FROM submissions";
@@ -317,6 +334,34 @@ async fn what_is_not_signed_is_not_stored() -> anyhow::Result<()> {
         assert_eq!(poster.signed(Uuid::new_v4(), "{}").await?, ok, "under another token");
         came_to(fleet, &["ghostcut unknown_token", "sync unknown_token"]).await?;
         producer.stop().await
+    })
+    .await
+}
+
+/// The routes are there in any case; what cannot be checked is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_secret_nothing_of_sync_is_believed() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let environment = called(fleet)?;
+        let poster = Poster::new(&environment)?;
+        let mut config: ServeConfig = environment.parse()?;
+        config.sync.webhook_secret = None;
+        config.callbacks.public_url = None;
+        let stopper = Stopper::default();
+        let producer = tokio::spawn(producer::run(config, stopper.clone()));
+        listening(&poster).await?;
+        let headers = [("Sync-Signature", "t=1,v1=00"), ("Sync-Signature", "")];
+        for header in headers {
+            let path = format!("sync/{}", Uuid::new_v4());
+            assert_eq!(
+                poster.post(&path, "{}", &[header]).await?.0,
+                401,
+                "{header:?}"
+            );
+        }
+        assert_eq!(outcomes(fleet).await?, Vec::<String>::new());
+        stopper.drain.cancel();
+        producer.await?
     })
     .await
 }

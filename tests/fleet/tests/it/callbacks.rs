@@ -8,6 +8,7 @@ use diesel_async::{AsyncConnection as _, AsyncPgConnection, SimpleAsyncConnectio
 use fleet::{DEADLINE, Environment, Expectation, Fleet, Kind, Process, Service, eventually};
 use producer::config::ServeConfig;
 use sandbox::{Fault, FaultRule, Operation, SandboxConfig, Vendor as Payee, When};
+use tokio::net::TcpStream;
 
 use crate::sql::values;
 
@@ -42,11 +43,14 @@ pub(crate) fn called_only(fleet: &Fleet) -> anyhow::Result<Environment> {
     Ok(environment)
 }
 
-pub(crate) fn services(environment: &Environment) -> anyhow::Result<Vec<Service>> {
-    Ok(vec![
-        Service::producer(environment)?,
-        Service::worker(environment, "worker-1")?,
-    ])
+/// A producer and a worker. Sync.so calls once: who is to be called listens before anything is paid.
+pub(crate) async fn services(environment: &Environment) -> anyhow::Result<Vec<Service>> {
+    let producer = Service::producer(environment)?;
+    if environment.get("PUBLIC_URL").is_ok() {
+        let address = environment.get("HTTP_ADDR")?;
+        eventually(DEADLINE, async || Ok(TcpStream::connect(address).await?)).await?;
+    }
+    Ok(vec![producer, Service::worker(environment, "worker-1")?])
 }
 
 pub(crate) async fn stop(services: Vec<Service>) -> anyhow::Result<()> {
@@ -96,7 +100,7 @@ fn answers(fleet: &Fleet, vendor: Payee) -> Vec<Vec<Option<u16>>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn callbacks_alone_finish_jobs() -> anyhow::Result<()> {
     fleet::run(SandboxConfig::default(), async |fleet| {
-        let running = services(&called_only(fleet)?)?;
+        let running = services(&called_only(fleet)?).await?;
         let mut jobs = Vec::new();
         for (number, kind) in Kind::ALL.into_iter().enumerate() {
             jobs.push(fleet.submit_kind(kind, number).await?);
@@ -126,7 +130,7 @@ async fn repeated_callbacks_are_stored_once_and_late_ones_change_nothing() -> an
         strike(fleet, Payee::Ghostcut, Operation::Callback, repeat)?;
         let mut environment = called(fleet)?;
         environment.set("GHOSTCUT_POLL_SCHEDULE", "10m");
-        let running = services(&environment)?;
+        let running = services(&environment).await?;
         let jobs = [
             fleet.submit_kind(Kind::Lipsync, 0).await?,
             fleet.submit_kind(Kind::Inpaint, 1).await?,
@@ -160,7 +164,7 @@ async fn a_lost_answer_is_healed_by_the_callback() -> anyhow::Result<()> {
         for vendor in [Payee::Sync, Payee::Ghostcut] {
             strike(fleet, vendor, Operation::Submit, Fault::LoseAnswer)?;
         }
-        let running = services(&called_only(fleet)?)?;
+        let running = services(&called_only(fleet)?).await?;
         let job = fleet.submit_kind(Kind::Both, 0).await?;
         let books = fleet.books(std::slice::from_ref(&job)).await?;
         books.assert_balanced();
@@ -197,7 +201,7 @@ async fn a_callback_may_come_before_the_answer() -> anyhow::Result<()> {
             strike(fleet, vendor, Operation::Submit, first)?;
         }
         // Polls too: the vendor may call its work pending until it has answered, and the callback comes once.
-        let running = services(&called(fleet)?)?;
+        let running = services(&called(fleet)?).await?;
         let job = fleet.submit_kind(Kind::Both, 0).await?;
         fleet
             .books(std::slice::from_ref(&job))
@@ -208,7 +212,11 @@ async fn a_callback_may_come_before_the_answer() -> anyhow::Result<()> {
         let fine = |outcome: &String| ends.iter().any(|end| outcome.ends_with(end));
         eventually(DEADLINE, async || {
             let seen = outcomes(fleet).await?;
-            anyhow::ensure!(seen.len() == 2 && seen.iter().all(fine), "{seen:?}");
+            anyhow::ensure!(
+                seen.len() == 2 && seen.iter().all(fine),
+                "{seen:?}, answered {:?}",
+                [Payee::Sync, Payee::Ghostcut].map(|vendor| answers(fleet, vendor))
+            );
             Ok(())
         })
         .await?;
@@ -229,7 +237,7 @@ async fn a_wrong_signature_is_refused_and_the_vendor_comes_again() -> anyhow::Re
             Operation::Callback,
             Fault::BadSignature,
         )?;
-        let running = services(&called_only(fleet)?)?;
+        let running = services(&called_only(fleet)?).await?;
         let job = fleet.submit_kind(Kind::Inpaint, 0).await?;
         fleet
             .books(std::slice::from_ref(&job))
@@ -304,7 +312,7 @@ async fn without_a_public_url_none_is_asked_for() -> anyhow::Result<()> {
         config.sync.webhook_secret = None;
         assert!(config.check().concat().contains("SYNC_WEBHOOK_SECRET"));
 
-        let running = services(&fleet.environment)?;
+        let running = services(&fleet.environment).await?;
         let job: Expectation = fleet.submit_kind(Kind::Both, 0).await?;
         fleet
             .books(std::slice::from_ref(&job))

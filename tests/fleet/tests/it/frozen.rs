@@ -1,12 +1,12 @@
 //! A worker that is stopped between its claim and its request, and wakes up when its deadline is over: it must not send.
 //! Whatever happened meanwhile, the vendor gets one request.
 
-use fleet::{DEADLINE, Expectation, Fleet, Kind, Process, Service, eventually};
+use fleet::{DEADLINE, Environment, Expectation, Fleet, Kind, Process, Service, eventually};
 use rustix::process::Signal;
 use sandbox::{Fault, FaultRule, Operation, SandboxConfig, Vendor as Payee};
 use shared::crash::Point;
 
-use crate::sql::{value, values};
+use crate::sql::{execute, value, values};
 
 /// Said by the worker itself, before its client could notice that no time is left.
 const TOO_LATE: &str = "the send deadline passed before the request could be sent";
@@ -20,8 +20,17 @@ async fn freeze(
     stages: &str,
     kind: Kind,
 ) -> anyhow::Result<(Process, Expectation)> {
-    let environment = fleet
-        .environment
+    freeze_with(fleet, &fleet.environment, point, stages, kind).await
+}
+
+async fn freeze_with(
+    fleet: &Fleet,
+    environment: &Environment,
+    point: Point,
+    stages: &str,
+    kind: Kind,
+) -> anyhow::Result<(Process, Expectation)> {
+    let environment = environment
         .clone()
         .with("FREEZE_POINT", format!("{point:?}"))
         // The broker gives it nothing more, which would wait for a lease each time.
@@ -145,6 +154,55 @@ async fn a_frozen_worker_whose_job_was_replayed_at_sync_does_not_send() -> anyho
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_worker_whose_work_was_absent_at_ghostcut_does_not_send() -> anyhow::Result<()> {
     taken_over(Kind::Inpaint, Payee::Ghostcut, &["absent", "succeeded"]).await
+}
+
+/// The replay of a lost answer is a send like any other: the key may be forgotten by the time the worker wakes up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_frozen_past_its_deadline_does_not_replay() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let rule = FaultRule::new(Payee::Sync, Operation::Submit, Fault::LoseAnswer).times(1);
+        fleet.sandbox.faults().add(rule)?;
+        let producer = fleet.producer()?;
+        // Its lease outlasts the test: the deadline alone keeps it from sending.
+        let patient = fleet.environment.clone().with("STAGE_LEASE", "10m");
+        let (point, kind) = (Point::ReplayPending, Kind::Lipsync);
+        let (mut frozen, job) = freeze_with(fleet, &patient, point, SUBMIT, kind).await?;
+        let since = fleet.db.now().await?;
+        let sent = || {
+            fleet
+                .sandbox
+                .truth()
+                .request_count(Payee::Sync, Operation::Submit)
+        };
+        assert_eq!(
+            (states(fleet, &job).await?, sent()),
+            (vec!["unknown".to_owned()], 1)
+        );
+        let over = "UPDATE job_stages SET due_at = clock_timestamp()";
+        execute(&fleet.database.url, over).await?;
+        let heirs = fleet.workers(1)?;
+        fleet.wait_for(std::slice::from_ref(&job)).await?;
+        assert_eq!(sent(), 2, "the heir has replayed it");
+        let within = fleet.environment.get("SEND_DEADLINE")?;
+        passed(
+            fleet,
+            &format!("timestamptz '{since}' + interval '{within}'"),
+        )
+        .await?;
+        frozen.signal(Signal::CONT)?;
+        // It finishes what it has in hand before it ends.
+        assert!(frozen.terminate(DEADLINE).await?.success());
+        assert_eq!(sent(), 2, "the frozen worker sends nothing");
+        fleet
+            .books(std::slice::from_ref(&job))
+            .await?
+            .assert_balanced();
+        for service in heirs.into_iter().chain([producer]) {
+            service.stop().await?;
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// A redo is paid for too: the ledger allowed it, the worker slept, and asks nothing. The next poll sees that nothing runs.

@@ -1,6 +1,9 @@
 //! Guards whose loss costs only time in most runs, and money in the rest: each has a run here in which it is all that stands
 //! between the fleet and the fault.
 
+use std::io::ErrorKind;
+use std::net::TcpListener;
+
 use fleet::{DEADLINE, Kind, eventually};
 use rustix::process::Signal;
 use sandbox::{Fault, FaultRule, Operation, SandboxConfig, Vendor as Payee};
@@ -86,6 +89,33 @@ async fn a_work_is_not_absent_before_the_settle_time() -> anyhow::Result<()> {
             service.stop().await?;
         }
         Ok(())
+    })
+    .await
+}
+
+/// A proxy of the environment would see keys and signed URLs, resolve names out of reach of our rules, and could send again. Here
+/// it takes connections and never answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_of_the_environment_is_not_used() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let proxy = TcpListener::bind("127.0.0.1:0")?;
+        proxy.set_nonblocking(true)?;
+        let url = format!("http://{}", proxy.local_addr()?);
+        let mut environment = fleet.environment.clone();
+        for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+            environment.set(name, &url);
+        }
+        let producer = fleet::Service::producer(&environment)?;
+        let mut worker = fleet.process("worker", "worker", &environment)?;
+        let job = fleet.submit_kind(Kind::Both, 1).await?;
+        fleet.books(&[job]).await?.assert_balanced();
+        let asked = proxy.accept().map(|(_, client)| client);
+        assert!(
+            matches!(&asked, Err(error) if error.kind() == ErrorKind::WouldBlock),
+            "{asked:?}"
+        );
+        assert!(worker.terminate(DEADLINE).await?.success());
+        producer.stop().await
     })
     .await
 }

@@ -491,6 +491,7 @@ async fn dispatch_is_a_visibility_timeout_with_bounds() -> anyhow::Result<()> {
         let started = [JobRef { id: again[0].job_id, epoch: again[0].epoch }];
         let loaded = db.start(STAGE, &started, Duration::from_millis(1)).await?;
         assert_eq!((loaded.items.len(), loaded.items[0].starts), (1, 1));
+        assert_eq!(db.start(Stage::InpaintPoll, &started, lease).await?.stale, 1, "of another stage");
         let future = [JobRef { id: again[0].job_id, epoch: again[0].epoch + 5 }];
         assert_eq!(db.start(STAGE, &future, lease).await?.from_the_future, [again[0].job_id]);
 

@@ -10,6 +10,7 @@ use shared::domain::message::{JobRef, Message};
 use shared::domain::{Stage, Vendor};
 use uuid::Uuid;
 
+use crate::callback_evidence::Hand;
 use crate::sql::{execute, value};
 
 const LONGER_THAN_A_TEST: u64 = 600_000;
@@ -285,6 +286,23 @@ async fn a_list_without_names_and_urls_proves_nothing() -> anyhow::Result<()> {
             fleet.sandbox.faults().add(blind)?;
         }
         Ok(1)
+    })
+    .await
+}
+
+/// The list shows names alone, and a work without one: it may be ours.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_work_that_may_be_anybodys_is_for_a_person() -> anyhow::Result<()> {
+    undecided(async |fleet| {
+        let other = fleet.submit_kind(Kind::Inpaint, 1).await?;
+        fleet.wait_for(&[other]).await?;
+        Hand::new(fleet, &fleet.environment)?
+            .send_nameless()
+            .await?;
+        let keys = vec!["url".to_owned()];
+        let nameless = FaultRule::new(Payee::Ghostcut, Operation::List, Fault::Omit { keys });
+        fleet.sandbox.faults().add(nameless)?;
+        Ok(2)
     })
     .await
 }

@@ -287,7 +287,7 @@ async fn of_several_producers_one_sweeps_and_a_dead_one_is_succeeded() -> anyhow
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_that_nobody_needs_go_and_no_others() -> anyhow::Result<()> {
     fleet::run(SandboxConfig::default(), async |fleet| {
-        let services = crate::callbacks::services(&fleet.environment)?;
+        let services = crate::callbacks::services(&fleet.environment).await?;
         let jobs = [fleet.submit_kind(JobKind::Inpaint, 0).await?, fleet.submit_kind(JobKind::Inpaint, 2).await?];
         fleet.wait_for(&jobs).await?;
         crate::callbacks::stop(services).await?;

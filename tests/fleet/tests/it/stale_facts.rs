@@ -2,13 +2,17 @@
 
 use chrono::{TimeDelta, Utc};
 use serde_json::json;
-use shared::db::{Claim, Claimed, Db, Fact, LedgerVerdict, SendAgain, Settlement, UnknownFilter};
+use shared::db::{
+    Claim, Claimed, Db, Fact, JobPatch, LedgerVerdict, Move, MoveState, MoveVerdict, SendAgain,
+    Settlement, UnknownFilter,
+};
 use shared::domain::admission::Refusal;
-use shared::domain::{LedgerState, Stage, Vendor};
+use shared::domain::outcome::Reason;
+use shared::domain::{JobStatus, LedgerState, Stage, Vendor};
 use uuid::Uuid;
 
 use crate::ledger::{accepted, again_of, claim_of, claimed, settlement, stage_of, state_of};
-use crate::sql::{execute, with_database};
+use crate::sql::{execute, value, with_database};
 
 /// Brings a fact and nothing else.
 async fn bring(db: &Db, job: Uuid, fact: Fact) -> anyhow::Result<LedgerVerdict> {
@@ -24,6 +28,98 @@ fn seen(token: Uuid, state: LedgerState, redos: i32) -> Fact {
         redos: Some(redos),
         ..Fact::new(token, state)
     }
+}
+
+/// The actor of a dispatch moves the job while it stands there; a new fact also from the stages that wait for it, and from no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_moved_from_where_it_waits_for_the_actor_or_the_fact_only() -> anyhow::Result<()> {
+    with_database(true, async |url, db| {
+        let standing = async |stage: &str, state: &str, epoch: i64| {
+            let (job, token) = claimed(url, db, &json!({})).await?;
+            bring(db, job, Fact::new(token, LedgerState::Unknown)).await?;
+            let stands = format!(
+                "UPDATE job_stages SET stage = '{stage}', state = '{state}', epoch = {epoch} WHERE job_id = '{job}'"
+            );
+            execute(url, &stands).await?;
+            anyhow::Ok((job, token))
+        };
+        for (stage, state, epoch, expected) in [
+            ("inpaint.submit", "dispatched", 1, MoveVerdict::Moved),
+            ("inpaint.submit", "dispatched", 2, MoveVerdict::Lost),
+            ("inpaint.submit", "waiting", 1, MoveVerdict::Lost),
+            ("inpaint.poll", "dispatched", 1, MoveVerdict::Lost),
+        ] {
+            let (job, _) = standing(stage, state, epoch).await?;
+            let moved = db.settle(&settlement(job, 1, None)).await?.r#move;
+            assert_eq!(moved, expected, "{stage} {state} {epoch}");
+        }
+        for (stage, expected) in [
+            ("inpaint.reconcile", MoveVerdict::Moved),
+            ("inpaint.store", MoveVerdict::Lost),
+            ("lipsync.poll", MoveVerdict::Lost),
+        ] {
+            let (job, token) = standing(stage, "waiting", 9).await?;
+            let late = accepted(token, &format!("w-{token}"));
+            let verdict = db.settle(&settlement(job, 1, Some(late))).await?;
+            assert_eq!(
+                (verdict.ledger, verdict.r#move),
+                (LedgerVerdict::Written, expected),
+                "{stage}"
+            );
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Whatever its actor thinks, a job is not given up while something may have been paid for it (model: AliveNeverDead).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_given_up_only_when_nothing_may_be_paid() -> anyhow::Result<()> {
+    with_database(true, async |url, db| {
+        let give_up = async |job| {
+            let mut dead = settlement(job, 1, None);
+            dead.r#move = Some(Move {
+                state: MoveState::Dead,
+                stage: None,
+                delay_ms: 0,
+                tries: None,
+                reason: Some(Reason::KillsConsumers),
+                from: &[],
+            });
+            dead.job_patch = Some(JobPatch {
+                status: Some(JobStatus::Failed),
+                ..JobPatch::default()
+            });
+            db.settle(&dead).await?;
+            let status = format!("SELECT status AS value FROM video_jobs WHERE id = '{job}'");
+            anyhow::Ok((stage_of(url, job).await?, value(url, &status).await?))
+        };
+        let text = |stage: &str, status: &str| (Some(stage.to_owned()), Some(status.to_owned()));
+        for state in [
+            None,
+            Some(LedgerState::Unknown),
+            Some(LedgerState::Accepted),
+        ] {
+            let (job, token) = claimed(url, db, &json!({})).await?;
+            match state {
+                Some(LedgerState::Accepted) => {
+                    bring(db, job, accepted(token, &format!("w-{token}"))).await?;
+                }
+                Some(state) => {
+                    bring(db, job, Fact::new(token, state)).await?;
+                }
+                None => {}
+            }
+            let waits = text("inpaint.submit waiting", "processing");
+            assert_eq!(give_up(job).await?, waits, "{state:?}");
+        }
+        let (job, token) = claimed(url, db, &json!({})).await?;
+        bring(db, job, Fact::new(token, LedgerState::NotSent)).await?;
+        let over = text("inpaint.submit dead", "failed");
+        assert_eq!(give_up(job).await?, over, "nothing was sent");
+        Ok(())
+    })
+    .await
 }
 
 /// A replay may have been accepted since: the first send's refusal must not free the slot (model: LateRefusalProvesNothing).
@@ -91,6 +187,16 @@ async fn a_redo_is_claimed_by_the_jobs_own_stage_and_ended_by_a_status_that_knew
             ),
         )
         .await?;
+        db.stop_paid("test", "test").await?;
+        assert_eq!(
+            bring(db, job, redoing(0)).await?,
+            LedgerVerdict::Kept,
+            "paid sends are stopped"
+        );
+        crate::ledger::resume(db).await?;
+        let back =
+            format!("UPDATE job_stages SET state = 'dispatched', epoch = 1 WHERE job_id = '{job}'");
+        execute(url, &back).await?;
         assert_eq!(bring(db, job, redoing(0)).await?, LedgerVerdict::Written);
 
         // An answer, a search or a callback from before, and a status from before.
@@ -170,6 +276,10 @@ async fn a_replay_is_permitted_while_the_outcome_is_unknown_and_the_key_is_fresh
         );
         let back = format!("UPDATE job_stages SET epoch = epoch - 1 WHERE job_id = '{job}'");
         execute(url, &back).await?;
+        assert_eq!(permit(later).await?, None);
+        db.stop_paid("test", "test").await?;
+        assert_eq!(permit(later).await?, Some(Refusal::Stopped));
+        crate::ledger::resume(db).await?;
         assert_eq!(permit(later).await?, None);
         bring(db, job, Fact::new(token, LedgerState::Absent)).await?;
         assert_eq!(

@@ -131,7 +131,7 @@ impl Errand {
         // A job that is parked by hand is not to be taken before that.
         let mut running = Vec::new();
         if self != Self::Confirm {
-            running = services(environment)?;
+            running = services(environment).await?;
         }
         let (jobs, mut args) = match self {
             Self::Audit => {
@@ -194,7 +194,7 @@ impl Errand {
             }
         };
         if running.is_empty() {
-            running = services(environment)?;
+            running = services(environment).await?;
         }
         // What settings say needs no reason.
         if self != Self::Sweep {
