@@ -140,6 +140,9 @@ async fn a_job_says_why_it_waits() -> anyhow::Result<()> {
         };
         let paused = "nothing new is sent to ghostcut/default: paused by an operator: a test (api), until somebody resumes it";
         let paused = held("manual", json!("ghostcut/default"), paused);
+        // Their inputs would be imported first.
+        let ready = "UPDATE job_stages SET stage = 'inpaint.submit', state = 'waiting', epoch = epoch + 5, due_at = now()";
+        execute(&fleet.database.url, ready).await?;
         let last = format!(
             "INSERT INTO job_events (job_id, kind, actor, stage, epoch, detail) SELECT job_id, 'retry', 'w', stage, epoch - 1, \
                  '{{\"answer\": \"throttled\", \"said\": \"come again, {SIGNED}\"}}' FROM job_stages WHERE job_id = '{0}'; \
