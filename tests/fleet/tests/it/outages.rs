@@ -1,6 +1,6 @@
 //! Broker and database go away under a running fleet. No process is restarted; nothing is lost or paid twice.
 
-use fleet::{DEADLINE, Expectation, Fleet, Kind, Servers, Service, eventually, local};
+use fleet::{DEADLINE, Expectation, Fleet, Kind, Servers, eventually, local};
 use rustix::process::Signal;
 use sandbox::{SandboxConfig, Vendor as Payee};
 use serde_json::Value;
@@ -95,7 +95,9 @@ async fn that_the_database_was_away_costs_no_try() -> anyhow::Result<()> {
         let environment = (fleet.environment.clone())
             .with("MAX_TRIES", "1")
             .with("STAGE_LEASE", "2m");
-        let producer = Service::producer(&environment)?;
+        let mut producer = fleet.process("producer", "producer", &environment)?;
+        // One that is still starting may end when the database goes.
+        producer.started().await?;
         // Stops itself in the middle of `inpaint.submit`, before it claims.
         let environment = environment.with("FREEZE_POINT", format!("{:?}", Point::SourceCopied));
         let mut worker = fleet.process("worker", "worker", &environment)?;
@@ -116,7 +118,8 @@ async fn that_the_database_was_away_costs_no_try() -> anyhow::Result<()> {
         fleet.wait_for(&jobs).await?;
         fleet.books(&jobs).await?.assert_balanced();
         worker.terminate(DEADLINE).await?;
-        producer.stop().await
+        producer.terminate(DEADLINE).await?;
+        Ok(())
     })
     .await;
     local(INSTANCE, &["destroy"]).await?;
