@@ -325,7 +325,6 @@ async fn a_retry_does_not_change_what_the_last_hour_was() -> anyhow::Result<()> 
             by: "ann".to_owned(),
             reason: "test".to_owned(),
             another_attempt: true,
-            max_paid_attempts: 2,
         };
         for job in [failed_one, dead] {
             let candidate = Candidate {
