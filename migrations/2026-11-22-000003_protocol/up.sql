@@ -287,6 +287,10 @@ DECLARE
     ledger text := 'none';
     metadata text := 'none';
     moved text := 'none';
+    -- The job's new status; null: it stays.
+    becomes text;
+    -- For the trail: only here is it known what a run changed.
+    change jsonb := '{}';
     line job_events%ROWTYPE;
 BEGIN
     SELECT * INTO job FROM video_jobs WHERE id = (s ->> 'job')::uuid FOR UPDATE;
@@ -378,13 +382,21 @@ BEGIN
        AND job.status IN ('queued', 'uploading', 'processing')
     THEN
         PERFORM patch_job(job.id, s -> 'job_patch');
-        IF s -> 'job_patch' ->> 'status' IN ('completed', 'failed') THEN PERFORM book_waste(job.id); END IF;
+        becomes := nullif(s -> 'job_patch' ->> 'status', job.status);
+        IF becomes IN ('completed', 'failed') THEN PERFORM book_waste(job.id); END IF;
     END IF;
     IF nullif(s -> 'event', 'null') IS NOT NULL THEN
+        IF moved IN ('moved', 'held') THEN
+            change := jsonb_build_object('from', st.stage || ' ' || st.state, 'to', CASE mv ->> 'state' WHEN 'done' THEN 'none'
+                ELSE coalesce(mv ->> 'stage', st.stage) || ' ' || (mv ->> 'state') END);
+        END IF;
+        IF becomes IS NOT NULL THEN
+            change := change || jsonb_build_object('was', job.status, 'status', becomes);
+        END IF;
         INSERT INTO job_events (job_id, kind, actor, stage, epoch, token, detail)
         VALUES ((s ->> 'job')::uuid, s -> 'event' ->> 'kind', s ->> 'actor', s ->> 'stage', (s ->> 'epoch')::bigint, sub.token,
                 coalesce(s -> 'event' -> 'detail', '{}')
-                || jsonb_build_object('ledger', ledger, 'metadata', metadata, 'move', moved))
+                || jsonb_build_object('ledger', ledger, 'metadata', metadata, 'move', moved) || change)
         RETURNING * INTO line;
     END IF;
     RETURN jsonb_build_object('ledger', ledger, 'metadata', metadata, 'move', moved, 'line', line.id, 'line_at', line.at,

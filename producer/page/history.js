@@ -1,13 +1,12 @@
 // The trail of a job, oldest first: who did what and when, and what each line changed, before and after.
 
 import { h } from "./dom.js";
-import { moves } from "./moves.js";
+import { changes } from "./moves.js";
 import { coded, isReason, moment, time, words } from "./words.js";
 
 /** Of a job as the API shows it. */
 export function history(job) {
   const lines = job.history.toSorted((a, b) => a.id - b.id);
-  const changed = moves(lines, job);
   const isWhole = ["created", "adopted"].includes(lines[0]?.kind);
   const known = {};
   const rows = lines.map(line => {
@@ -16,7 +15,7 @@ export function history(job) {
       known[key] = value;
       return change(h("code", key), before, value);
     });
-    const { reason, error, ...rest } = line.detail ?? {};
+    const { reason, error, from, to, was, status, ...rest } = line.detail ?? {};
     return h(
       "tr",
       { id: line.id, test: "event-row", "data-kind": line.kind },
@@ -30,7 +29,7 @@ export function history(job) {
         reason && h("span", isReason(reason) ? coded(reason) : reason, ". "),
         error && h("span", error, ". "),
         detail(rest),
-        (changed.get(line.id) ?? []).map(([what, before, after]) => change(what, before, after)),
+        changes(line).map(([what, before, after]) => change(what, before ?? "not known", after)),
         metadata,
       ),
     );

@@ -9,6 +9,12 @@ const WITHIN = ["claimed", "retry"];
 const ENDS = { advanced: "settled", parked: "parked", gave_up: "dead", failed: "failed", canceled: "canceled" };
 /** Not every line moved the job: who came too late moved nothing. */
 const hasMoved = line => (line.detail?.move ?? "moved") === "moved";
+/** How a run ended; none where it goes on: what it came to is not always what became of the job. */
+function endOf({ kind, detail }) {
+  const state = detail?.to?.split(" ")[1];
+  if (state === "parked" || state === "dead") return state;
+  return state === "waiting" && kind !== "advanced" ? null : ENDS[kind];
+}
 
 /** `{ stage, from, claimed, to, by, tries, outcome, state }` of each run, oldest first; the last one may not have ended. */
 export function runs(job) {
@@ -17,7 +23,7 @@ export function runs(job) {
   let last = job.created_at;
   for (const line of job.history.toSorted((a, b) => a.id - b.id)) {
     const isNew = BEGINS.includes(line.kind);
-    const end = ENDS[line.kind];
+    const end = endOf(line);
     if (!line.stage || !(isNew || end || WITHIN.includes(line.kind)) || !hasMoved(line)) continue;
     // Somebody did not let it wait any longer.
     if (isNew && open) Object.assign(open, { to: line.at, state: "settled" });

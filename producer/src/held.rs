@@ -174,11 +174,9 @@ impl Waits {
     }
 }
 
-/// Whether it moves by itself. One whose lease is over is due again.
+/// Whether it moves by itself: exactly then it is due at a time. One whose lease is over is due again.
 fn moves(row: &StageRow) -> bool {
-    [StageState::Waiting, StageState::Dispatched]
-        .iter()
-        .any(|state| row.state == state.as_str())
+    row.due_at.is_some()
 }
 
 fn is_due(row: &StageRow, now: DateTime<Utc>) -> bool {

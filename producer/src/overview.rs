@@ -4,6 +4,7 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use shared::db::{BacklogGauge, Db, DbResult, VendorStatus};
+use shared::domain::worker::WorkerState;
 use shared::domain::{Stage, StageState, Vendor};
 use utoipa::ToSchema;
 
@@ -95,12 +96,12 @@ impl Overview {
         });
         let mut workers = WorkerCount::default();
         for worker in db.workers().await? {
-            match worker.state.as_str() {
-                "lost" => workers.lost += 1,
-                "draining" => workers.draining += 1,
-                "quiet" => workers.quiet += 1,
-                _ => workers.running += 1,
-            }
+            *match worker.state.parse()? {
+                WorkerState::Running => &mut workers.running,
+                WorkerState::Quiet => &mut workers.quiet,
+                WorkerState::Draining => &mut workers.draining,
+                WorkerState::Lost => &mut workers.lost,
+            } += 1;
         }
         let stages: Vec<_> = Stage::ALL
             .iter()

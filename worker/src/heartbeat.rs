@@ -98,13 +98,12 @@ impl Heartbeat {
 
     /// Does what is asked, unless it is done already. After a stop nothing else counts.
     fn heed(&self, wish: Option<WorkerWish>) {
-        let Stopper { drain, .. } = &self.stopper;
         let is_done = match wish {
             Some(WorkerWish::Quiet) => self.gate.is_closed(),
-            Some(WorkerWish::Stop) => drain.is_cancelled(),
+            Some(WorkerWish::Stop) => false,
             None => !self.gate.is_closed(),
         };
-        if is_done || drain.is_cancelled() {
+        if is_done || self.stopper.drain.is_cancelled() {
             return;
         }
         crash::point(Point::OrderRead);

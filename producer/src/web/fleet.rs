@@ -98,9 +98,13 @@ pub(super) async fn resume_paid(
     let Who { by, reason } = body.who(&caller);
     let force = body.flag("force");
     body.finish()?;
-    let (db, in_flight) = (operator.db.clone(), operator.protocol.send_deadline);
-    let resumed =
-        detached(async move { db.resume_paid(&reason, &by, in_flight, force).await }).await?;
+    let (db, own) = (operator.db.clone(), operator.times);
+    let resumed = detached(async move {
+        let times = db.fleet_times(own).await?;
+        db.resume_paid(&reason, &by, times.send_deadline, force)
+            .await
+    })
+    .await?;
     let why = match resumed {
         PaidResumed::Yes | PaidResumed::NotStopped => return paid_now(&operator.db).await,
         PaidResumed::AuditFirst { not_before, since } => format!(

@@ -66,6 +66,8 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use shared::db::FleetTimes;
+
 use crate::config::HttpConfig;
 use crate::decisions::Decider;
 use crate::feed::Feed;
@@ -183,7 +185,7 @@ fn routes(state: &AppState, access: &Access) -> OpenApiRouter {
         .routes(routes!(bulk::stop))
         .with_state(operations::Operator {
             db: db.clone(),
-            protocol: state.decider.protocol.clone(),
+            times: FleetTimes::from(&state.decider.protocol),
         });
     let results = OpenApiRouter::new()
         .routes(routes!(results::show))

@@ -7,8 +7,9 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
-use shared::config::ProtocolConfig;
-use shared::db::{Canceled, Candidate, Db, DbError, DbResult, Pace, RestartOrder, Resumed};
+use shared::db::{
+    Canceled, Candidate, Db, DbError, DbResult, FleetTimes, Pace, RestartOrder, Resumed,
+};
 use shared::domain::resume::{How, Refusal};
 use shared::domain::{Stage, Vendor};
 use utoipa::ToSchema;
@@ -25,8 +26,8 @@ use super::requests::{ReasonRequest, RetryRequest};
 #[derive(Clone)]
 pub(super) struct Operator {
     pub(super) db: Db,
-    /// With the bounds that the workers have.
-    pub(super) protocol: ProtocolConfig,
+    /// Times of the protocol here. Those that the fleet runs with count where they are longer.
+    pub(super) times: FleetTimes,
 }
 
 /// Where a job goes.
@@ -89,11 +90,11 @@ pub(super) async fn cancel(
     }
 }
 
-/// Make a parked job due now
+/// Make a job due now that is parked, or waits for its time
 #[utoipa::path(post, path = "/v1/jobs/{id}/resume", tag = "jobs", operation_id = "resume_job", request_body = ReasonRequest,
     params(("id" = Uuid, Path, description = "The job")),
     responses((status = 200, description = "The job, due", body = JobDocument), (status = 404, description = "There is no such job"),
-        (status = 409, description = "The job is not parked")))]
+        (status = 409, description = "The job does not stand still, or waits for a time that may not be shortened")))]
 pub(super) async fn resume(
     State(Operator { db, .. }): State<Operator>,
     id: Id,
@@ -115,7 +116,7 @@ pub(super) async fn resume(
             let _ = db.notify_due().await;
             shown(&db, id).await
         }
-        Some((_, Resumed::NotParked(state))) => {
+        Some((_, Resumed::Stays(state))) => {
             let detail = format!(
                 "the job is {state}, and neither parked nor waiting for a time that may be shortened"
             );

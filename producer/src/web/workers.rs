@@ -216,7 +216,7 @@ pub(crate) fn refusal(answer: Ordered, row: &WorkerRow) -> Option<String> {
         Ordered::Lost => Some(format!(
             "the worker was not seen since {}, so it would not read this; what it had in hand is due again after its lease; if it still \
              runs, end it with SIGTERM where it runs",
-            row.seen_at.format("%F %T")
+            crate::times::told(row.seen_at)
         )),
         Ordered::Stopping => Some(
             "the worker was told to stop, which cannot be taken back; start another one".to_owned(),

@@ -24,13 +24,13 @@ pub enum Canceled {
     Gone,
 }
 
-/// What came of resuming a parked job.
+/// What came of resuming a job that is parked, or waits for its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resumed {
     /// It is due now.
     Now,
-    /// It is not parked but in this state.
-    NotParked(String),
+    /// It stays as it is, in this state.
+    Stays(String),
     /// It is over.
     Over,
     /// There is no such job.
@@ -119,7 +119,7 @@ pub(super) async fn resume(
         "resumed" => Resumed::Now,
         "over" => Resumed::Over,
         "gone" => Resumed::Gone,
-        _ => Resumed::NotParked(verdict),
+        _ => Resumed::Stays(verdict),
     };
     let verdicts = each_job(connection, "resume_job", jobs, by, reason).await?;
     let read = |row: Verdict| (row.id, read(row.verdict));

@@ -50,23 +50,16 @@ pub struct DuplicateCount {
 }
 
 /// The bound stands in each condition as it is: PostgreSQL knows then how little it asks for. Nobody restarts a completed job, so its
-/// row is as good as the trail. Not every run that failed has ended its job: `settle` looks again where the ledger knew more, gives
-/// no job up while something may be paid for it, and leaves one alone that was canceled while its outcome was unknown.
+/// row is as good as the trail. A run that came to a failure has not always ended its job; `settle` writes where it did.
 const SERIES: &str = "\
 WITH completed AS ( \
-    SELECT date_trunc('minute', completed_at) AT TIME ZONE 'UTC' AS at, count(*) FILTER (WHERE status = 'completed') AS finished, \
-        percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY extract(epoch FROM completed_at - created_at)::float8) \
-            FILTER (WHERE status = 'completed') AS seconds \
-    FROM video_jobs WHERE completed_at >= timezone('utc', date_trunc('minute', now()) - make_interval(mins => $1 - 1)) GROUP BY 1), \
+    SELECT date_trunc('minute', completed_at) AT TIME ZONE 'UTC' AS at, count(*) AS finished, \
+        percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY extract(epoch FROM completed_at - created_at)::float8) AS seconds \
+    FROM video_jobs WHERE status = 'completed' \
+    AND completed_at >= timezone('utc', date_trunc('minute', now()) - make_interval(mins => $1 - 1)) GROUP BY 1), \
 failed AS ( \
     SELECT date_trunc('minute', e.at) AS at, count(*) AS failed FROM job_events e \
-    WHERE e.kind IN ('failed', 'gave_up') AND e.at >= date_trunc('minute', now()) - make_interval(mins => $1 - 1) \
-    AND e.detail ->> 'move' = 'moved' AND CASE e.kind \
-        WHEN 'gave_up' THEN EXISTS (SELECT FROM dead_letters l WHERE l.job_id = e.job_id AND l.epoch = e.epoch) \
-        ELSE e.detail ->> 'ledger' NOT IN ('kept', 'second', 'taken') AND e.detail ->> 'metadata' <> 'other' END \
-    AND coalesce((SELECT before.kind <> 'canceled' FROM job_events before \
-        WHERE before.job_id = e.job_id AND before.id < e.id AND before.kind IN ('canceled', 'retried', 'replayed') \
-        ORDER BY before.id DESC LIMIT 1), true) GROUP BY 1), \
+    WHERE e.detail ->> 'status' = 'failed' AND e.at >= date_trunc('minute', now()) - make_interval(mins => $1 - 1) GROUP BY 1), \
 canceled AS ( \
     SELECT date_trunc('minute', at) AS at, count(*) AS canceled FROM job_events \
     WHERE kind = 'canceled' AND at >= date_trunc('minute', now()) - make_interval(mins => $1 - 1) \

@@ -17,7 +17,7 @@ vocabulary! {
         Cancel = "cancel",
         /// Put failed or canceled jobs back on their way.
         Retry = "retry",
-        /// Make parked jobs due now.
+        /// Make jobs due now that are parked, or wait for their time.
         Resume = "resume",
         /// Put the jobs of dead letters back on their way.
         Replay = "replay",

@@ -63,16 +63,16 @@ fn line(job: uuid::Uuid, resumed: Resumed) -> Line {
     let missing = resumed == Resumed::Gone;
     let (done, outcome) = match resumed {
         Resumed::Now => (true, "due now".to_owned()),
-        Resumed::NotParked(state) if state == "dead" => (
+        Resumed::Stays(state) if state == "dead" => (
             false,
             "not parked but dead: see `producer dead-letters`".to_owned(),
         ),
-        Resumed::NotParked(state) if state == "waiting" => (
+        Resumed::Stays(state) if state == "waiting" => (
             false,
             "it does not wait for a time that may be shortened: it is due, or searched for"
                 .to_owned(),
         ),
-        Resumed::NotParked(state) => (false, format!("not parked but {state}")),
+        Resumed::Stays(state) => (false, format!("not parked but {state}")),
         Resumed::Over => (
             false,
             "it is over; if it failed or was canceled, `producer jobs retry` brings it back"

@@ -114,7 +114,7 @@ async fn change_jobs(
             for (_, resumed) in operations::resume(connection, &jobs, by, reason).await? {
                 found.count(match resumed {
                     Resumed::Now => None,
-                    Resumed::NotParked(_) => Some("not_parked"),
+                    Resumed::Stays(_) => Some("not_resumable"),
                     Resumed::Over => Some("over"),
                     Resumed::Gone => Some("job_gone"),
                 });

@@ -696,13 +696,13 @@ async fn a_parked_job_is_resumed_once_where_it_stands() -> anyhow::Result<()> {
             Ok(db.resume_jobs(&[job], "ann", "test").await?.remove(0).1)
         };
         let job = job(url, db).await?;
-        assert_eq!(resume(job).await?, Resumed::NotParked("dispatched".to_owned()));
+        assert_eq!(resume(job).await?, Resumed::Stays("dispatched".to_owned()));
         let park = format!("UPDATE job_stages SET state = 'parked', due_at = NULL, reason = 'out_of_points' WHERE job_id = '{job}'");
         execute(url, &park).await?;
         let (one, two) = tokio::join!(resume(job), resume(job));
         let mut both = [one?, two?];
         both.sort_by_key(|resumed| *resumed != Resumed::Now);
-        assert_eq!(both, [Resumed::Now, Resumed::NotParked("waiting".to_owned())]);
+        assert_eq!(both, [Resumed::Now, Resumed::Stays("waiting".to_owned())]);
         assert_eq!(stage_of(url, job).await?.as_deref(), Some("inpaint.submit waiting 6"));
         cancel(db, job).await?;
         assert_eq!(resume(job).await?, Resumed::Over);

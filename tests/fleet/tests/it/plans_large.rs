@@ -45,7 +45,7 @@ async fn grown(url: &str, rows: u32) -> anyhow::Result<()> {
             "INSERT INTO job_events (job_id, at, kind, actor, detail) \
              SELECT {job}, t, CASE n % 20 WHEN 1 THEN 'canceled' WHEN 0 THEN 'failed' ELSE 'advanced' END, \
                  CASE WHEN n % 20 = 1 THEN 'ann' ELSE 'w' END, \
-                 '{{\"reason\": \"r\", \"move\": \"moved\", \"ledger\": \"none\", \"metadata\": \"none\"}}' FROM generate_series(1, {rows}) n, LATERAL (SELECT {second} AS t) times"
+                 jsonb_build_object('reason', 'r', 'move', 'moved', 'status', CASE WHEN n % 20 = 0 THEN 'failed' END) FROM generate_series(1, {rows}) n, LATERAL (SELECT {second} AS t) times"
         ),
         format!(
             "INSERT INTO job_stages (job_id, stage, state, due_at, reason, fairness_key) \
