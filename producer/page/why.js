@@ -40,7 +40,8 @@ function over(job) {
 export function stopped(account) {
   const until = account.refusal_until ? `until ${moment(account.refusal_until)}` : "until somebody resumes it";
   const because = account.refusal_reason ? `: ${account.refusal_reason}` : "";
-  const passes = account.refusal === "full" || account.refusal === "rate";
+  // They end with any work, and with a reading of the balance, not at the time until which they are known.
+  const passes = account.refusal === "full" || account.refusal === "floor";
   return `${refusalMeaning(account.refusal)}${because}${passes ? "" : `, ${until}`}`;
 }
 
