@@ -58,7 +58,10 @@ export async function begin(page, { action, filter, verb, thing, text, fields = 
   } catch (problem) {
     return refused(`${verb} ${thing}s`, problem);
   }
-  if (found.count === 0 && !found.capped) return toast(`There is no ${thing} to ${verb.toLowerCase()}.`);
+  if (found.count === 0 && !found.capped) {
+    const others = action === "retry" ? " To retry canceled ones, filter by that status." : "";
+    return toast(`There is no ${thing} to ${verb.toLowerCase()}.${others}`);
+  }
   const many = `${found.capped ? "at least " : ""}${plural(found.count, thing)}`;
   ask({
     title: `${verb} ${many}?`,

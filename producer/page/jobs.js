@@ -8,7 +8,8 @@ import { STAGES, STATES, STATUSES, VENDORS, badge, codeOf, coded, reasonList, ti
 
 const TABS = [
   ["all", "All", {}],
-  ["running", "In progress", { status: "processing" }],
+  ["queued", "Queued", { status: "queued" }],
+  ["running", "Processing", { status: "processing" }],
   ["parked", "Waiting for a person", { state: "parked" }],
   ["failed", "Failed", { status: "failed" }],
   ["completed", "Completed", { status: "completed" }],

@@ -45,13 +45,7 @@ function tiles({ fleet, costs }) {
   return h(
     "section.tiles",
     { "aria-label": "In short" },
-    twice !== undefined &&
-      h(
-        `div.tile.${twice ? "bad" : "good"}`,
-        { test: "duplicates" },
-        h("b", twice ? count(twice) : "None"),
-        h("span", twice ? plural(twice, "submission was", "submissions were") + " paid twice" : "Nothing was ever paid twice"),
-      ),
+    twice !== undefined && tile("duplicates", "#/audits", ...paidTwice(twice, status.last_audit)),
     tile(
       "count-dead-letters",
       "#/dead-letters",
@@ -63,6 +57,14 @@ function tiles({ fleet, costs }) {
     tile("count-parked", "#/jobs?state=parked", count(parked), "jobs wait for a decision", parked ? "warn" : "calm"),
     tile("paid-today", "#/vendors", spent.join(" + "), "paid today (UTC)", "calm"),
   );
+}
+
+/** What the ledger has, and no more than that while an audit has found works that it does not have. */
+function paidTwice(twice, audit) {
+  if (twice) return [count(twice), `${plural(twice, "submission was", "submissions were")} paid twice`, "bad"];
+  if (audit?.open) return ["None known", `the last audit found ${plural(audit.open, "work")} that the ledger does not have`, "warn"];
+  const since = audit ? ["; the vendors’ lists agreed ", time(audit.finished_at)] : "; no audit has compared the vendors’ lists yet";
+  return ["None", ["Nothing was ever paid twice", since], "good"];
 }
 
 function charts(points) {

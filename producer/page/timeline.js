@@ -52,7 +52,8 @@ export function runs(job) {
 
 /** `Stored { effects: true }` is what the trail says; its first word is for people. */
 function outcome(line) {
-  const word = line.detail?.event ?? line.detail?.reason ?? line.kind;
+  // The reason of a person is a sentence, not what came of it.
+  const word = line.kind === "canceled" ? line.kind : (line.detail?.event ?? line.detail?.reason ?? line.kind);
   return words(
     String(word)
       .split(/[ ({]/)[0]

@@ -4,7 +4,7 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use shared::db::{BacklogGauge, Db, DbResult, VendorStatus};
-use shared::domain::worker::WorkerState;
+use shared::domain::worker_order::WorkerState;
 use shared::domain::{Stage, StageState, Vendor};
 use utoipa::ToSchema;
 

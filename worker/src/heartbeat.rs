@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 use shared::crash::{self, Point};
 use shared::db::{Db, DbResult, WorkerBeat};
-use shared::domain::worker::WorkerWish;
+use shared::domain::worker_order::WorkerWish;
 use shared::service::{Check, Stopper, why_not_ready};
 use shared::telemetry::chain;
 use tokio::task::JoinHandle;

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use clap::builder::NonEmptyStringValueParser;
 use shared::config::DatabaseConfig;
 use shared::db::{Db, WorkerOrdered, WorkerRow};
-use shared::domain::worker::{Ordered, WorkerOrder, WorkerState};
+use shared::domain::worker_order::{Ordered, WorkerOrder, WorkerState};
 
 use super::exit::{NotFound, Usage};
 use super::operator::OperatorArgs;

@@ -28,8 +28,8 @@ mod problem;
 mod requests;
 mod results;
 mod unknowns;
-mod workers;
 mod words;
+mod workers;
 
 pub(crate) use body::set as set_letter_filter;
 pub(crate) use bulk::{OperationDocument, OperationPage, SelectionDocument};

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use shared::db::{WorkerOrdered, WorkerRow};
-use shared::domain::worker::{Ordered, WorkerOrder, WorkerState, WorkerWish};
+use shared::domain::worker_order::{Ordered, WorkerOrder, WorkerState, WorkerWish};
 use utoipa::ToSchema;
 use uuid::Uuid;
 

@@ -16,7 +16,7 @@ use super::dispatch::millis;
 use super::operations::record;
 use super::{Db, DbError, DbResult};
 use crate::crash::{self, Point};
-use crate::domain::worker::{Ordered, WorkerOrder, WorkerState, WorkerWish};
+use crate::domain::worker_order::{Ordered, WorkerOrder, WorkerState, WorkerWish};
 
 /// What a worker says of itself.
 #[derive(Clone, Debug)]

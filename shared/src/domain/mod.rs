@@ -27,6 +27,6 @@ pub mod retention;
 pub mod search;
 pub mod segments;
 pub mod transition;
-pub mod worker;
+pub mod worker_order;
 
 pub use words::{JobStatus, LedgerState, Stage, StageState, UnknownWord, Vendor};
