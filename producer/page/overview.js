@@ -41,7 +41,8 @@ function tiles({ fleet, costs }) {
   const parked = status.standing.filter(row => row.state === "parked").reduce((sum, row) => sum + row.jobs, 0);
   const twice = fleet.duplicates_ever?.reduce((sum, row) => sum + row.submissions, 0);
   const today = vendor => costs.find(day => day.vendor === vendor) ?? { reserved: 0, charged: 0, wasted: 0 };
-  const spent = ["sync", "ghostcut"].map(vendor => money(vendor, today(vendor).reserved + today(vendor).charged));
+  const sum = key => VENDORS.map(vendor => money(vendor, today(vendor)[key])).join(" + ");
+  const isOpen = VENDORS.some(vendor => today(vendor).reserved > 0);
   return h(
     "section.tiles",
     { "aria-label": "In short" },
@@ -55,7 +56,13 @@ function tiles({ fleet, costs }) {
     ),
     tile("count-unknowns", "#/unknowns", count(unknown), "unknown outcomes", unknown ? "warn" : "calm"),
     tile("count-parked", "#/jobs?state=parked", count(parked), "jobs wait for a decision", parked ? "warn" : "calm"),
-    tile("paid-today", "#/vendors", spent.join(" + "), "paid today (UTC)", "calm"),
+    tile(
+      "paid-today",
+      "#/vendors",
+      sum("charged"),
+      `paid today (UTC)${isOpen ? `; works that have not ended, or of which nobody knows yet, may cost ${sum("reserved")} more` : ""}`,
+      "calm",
+    ),
   );
 }
 

@@ -1,7 +1,11 @@
 // Why a job does not move, in a sentence or two, and what stops an account.
 
 import { now } from "./api.js";
-import { meaning, moment, refusalMeaning, relative, remedy } from "./words.js";
+import { meaning, moment, refusalMeaning, relative, remedy, vendorName } from "./words.js";
+
+const POLLS = { "lipsync.poll": "sync", "inpaint.poll": "ghostcut" };
+/** How long a poll may be due before that is worth a look. */
+const POLL_GRACE_MS = 60_000;
 
 /** Of a job as the API shows it. */
 export function why(job) {
@@ -16,6 +20,12 @@ export function why(job) {
   if (job.put_off) {
     const shorter = job.put_off.answer ? " A resume does not wait." : "";
     return `In ${stage} ${job.put_off.sentence}.${shorter}${tried}`;
+  }
+  const vendor = POLLS[stage];
+  // Between polls there is nothing to be done but to wait for the vendor; one that stays due for long is another matter.
+  if (vendor && Date.parse(due) > now() - POLL_GRACE_MS) {
+    const at = Date.parse(due) > now() && state === "waiting" ? relative(due) : "now";
+    return `It is at ${vendorName(vendor)}, ${job.progress_percentage} % of the whole done; the vendor is asked again ${at}.${tried}`;
   }
   if (Date.parse(due) > now()) {
     return state === "dispatched"

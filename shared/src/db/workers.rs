@@ -236,7 +236,10 @@ impl Db {
     /// When the database is away.
     pub async fn workers(&self) -> DbResult<Vec<WorkerRow>> {
         let mut connection = self.connection().await?;
-        let query = format!("{ROWS} ORDER BY name, started_at, id LIMIT 1000");
+        // Those that are there come first: however many were lost today, none of them is left out.
+        let query = format!(
+            "SELECT * FROM ({ROWS}) w ORDER BY state = 'lost', name, started_at, id LIMIT 1000"
+        );
         Ok(diesel::sql_query(query).load(&mut connection).await?)
     }
 

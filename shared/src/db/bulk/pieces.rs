@@ -17,6 +17,8 @@ use crate::db::restart::{self, Candidate, Pace, RestartOrder};
 use crate::domain::bulk::{BulkAction, BulkState, Canary, PIECE, piece, step};
 use crate::domain::resume::{Refusal, Resume};
 
+/// Letters of a group among which a canary is looked for: all of it is one transaction, and a stop waits for that.
+const CANARY_SEARCH: usize = 1000;
 /// What is found out in a piece.
 #[derive(Default)]
 struct Found {
@@ -194,8 +196,8 @@ async fn discard_letters(
     Ok(found)
 }
 
-/// Of each group the first letter that can be replayed, put back. The others are looked at when the operation goes on; but of a
-/// group of which none can be, every letter was looked at, and it is done.
+/// Of each group the first letter that can be replayed, put back. The others are looked at when the operation goes on; but a group of
+/// which none can be is left alone.
 async fn replay_canaries(
     connection: &mut AsyncPgConnection,
     operation: &OperationRow,
@@ -252,17 +254,17 @@ async fn replay_canaries(
     Ok(found)
 }
 
-/// The first letter of a group that can be replayed; otherwise why each of them cannot.
+/// The first letter of a group that can be replayed; otherwise why none of those that were looked at can.
 async fn first_replayable(
     connection: &mut AsyncPgConnection,
     group: &LetterFilter,
     order: &RestartOrder,
 ) -> DbResult<Result<(i64, Candidate, Resume), Vec<Refusal>>> {
     let (mut after, mut refused) = (0, Vec::new());
-    loop {
+    while refused.len() < CANARY_SEARCH {
         let letters = letters::after_letter(connection, group, after, PIECE).await?;
         let Some(last) = letters.last() else {
-            return Ok(Err(refused));
+            break;
         };
         after = last.id;
         let candidates: Vec<_> = letters.iter().filter_map(Letter::candidate).collect();
@@ -280,6 +282,7 @@ async fn first_replayable(
             });
         }
     }
+    Ok(Err(refused))
 }
 
 /// Writes how far the operation has come. A canary piece waits for a person afterwards; otherwise no position means the end.

@@ -5,10 +5,11 @@ use fleet::{DEADLINE, Kind, eventually};
 use rustix::process::Signal;
 use sandbox::{Fault, FaultRule, Operation, SandboxConfig, Vendor, When};
 use serde_json::{Value, json};
+use shared::db::Db;
 
 use crate::api::Producer;
 use crate::command::producer;
-use crate::sql::{execute, value};
+use crate::sql::{config, execute, value, with_database};
 
 /// The worker of this name, once it is as wanted; null: it is not in the list.
 pub(crate) async fn seen(
@@ -127,6 +128,22 @@ async fn a_worker_works_without_its_row() -> anyhow::Result<()> {
         }
         let left = value(url, "SELECT count(*)::text AS value FROM workers").await?;
         assert_eq!(left.as_deref(), Some("0"));
+        Ok(())
+    })
+    .await
+}
+
+/// Workers that are killed every minute leave rows for a day; the one at work is still seen, and found by its name.
+#[tokio::test(flavor = "multi_thread")]
+async fn however_many_were_lost_those_that_are_there_are_listed() -> anyhow::Result<()> {
+    with_database(true, async |url, _| {
+        let rows = "INSERT INTO workers (id, name, version, seen_at, beat_ms, draining, stages, concurrency, transfers, in_hand) \
+                    SELECT gen_random_uuid(), CASE n WHEN 0 THEN 'z' ELSE 'a' || n END, '1', \
+                        now() - CASE n WHEN 0 THEN interval '0' ELSE interval '1 hour' END, 600000, false, '{}', 1, 1, '[]' \
+                    FROM generate_series(0, 1000) n";
+        execute(url, rows).await?;
+        let workers = Db::new(&config(url))?.workers().await?;
+        assert_eq!((workers.len(), workers[0].name.as_str()), (1000, "z"));
         Ok(())
     })
     .await
