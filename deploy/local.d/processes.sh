@@ -41,12 +41,16 @@ await_end() {
   done
 }
 
-# end_processes SIGNAL SECONDS FINDER: signals what FINDER prints and waits for the end of it.
+# end_processes SIGNAL SECONDS FINDER: signals what FINDER prints and waits for the end of it. Only KILL is sent again: what was
+# forked between the look and the kill may wait for a client for a minute before it notices that its parent is gone.
 end_processes() {
-  local pids
-  mapfile -t pids < <("$3")
-  ((${#pids[@]} == 0)) || kill -"$1" "${pids[@]}" 2>/dev/null || true
-  await_end "$2" "$3"
+  local pids signal=$1 deadline=$((SECONDS + $2))
+  while mapfile -t pids < <("$3") && ((${#pids[@]} > 0)); do
+    kill -"$signal" "${pids[@]}" 2>/dev/null || true
+    [[ $1 == KILL ]] || signal=0
+    ((SECONDS < deadline)) || return 1
+    sleep 0.05
+  done
 }
 
 # make_home SERVICE OWNER [PREFIX...]: a directory that OWNER can use, with nothing in its path that

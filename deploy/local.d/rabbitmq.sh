@@ -56,7 +56,8 @@ rmq_ready() {
 rmq_ctl() {
   local rmq_env
   rmq_environment "$1"
-  (cd / && "${rmq_env[@]}" /usr/lib/rabbitmq/bin/rabbitmqctl --quiet "${@:2}")
+  # Erlang reads whatever it is given, also the rest of a script that somebody pastes.
+  (cd / && "${rmq_env[@]}" /usr/lib/rabbitmq/bin/rabbitmqctl --quiet "${@:2}" </dev/null)
 }
 
 # Any node of a cluster will do, as long as it runs.
