@@ -127,7 +127,8 @@ struct LedgerLine {
     /// Its vendor id is the one in the job's metadata.
     #[diesel(sql_type = Bool)]
     in_metadata: bool,
-    /// What else the claim had for the job's metadata is there. A work that another application paid for has nothing.
+    /// What else the claim had for the job's metadata is there. A work that another application paid for has nothing, and one whose
+    /// claim was forgotten has what the vendor's list shows: a row that was not forgotten keeps what it had.
     #[diesel(sql_type = Bool)]
     metadata_kept: bool,
 }
@@ -142,7 +143,8 @@ const JOBS: &str = "SELECT j.id, j.status, j.error_message AS error, s.stage, s.
     FROM video_jobs j LEFT JOIN job_stages s ON s.job_id = j.id";
 const LEDGER: &str = "SELECT s.job_id, s.vendor, s.state, s.vendor_task_id AS task_id, \
     coalesce(s.vendor_task_id = job_task_id(j, s.vendor), false) AS in_metadata, \
-    CASE WHEN s.metadata IS NULL THEN s.imported OR s.vendor = 'sync' ELSE coalesce(j.job_metadata @> s.metadata, false) END AS metadata_kept \
+    CASE WHEN s.imported THEN s.metadata IS NULL OR coalesce(j.job_metadata ?& ARRAY(SELECT jsonb_object_keys(s.metadata)), false) \
+        WHEN s.metadata IS NULL THEN s.vendor = 'sync' ELSE coalesce(j.job_metadata @> s.metadata, false) END AS metadata_kept \
     FROM submissions s LEFT JOIN video_jobs j ON j.id = s.job_id ORDER BY s.claimed_at";
 /// A settlement that wrote a fact about the submission before it was accepted can only have said "unknown", unless the
 /// submission has ended as not sent or rejected.
