@@ -205,37 +205,64 @@ async fn a_worker_frozen_past_its_deadline_does_not_replay() -> anyhow::Result<(
     .await
 }
 
+/// The first work fails in a way that a redo mends: a fleet whose worker of `inpaint.poll` stops itself at a point of that redo.
+async fn freeze_redo(fleet: &Fleet, point: Point) -> anyhow::Result<(Process, Expectation)> {
+    let (codes, step_ms, progress) = (vec![0, 43], None, None);
+    let fault = Fault::Statuses {
+        codes,
+        step_ms,
+        progress,
+    };
+    let rule = FaultRule::new(Payee::Ghostcut, Operation::Process, fault).times(1);
+    fleet.sandbox.faults().add(rule)?;
+    let submitting = fleet.environment.clone().with("STAGES", SUBMIT);
+    let submitter = Service::worker(&submitting, "submitter")?;
+    let frozen = freeze(fleet, point, "inpaint.poll", Kind::Inpaint).await?;
+    submitter.stop().await?;
+    Ok(frozen)
+}
+
+fn redos(fleet: &Fleet) -> u64 {
+    let truth = fleet.sandbox.truth();
+    truth.request_count(Payee::Ghostcut, Operation::Redo)
+}
+
+/// What another worker has asked for meanwhile is not asked for again: the ledger does not allow it a second time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_comes_late_to_a_redo_does_not_ask_for_it() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let producer = fleet.producer()?;
+        let (mut frozen, job) = freeze_redo(fleet, Point::RedoPermitted).await?;
+        assert_eq!(states(fleet, &job).await?, ["accepted"]);
+        let heirs = fleet.workers(1)?;
+        fleet.wait_for(std::slice::from_ref(&job)).await?;
+        assert_eq!(redos(fleet), 1, "the heir has asked for it");
+        frozen.signal(Signal::CONT)?;
+        // It finishes what it has in hand before it ends.
+        assert!(frozen.terminate(DEADLINE).await?.success());
+        assert_eq!(redos(fleet), 1, "the frozen worker asks for nothing");
+        fleet.books(&[job]).await?.assert_balanced();
+        for service in heirs.into_iter().chain([producer]) {
+            service.stop().await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
 /// A redo is paid for too: the ledger allowed it, the worker slept, and asks nothing. The next poll sees that nothing runs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_frozen_past_its_deadline_does_not_redo() -> anyhow::Result<()> {
     fleet::run(SandboxConfig::default(), async |fleet| {
-        let (codes, step_ms, progress) = (vec![0, 43], None, None);
-        let fault = Fault::Statuses {
-            codes,
-            step_ms,
-            progress,
-        };
-        let rule = FaultRule::new(Payee::Ghostcut, Operation::Process, fault).times(1);
-        fleet.sandbox.faults().add(rule)?;
         let producer = fleet.producer()?;
-        let submitting = fleet.environment.clone().with("STAGES", SUBMIT);
-        let submitter = Service::worker(&submitting, "submitter")?;
-        let (frozen, job) =
-            freeze(fleet, Point::RedoClaimed, "inpaint.poll", Kind::Inpaint).await?;
-        submitter.stop().await?;
+        let (frozen, job) = freeze_redo(fleet, Point::RedoClaimed).await?;
         assert_eq!(states(fleet, &job).await?, ["redoing"]);
         let deadline = format!(
             "settled_at + interval '{}'",
             fleet.environment.get("SEND_DEADLINE")?
         );
         passed(fleet, &deadline).await?;
-        let redos = || {
-            fleet
-                .sandbox
-                .truth()
-                .request_count(Payee::Ghostcut, Operation::Redo)
-        };
-        assert_eq!(redos(), 0);
+        assert_eq!(redos(fleet), 0);
         frozen.signal(Signal::CONT)?;
         let others = fleet.workers(1)?;
         fleet
@@ -245,7 +272,7 @@ async fn a_worker_frozen_past_its_deadline_does_not_redo() -> anyhow::Result<()>
         let allowed = "SELECT redos::text AS value FROM submissions";
         let allowed = value(&fleet.database.url, allowed).await?;
         assert_eq!(
-            (allowed.as_deref(), redos()),
+            (allowed.as_deref(), redos(fleet)),
             (Some("2"), 1),
             "allowed twice, asked once"
         );
