@@ -83,7 +83,7 @@ END $$;
 
 -- Puts a job that has ended back on its way. Sends nothing: the stage it comes to reads the ledger. The caller holds the locks
 -- of the job and of its stage, and decided under them.
--- {job, stage, delay_ms, by, reason, kind: replayed|retried, how, status, message?, vendor?, forgive}
+-- {job, stage, delay_ms, by, reason, kind: replayed|retried, how, status, message?, vendor?, forgive, operation?}
 -- Model: step Retry.
 CREATE FUNCTION restart_job(r jsonb) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -119,7 +119,7 @@ BEGIN
     INSERT INTO job_events (job_id, kind, actor, stage, epoch, detail)
     VALUES (job.id, r ->> 'kind', r ->> 'by', r ->> 'stage', next_epoch,
             jsonb_build_object('reason', r -> 'reason', 'how', r -> 'how', 'was', job.status, 'from', st.stage,
-                               'forgiven', r -> 'forgive'));
+                               'forgiven', r -> 'forgive', 'operation', r -> 'operation'));
 END $$;
 
 -- Closes a dead letter. The job it is about stays failed, and its stage goes if it still stands as the letter says.

@@ -11,6 +11,7 @@ import { follow } from "./live.js";
 import { strip, navigation } from "./strip.js";
 import { signIn } from "./sign_in.js";
 import { overview } from "./overview.js";
+import { find } from "./find.js";
 import { jobs } from "./jobs.js";
 import { job } from "./job.js";
 import { deadLetters, deadLetter } from "./dead_letters.js";
@@ -24,6 +25,7 @@ import { learn } from "./words.js";
 const VIEWS = {
   "": [overview],
   jobs: [jobs, job],
+  find: [find],
   "dead-letters": [deadLetters, deadLetter],
   unknowns: [unknowns, unknown],
   vendors: [vendors],

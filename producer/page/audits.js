@@ -1,6 +1,7 @@
 // What audits found when they compared the ledger with the vendors' own lists.
 
-import { get } from "./api.js";
+import { action, ask, roleNote, sends } from "./act.js";
+import { call, get } from "./api.js";
 import { definitions, h } from "./dom.js";
 import { count, plural, time, vendorName, words } from "./words.js";
 
@@ -14,6 +15,9 @@ const FINDINGS = {
   vanished: "the vendor does not show it",
 };
 
+/** What no repair can end: money that has to be asked back, or a work that the vendor has lost. */
+const LASTING = ["denied", "second_work", "second_submission", "vanished"];
+
 export function audits({ query }) {
   return {
     title: "Audits",
@@ -22,10 +26,9 @@ export function audits({ query }) {
       h("h1", { tabindex: "-1" }, "Audits"),
       h(
         "p.note",
-        "An audit compares every work that a vendor shows with the ledger. The producers do it by themselves; ",
-        h("code", "producer audit"),
-        " does it now.",
+        "An audit compares every work that a vendor shows with the ledger. The producers do it by themselves.",
       ),
+      h("div.buttons.left", action("audit-now", "Audit now…", () => begin()), roleNote()),
       audits.length === 0
         ? h("p.empty", "There was no audit yet.")
         : h(
@@ -63,7 +66,31 @@ export function audits({ query }) {
   };
 }
 
-export function audit({ id }) {
+/** Asks for an audit, which looks back so many hours, and goes to it. */
+function begin({ hours = 24, repair = false } = {}) {
+  ask({
+    title: repair ? "Repair the ledger?" : "Audit now?",
+    text: [
+      "It asks both vendors for all works of that time and compares them with the ledger. It pays for nothing.",
+      "A repair books the works that the vendors show and the ledger does not know, and their jobs go on. What is booked is never taken away.",
+    ],
+    fields: [
+      { name: "hours", label: "Hours back", type: "number", value: hours, min: 1, required: true },
+      { name: "repair", label: "Repair what differs", type: "checkbox", value: repair },
+    ],
+    confirm: repair ? "Repair" : "Audit",
+    run: ({ hours: back, ...body }) =>
+      call("POST", "/v1/audits", { ...body, since: new Date(Date.now() - back * 3_600_000).toISOString() }),
+    done: begun => {
+      location.hash = `#/audits/${begun.id}`;
+    },
+  });
+}
+
+/** As far back as that audit. */
+const hoursBack = one => Math.ceil((Date.now() - Date.parse(one.since)) / 3_600_000);
+
+export function audit({ id, page }) {
   return {
     title: `Audit ${id}`,
     load: async () => ({ one: await get(`/v1/audits/${encodeURIComponent(id)}`) }),
@@ -75,10 +102,16 @@ export function audit({ id }) {
         one.error
           ? `It was not finished: ${one.error}`
           : !one.finished_at
-            ? "It has not ended."
+            ? "It is being made; one that has not ended after some minutes was cut off."
             : one.findings === 0
               ? "The ledger and the vendors agree."
-              : `${plural(one.findings, "work differs", "works differ")}; ${one.open ? `${count(one.open)} can be repaired: producer audit --repair.` : "nothing is left to be repaired."}`,
+              : `${plural(one.findings, "work differs", "works differ")}; ${one.open ? `${count(one.open)} can be repaired.` : "nothing is left to be repaired."}`,
+      ),
+      h(
+        "div.buttons.left",
+        one.open > 0 && action("repair", "Repair…", () => begin({ hours: hoursBack(one), repair: true })),
+        action("audit-again", "Audit again…", () => begin({ hours: hoursBack(one) })),
+        roleNote(),
       ),
       definitions("dl.facts.card", [
         ["Began", time(one.started_at)],
@@ -88,13 +121,13 @@ export function audit({ id }) {
         ["Why", one.reason],
         ["Repaired", one.repair ? "yes" : "no, only looked"],
       ]),
-      one.comparisons.map(comparison => card(comparison)),
+      one.comparisons.map(comparison => card(comparison, page)),
     ],
   };
 }
 
 /** What the comparison with one vendor came to. */
-function card({ vendor, listed, booked, foreign, unproved, findings }) {
+function card({ vendor, listed, booked, foreign, unproved, findings }, page) {
   const facts = [
     ["It listed", plural(listed, "work")],
     ["In the ledger", count(booked)],
@@ -106,11 +139,11 @@ function card({ vendor, listed, booked, foreign, unproved, findings }) {
     { id: vendor },
     h("h2", vendorName(vendor)),
     definitions("dl.facts", facts),
-    findings.length === 0 ? h("p.note", "Nothing differs.") : table(findings),
+    findings.length === 0 ? h("p.note", "Nothing differs.") : table(findings, page),
   );
 }
 
-function table(findings) {
+function table(findings, page) {
   return h(
     "table.cards",
     h(
@@ -131,9 +164,27 @@ function table(findings) {
           h("td", { "data-label": "Job" }, h("a.id", { href: `#/jobs/${one.job}` }, one.job)),
           h("td", { "data-label": "Taken" }, time(one.at)),
           h("td.wrap", { "data-label": "Differs" }, one.detail),
-          h("td.wrap", { "data-label": "Repair" }, one.repaired ? "✓ repaired " : "", one.repair ?? (one.repaired ? "" : "–")),
+          h("td.wrap", { "data-label": "Repair" }, end(one, page)),
         ),
       ),
     ),
+  );
+}
+
+/** What became of a finding, or what can be done about it. */
+function end(one, page) {
+  if (one.repaired || one.repair) return [one.repaired ? "✓ repaired " : "", one.repair ?? ""];
+  if (one.acknowledged) return `dealt with by ${one.acknowledged}`;
+  if (!LASTING.includes(one.kind)) return "can be repaired";
+  return action("acknowledge", "Dealt with…", () =>
+    ask({
+      title: "Is this dealt with?",
+      text: [
+        "No repair can end it: ask the vendor for the money, or what has become of the work.",
+        "Later audits show it and count it no longer; another work of the same submission counts again.",
+      ],
+      confirm: "It is dealt with",
+      ...sends("POST", `/v1/findings/${one.token}/acknowledge`, page, "Noted: the next audit counts it no longer."),
+    }),
   );
 }

@@ -3,6 +3,7 @@
 import { action, roleNote } from "./act.js";
 import { get, query as queryOf } from "./api.js";
 import { begin } from "./bulk.js";
+import { lead } from "./find.js";
 import { h } from "./dom.js";
 import { STAGES, STATES, STATUSES, VENDORS, badge, codeOf, coded, reasonList, time, words } from "./words.js";
 
@@ -86,16 +87,14 @@ function tabs(filter) {
 
 /** Renewed with the address, so that it shows what is in force. */
 function form(filter) {
-  const submit = event => {
+  const submit = async event => {
     event.preventDefault();
-    const id = new FormData(event.currentTarget).get("text").trim();
-    if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(id)) {
-      location.hash = `#/jobs/${id}`;
-      return;
-    }
     const given = [...new FormData(event.currentTarget)]
       .map(([name, value]) => [name, value.trim()])
       .filter(([, value]) => value);
+    const [[name, text] = []] = given;
+    // One word alone may be an id.
+    if (given.length === 1 && name === "text" && !/\s/.test(text) && (await lead(text))) return;
     location.hash = address(Object.fromEntries(given.map(([name, value]) => [name, asAsked(name, value)])));
   };
   const choice = (name, label, values) =>
@@ -122,7 +121,7 @@ function form(filter) {
   return h(
     "form.filter.card",
     { id: address(filter), test: "filter", role: "search", onsubmit: submit },
-    text("text", "Text in name or error, or a job’s id", { type: "search", "data-shortcut": "/", placeholder: "press /" }),
+    text("text", "Text in name or error, or any id", { type: "search", "data-shortcut": "/", placeholder: "press /" }),
     choice("status", "Status", STATUSES),
     choice("stage", "Stage", STAGES),
     choice("state", "State of the stage", STATES),

@@ -125,6 +125,7 @@ export function operation({ id, page }) {
           ["Who", one.by],
           ["Why", one.reason],
           ["Changed", count(one.changed)],
+          ["What became of them", one.ends && one.changed > 0 && ends(one.ends)],
           [
             "Left as they were",
             refused.length > 0 && refused.map(([why, many]) => h("div", { id: why }, `${count(many)} ${words(why)}`)),
@@ -136,6 +137,21 @@ export function operation({ id, page }) {
       ];
     },
   };
+}
+
+/** Jobs that were put back, by how they have ended. */
+function ends({ completed, failed, canceled, unfinished }) {
+  const told = [
+    [completed, "completed"],
+    [failed, "failed again"],
+    [canceled, "canceled"],
+    [unfinished, "on their way"],
+  ];
+  const parts = told.filter(([many]) => many > 0).map(([many, what]) => `${count(many)} ${what}`);
+  return [
+    h("span", { test: "ends" }, parts.join(", ") || "they are gone"),
+    failed > 0 && [" ", h("a", { href: "#/dead-letters" }, "dead letters")],
+  ];
 }
 
 function sentence(one) {

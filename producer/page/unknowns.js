@@ -4,7 +4,7 @@ import { action, ask, roleNote, sends } from "./act.js";
 import { get, query as queryOf } from "./api.js";
 import { h } from "./dom.js";
 import { proof } from "./proof.js";
-import { VENDORS, badge, coded, time, vendorName, words } from "./words.js";
+import { VENDORS, badge, coded, money, time, vendorName, words } from "./words.js";
 
 export function unknowns({ query }) {
   return {
@@ -39,7 +39,7 @@ export function unknowns({ query }) {
               "thead",
               h(
                 "tr",
-                ["Submission", "Vendor", "Claimed", "Searched", "What is done now", "Job"].map(text => h("th", text)),
+                ["Submission", "Vendor", "At stake", "Claimed", "Searched", "What is done now", "Job"].map(text => h("th", text)),
               ),
             ),
             h(
@@ -50,6 +50,7 @@ export function unknowns({ query }) {
                   { test: "unknown-row", id: one.token },
                   h("th", { scope: "row" }, h("a.id", { href: `#/unknowns/${one.token}` }, one.token)),
                   h("td", { "data-label": "Vendor" }, vendorName(one.vendor)),
+                  h("td", { "data-label": "At stake" }, money(one.vendor, one.cost_reserved)),
                   h("td", { "data-label": "Claimed" }, time(one.claimed_at)),
                   h(
                     "td",
@@ -57,7 +58,7 @@ export function unknowns({ query }) {
                     one.searches === 0 ? "not yet" : [`${one.searches} times, `, time(one.last_searched_at)],
                   ),
                   h("td.wrap", { "data-label": "Now" }, now(one)),
-                  h("td", { "data-label": "Job" }, h("a.id", { href: `#/jobs/${one.job_id}` }, one.job_id)),
+                  h("td.wrap", { "data-label": "Job" }, jobLink(one)),
                 ),
               ),
             ),
@@ -71,6 +72,8 @@ export function unknowns({ query }) {
     ],
   };
 }
+
+const jobLink = one => h("a", { href: `#/jobs/${one.job_id}` }, one.job_name, h("small.id", ` ${one.job_id}`));
 
 function now(one) {
   if (one.stage_state === "parked") return [badge("parked"), " waits for you: ", coded(one.stage_reason)];
@@ -93,7 +96,12 @@ export function unknown({ id, page }) {
           ? [now(one), ". Look for the name or the source below at the vendor’s dashboard, then say what you found."]
           : `Its outcome is known: ${words(one.state)}.`,
       ),
-      h("p", "Job ", h("a.id", { href: `#/jobs/${one.job_id}` }, one.job_id)),
+      h(
+        "p",
+        "Job ",
+        jobLink(one),
+        one.user_id && [" of the user ", h("a.id", { href: `#/jobs?user_id=${one.user_id}` }, one.user_id)],
+      ),
       one.undecided &&
         h(
           "div.two",

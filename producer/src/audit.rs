@@ -3,6 +3,7 @@
 //! What differs is `domain::audit`'s to say. A repair only adds what a vendor shows; it never takes a booked work away, and it pays
 //! for nothing.
 
+mod orders;
 mod told;
 
 use std::time::Duration;
@@ -21,12 +22,14 @@ use shared::domain::answer::Work;
 use shared::domain::audit::{Comparison, Finding, FindingKind, Window, compare};
 use shared::domain::search::{AROUND, Marker};
 use shared::domain::{LedgerState, Vendor};
-use shared::telemetry::Registry;
+use shared::telemetry::{Registry, chain};
 use tokio_util::sync::CancellationToken;
 
 use crate::booking::{About, found};
 use crate::config::AuditConfig;
 use crate::vendors::Vendors;
+use orders::Order;
+pub use orders::{AuditOrders, Ordered};
 pub use told::blind;
 use told::words;
 
@@ -274,26 +277,33 @@ impl Gauges {
     }
 }
 
-/// Audits on a timer and shows the last result. Of several producers one audits at a time.
+/// Audits on a timer, of several producers one at a time, and when it is asked to; shows the last result.
 pub struct AuditSweep {
     auditor: Auditor,
     config: AuditConfig,
+    ordered: Ordered,
     gauges: Gauges,
 }
 
 impl AuditSweep {
     /// A sweep that has not begun.
     #[must_use]
-    pub const fn new(auditor: Auditor, config: AuditConfig, gauges: Gauges) -> Self {
+    pub const fn new(
+        auditor: Auditor,
+        config: AuditConfig,
+        ordered: Ordered,
+        gauges: Gauges,
+    ) -> Self {
         Self {
             auditor,
             config,
+            ordered,
             gauges,
         }
     }
 
-    /// Looks every `every` whether an audit is due, until told to stop.
-    pub async fn run(self, every: Duration, stop: CancellationToken) {
+    /// Looks every `every` whether an audit is due, and makes those that are asked for, until told to stop.
+    pub async fn run(mut self, every: Duration, stop: CancellationToken) {
         loop {
             // Not cut off half-way: only the pause ends early.
             if !self.config.audit_interval.is_zero()
@@ -304,13 +314,32 @@ impl AuditSweep {
             if let Err(error) = self.gauges.show(&self.auditor.db).await {
                 tracing::warn!("cannot show the last audit: {error:#}");
             }
-            if stop
-                .run_until_cancelled(tokio::time::sleep(every))
-                .await
-                .is_none()
-            {
-                return;
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(order) = self.ordered.recv() => self.audit_as_ordered(&order).await,
+                () = tokio::time::sleep(every) => {}
             }
+        }
+        self.ordered.close();
+        while let Ok(order) = self.ordered.try_recv() {
+            let failed = self
+                .auditor
+                .db
+                .fail_audit(order.id, "the producer was stopped");
+            if let Err(error) = failed.await {
+                tracing::warn!(
+                    audit = order.id,
+                    error = chain(&error),
+                    "an audit will not be made"
+                );
+            }
+        }
+    }
+
+    async fn audit_as_ordered(&self, order: &Order) {
+        let made = self.auditor.run(order.id, order.since, order.repair);
+        if let Err(error) = made.await {
+            tracing::warn!(audit = order.id, "cannot audit: {error:#}");
         }
     }
 

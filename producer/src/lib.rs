@@ -48,7 +48,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::adoption::Adoption;
-use crate::audit::{AuditSweep, Auditor};
+use crate::audit::{AuditOrders, AuditSweep, Auditor, Ordered};
 use crate::balance::BalanceWatch;
 use crate::bulk::Bulk;
 use crate::callbacks::Processor;
@@ -117,8 +117,9 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
         config.vendor,
         metrics.vendor,
     )?;
+    let (audits, ordered) = AuditOrders::new(db.clone());
     let gauges = (metrics.audit, metrics.fleet);
-    sweep(&config, &db, &vendors, gauges, &mut tasks, &stop);
+    sweep(&config, &db, &vendors, ordered, gauges, &mut tasks, &stop);
     let decider = Decider {
         db: db.clone(),
         vendors: vendors.clone(),
@@ -183,11 +184,12 @@ pub async fn run(config: ServeConfig, stopper: Stopper) -> anyhow::Result<()> {
         intake,
         receiver,
         max_body,
-        https,
         decider,
+        audits,
         feed,
         metrics.http,
     )
+    .over_https(https)
     .linking_for(config.results.result_link_life)
     .trusting(&config.http.trusted_proxies);
     let (http, serving) = web::serve(&config.http, api, stop.clone())
@@ -262,6 +264,7 @@ fn sweep(
     config: &ServeConfig,
     db: &Db,
     vendors: &Vendors,
+    ordered: Ordered,
     (audit, fleet): (audit::Gauges, Gauges),
     tasks: &mut Tasks,
     stop: &CancellationToken,
@@ -270,7 +273,7 @@ fn sweep(
         db: db.clone(),
         vendors: vendors.clone(),
     };
-    let audits = AuditSweep::new(auditor, config.audit.clone(), audit);
+    let audits = AuditSweep::new(auditor, config.audit.clone(), ordered, audit);
     tasks.spawn(
         "audits",
         audits.run(config.dispatch.gauge_interval, stop.clone()),

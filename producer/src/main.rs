@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::FromArgMatches as _;
 use producer::cli::submit::submit;
 use producer::cli::{
-    Cli, Command, audit, completions, costs, exit::Exit, migrate, operations, paid, retention,
-    short, status, tokens, trail, unknowns, vendors, workers,
+    Cli, Command, audit, completions, costs, exit::Exit, find, migrate, operations, paid,
+    retention, short, status, tokens, trail, unknowns, vendors, workers,
 };
 use shared::service::Stopper;
 use shared::telemetry;
@@ -53,6 +53,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Vendors(args) => return vendors::run(*args).await,
         Command::Costs(args) => return costs::run(args).await,
         Command::Jobs(command) => return producer::cli::jobs::run(command).await,
+        Command::Find(args) => return find::run(args).await,
         Command::DeadLetters(command) => return producer::cli::dead_letters::run(command).await,
         Command::Notices(command) => return producer::cli::notices::run(command).await,
         Command::Operations(command) => return operations::run(command).await,

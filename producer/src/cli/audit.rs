@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use chrono::{DateTime, Utc};
-use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
 use serde_json::json;
 use shared::config::DatabaseConfig;
@@ -14,6 +13,7 @@ use uuid::Uuid;
 
 use super::accounts::AccountArgs;
 use super::exit::{Exit, NotFound};
+use super::operator::said;
 use super::output::{OutputArgs, table};
 use super::since::since;
 use crate::audit::{Auditor, blind};
@@ -56,10 +56,10 @@ pub struct AuditArgs {
     #[arg(long, value_name = "TOKEN", conflicts_with = "repair", value_parser = crate::cli::id::id)]
     pub acknowledge: Vec<Uuid>,
     /// Why; kept with the audit
-    #[arg(long, default_value = "audit", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, default_value = "audit", value_parser = said)]
     pub reason: String,
     /// Who; kept with the audit
-    #[arg(long, env = "USER", default_value = "operator", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, env = "USER", default_value = "operator", value_parser = said)]
     pub by: String,
     /// How to print.
     #[command(flatten)]

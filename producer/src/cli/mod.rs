@@ -8,6 +8,7 @@ pub mod costs;
 pub mod dead_letters;
 pub mod doctor;
 pub mod exit;
+pub mod find;
 pub mod id;
 mod job_trail;
 pub mod jobs;
@@ -73,6 +74,8 @@ pub enum Command {
     /// Look at jobs; resume, cancel or retry them
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
+    /// Find jobs, submissions and users by whatever id you have
+    Find(find::FindArgs),
     /// Look at what was given up; replay or discard it
     #[command(subcommand, after_help = dead_letters::EXAMPLES)]
     DeadLetters(dead_letters::DeadLettersCommand),

@@ -1,14 +1,23 @@
 //! Who acts and why: every command that changes something says it, and the trail keeps it.
 
-use clap::builder::NonEmptyStringValueParser;
-
 /// Arguments of every command that changes something.
 #[derive(Clone, Debug, clap::Args)]
 pub struct OperatorArgs {
     /// Why, for the others; kept in the trail
-    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_parser = said)]
     pub reason: String,
     /// Who; kept in the trail
-    #[arg(long, env = "USER", default_value = "operator", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, env = "USER", default_value = "operator", value_parser = said)]
     pub by: String,
+}
+
+/// Reads a text that a person has to say.
+///
+/// # Errors
+/// When it says nothing.
+pub fn said(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("must say something".to_owned()),
+        _ => Ok(text.to_owned()),
+    }
 }

@@ -135,13 +135,9 @@ pub(super) async fn pause(
 pub(super) async fn resume(
     State(Operator { db, .. }): State<Operator>,
     account: Account,
-    caller: Caller,
     headers: HeaderMap,
-    body: RawBody,
+    Who { by, reason }: Who,
 ) -> Result<Response, Problem> {
-    let mut body = Body::read(&headers, body)?;
-    let Who { by, reason } = body.who(&caller);
-    body.finish()?;
     let found = find(&db, account).await?;
     let change = VendorChange::resume(vendor(&found)?, found.account, by, reason);
     changed(&db, &headers, change).await

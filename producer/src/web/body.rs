@@ -2,7 +2,11 @@
 
 use std::ops::RangeInclusive;
 
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, FromRequestParts as _, Request};
 use axum::http::HeaderMap;
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 use shared::db::LetterFilter;
 use shared::domain::Stage;
@@ -25,10 +29,25 @@ pub(super) struct Body {
     faults: Vec<FieldError>,
 }
 
-/// Who and why.
+/// Who and why: the whole body of a request that says no more.
 pub(super) struct Who {
     pub(super) by: String,
     pub(super) reason: String,
+}
+
+impl<S: Send + Sync> FromRequest<S> for Who {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let (mut parts, body) = request.into_parts();
+        let caller = Caller::from_request_parts(&mut parts, state).await?;
+        let headers = parts.headers.clone();
+        let body = Bytes::from_request(Request::from_parts(parts, body), state);
+        let mut body = Body::read(&headers, body.await)?;
+        let who = body.who(&caller);
+        body.finish()?;
+        Ok(who)
+    }
 }
 
 /// A limit that may be set.
@@ -56,7 +75,7 @@ impl Limit {
 impl Body {
     pub(super) fn read(
         headers: &HeaderMap,
-        body: Result<axum::body::Bytes, axum::extract::rejection::BytesRejection>,
+        body: Result<Bytes, BytesRejection>,
     ) -> Result<Self, Problem> {
         match read_body(headers, body)? {
             Value::Object(fields) => Ok(Self {
@@ -94,7 +113,9 @@ impl Body {
     pub(super) fn text(&mut self, name: &str, default: Option<&str>) -> String {
         match (self.fields.remove(name), default) {
             (Some(Value::String(text)), _)
-                if (1..=MAX_TEXT).contains(&text.chars().count()) && !text.contains('\0') =>
+                if text.chars().count() <= MAX_TEXT
+                    && !text.trim().is_empty()
+                    && !text.contains('\0') =>
             {
                 text
             }
@@ -108,7 +129,8 @@ impl Body {
                 String::new()
             }
             (Some(_), _) => {
-                let message = format!("must be a text of 1 to {MAX_TEXT} characters");
+                let message =
+                    format!("must be a text of 1 to {MAX_TEXT} characters, not blanks alone");
                 self.fault(name, FieldCode::Malformed, &message);
                 String::new()
             }
@@ -125,6 +147,16 @@ impl Body {
                 false
             }
         }
+    }
+
+    /// A time.
+    pub(super) fn time(&mut self, name: &str) -> Option<DateTime<Utc>> {
+        let read = match self.fields.remove(name)? {
+            Value::String(text) => read_time(&text),
+            _ => Err((FieldCode::WrongType, "must be a text".to_owned())),
+        };
+        read.map_err(|(code, message)| self.fault(name, code, &message))
+            .ok()
     }
 
     /// A number from 1, of at most 31 bits.

@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use shared::db::{
-    Db, DbError, DbResult, JobFilter, LetterFilter, OperationRow, RestartOrder, Steered,
+    Db, DbError, DbResult, Ends, JobFilter, LetterFilter, OperationRow, RestartOrder, Steered,
 };
 use shared::domain::bulk::{BulkAction, BulkState, CanaryOutcome};
 use shared::domain::fields::FieldCode;
@@ -20,7 +20,6 @@ use uuid::Uuid;
 
 use super::access::Caller;
 use super::body::{Body, Who};
-use super::fleet::read_number_in_path;
 use super::jobs::database;
 use super::list::{self, Parameters};
 use super::operations::{Operator, RawBody, detached};
@@ -71,6 +70,8 @@ pub(crate) struct OperationDocument {
     pub(crate) refused: BTreeMap<String, u64>,
     per_minute: Option<i32>,
     another_attempt: bool,
+    /// What became of the jobs that it has put back, of 10,000 at most; null in lists, and where it puts nothing back.
+    pub(crate) ends: Option<Ends>,
     /// The first of each group, once they are replayed; null where none were asked for.
     pub(crate) canaries: Option<Vec<CanaryDocument>>,
     created_at: DateTime<Utc>,
@@ -92,7 +93,16 @@ pub(crate) struct CanaryDocument {
 }
 
 impl OperationDocument {
-    /// What is known of it, its canaries included.
+    /// All that is known of it.
+    pub(crate) async fn whole(db: &Db, row: OperationRow) -> DbResult<Self> {
+        let ends = db.operation_ends(&row).await?;
+        Ok(Self {
+            ends,
+            ..Self::read(db, row).await?
+        })
+    }
+
+    /// What a list shows of it, its canaries included.
     pub(crate) async fn read(db: &Db, row: OperationRow) -> DbResult<Self> {
         let canaries = match row.read_canaries()? {
             None => None,
@@ -123,6 +133,7 @@ impl OperationDocument {
             refused: refused.map_err(|error| DbError::Value(error.to_string()))?,
             per_minute: row.per_minute,
             another_attempt: row.another_attempt,
+            ends: None,
             canaries,
             created_at: row.created_at,
             updated_at: row.updated_at,
@@ -162,7 +173,7 @@ fn none(id: i64) -> Problem {
 async fn shown(db: &Db, id: i64) -> Result<OperationDocument, Problem> {
     let read = async {
         match db.operation(id).await? {
-            Some(row) => Ok::<_, DbError>(Some(OperationDocument::read(db, row).await?)),
+            Some(row) => Ok::<_, DbError>(Some(OperationDocument::whole(db, row).await?)),
             None => Ok(None),
         }
     };
@@ -203,6 +214,7 @@ fn read(caller: &Caller, headers: &HeaderMap, body: RawBody) -> Result<Wanted, P
         order: RestartOrder {
             by,
             reason,
+            operation: None,
             another_attempt,
         },
         canary,
@@ -298,7 +310,7 @@ pub(super) async fn show(
     State(Operator { db, .. }): State<Operator>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<OperationDocument>, Problem> {
-    shown(&db, read_number_in_path(id)?).await.map(Json)
+    shown(&db, list::read_number_in_path(id)?).await.map(Json)
 }
 
 /// Let an operation go on whose canaries were looked at
@@ -311,11 +323,9 @@ pub(super) async fn show(
 pub(super) async fn go_on(
     State(Operator { db, .. }): State<Operator>,
     id: Result<Path<String>, PathRejection>,
-    caller: Caller,
-    headers: HeaderMap,
-    body: RawBody,
+    who: Who,
 ) -> Result<Json<OperationDocument>, Problem> {
-    let (id, who) = (read_number_in_path(id)?, read_who(&caller, &headers, body)?);
+    let id = list::read_number_in_path(id)?;
     let writer = db.clone();
     let steered =
         detached(async move { writer.continue_operation(id, &who.by, &who.reason).await });
@@ -332,21 +342,12 @@ pub(super) async fn go_on(
 pub(super) async fn stop(
     State(Operator { db, .. }): State<Operator>,
     id: Result<Path<String>, PathRejection>,
-    caller: Caller,
-    headers: HeaderMap,
-    body: RawBody,
+    who: Who,
 ) -> Result<Json<OperationDocument>, Problem> {
-    let (id, who) = (read_number_in_path(id)?, read_who(&caller, &headers, body)?);
+    let id = list::read_number_in_path(id)?;
     let writer = db.clone();
     let steered = detached(async move { writer.stop_operation(id, &who.by, &who.reason).await });
     steered_to(&db, id, steered.await?).await
-}
-
-fn read_who(caller: &Caller, headers: &HeaderMap, body: RawBody) -> Result<Who, Problem> {
-    let mut body = Body::read(headers, body)?;
-    let who = body.who(caller);
-    body.finish()?;
-    Ok(who)
 }
 
 async fn steered_to(

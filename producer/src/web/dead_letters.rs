@@ -16,7 +16,6 @@ use utoipa::ToSchema;
 
 use super::access::Caller;
 use super::body::{self, Body, Who};
-use super::fleet::read_number_in_path;
 use super::jobs::database;
 use super::letter_document::LetterDocument;
 use super::list::{self, DEFAULT_LIMIT, Parameters};
@@ -209,7 +208,7 @@ pub(super) async fn show(
     State(Operator { db, .. }): State<Operator>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<LetterDocument>, Problem> {
-    let id = read_number_in_path(id)?;
+    let id = list::read_number_in_path(id)?;
     match db.letter(id).await.map_err(|error| database(&error))? {
         Some(letter) => Ok(Json(LetterDocument::new(letter))),
         None => {
@@ -253,6 +252,7 @@ pub(super) async fn replay(
     let order = RestartOrder {
         by,
         reason,
+        operation: None,
         another_attempt: body.flag("another_attempt"),
     };
     body.finish()?;

@@ -1,12 +1,11 @@
-//! What concerns the whole fleet: `/v1/status`, `/v1/paid-sends`, `/v1/costs` and `/v1/audits`.
+//! What concerns the whole fleet: `/v1/status`, `/v1/paid-sends` and `/v1/costs`.
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use serde::Serialize;
-use shared::db::{AuditRecord, CostDay, Db, PaidResumed, PaidStop};
-use shared::domain::fields::{FieldCode, FieldError};
+use shared::db::{CostDay, Db, PaidResumed, PaidStop};
+use shared::domain::fields::FieldCode;
 use utoipa::ToSchema;
 
 use super::access::Caller;
@@ -36,14 +35,6 @@ pub(super) struct CostList {
     days: Vec<CostDay>,
 }
 
-/// A page of audits, newest first.
-#[derive(Serialize, ToSchema)]
-pub(super) struct AuditPage {
-    audits: Vec<AuditRecord>,
-    /// Leads to the next page; null on the last one.
-    next_cursor: Option<String>,
-}
-
 /// What stands still or waits for a person
 #[utoipa::path(get, path = "/v1/status", tag = "fleet", operation_id = "status",
     responses((status = 200, description = "What stands", body = Status)))]
@@ -70,13 +61,8 @@ pub(super) async fn paid_sends(
     responses((status = 200, description = "They are stopped", body = PaidSends)))]
 pub(super) async fn stop_paid(
     State(Operator { db, .. }): State<Operator>,
-    caller: Caller,
-    headers: HeaderMap,
-    body: RawBody,
+    Who { by, reason }: Who,
 ) -> Result<Json<PaidSends>, Problem> {
-    let mut body = Body::read(&headers, body)?;
-    let Who { by, reason } = body.who(&caller);
-    body.finish()?;
     let writer = db.clone();
     detached(async move { writer.stop_paid(&reason, &by).await }).await?;
     paid_now(&db).await
@@ -108,12 +94,13 @@ pub(super) async fn resume_paid(
     let why = match resumed {
         PaidResumed::Yes | PaidResumed::NotStopped => return paid_now(&operator.db).await,
         PaidResumed::AuditFirst { not_before, since } => format!(
-            "the database forgot commits: run `producer audit --since {} --repair` at or after {}, then resume",
+            "the database forgot commits: audit with repair back to {}, at or after {} (`POST /v1/audits`, `producer audit`), then resume",
             since.format("%Y-%m-%dT%H:%M:%SZ"),
             not_before.format("%Y-%m-%dT%H:%M:%SZ")
         ),
         PaidResumed::Unrepaired { findings } => format!(
-            "the last audit found {findings} paid works that the ledger does not have: run `producer audit --repair`, then resume"
+            "the last audit found {findings} paid works that the ledger does not have: audit with repair (`POST /v1/audits`, \
+             `producer audit`), then resume"
         ),
     };
     Err(Problem::new(Kind::PaidStillStopped, why))
@@ -160,63 +147,4 @@ pub(super) async fn costs(
     let days = db.cost_days(days, by_user).await;
     let days = days.map_err(|error| database(&error))?;
     Ok(Json(CostList { days }))
-}
-
-/// List audits, newest first
-#[utoipa::path(get, path = "/v1/audits", tag = "fleet", operation_id = "list_audits",
-    params(("limit" = Option<i64>, Query, minimum = 1, maximum = 200, description = "Audits on a page; 50 by default"),
-        ("cursor" = Option<String>, Query, pattern = "^[0-9]{1,18}$", description = "`next_cursor` of the page before")),
-    responses((status = 200, description = "A page", body = AuditPage)))]
-pub(super) async fn audits(
-    State(Operator { db, .. }): State<Operator>,
-    parameters: Parameters,
-) -> Result<Json<AuditPage>, Problem> {
-    let (mut limit, mut before) = (list::DEFAULT_LIMIT, None);
-    list::each(parameters, |name, value| {
-        match name {
-            "limit" => limit = list::read_limit(value)?,
-            "cursor" => before = Some(list::read_number(value)?),
-            _ => return Err(list::unknown()),
-        }
-        Ok(())
-    })?;
-    // One more than asked for says whether there is another page.
-    let audits = db.audits(before, limit + 1).await;
-    let mut audits = audits.map_err(|error| database(&error))?;
-    let more = audits.len() as i64 > limit;
-    audits.truncate(limit as usize);
-    let last = audits.last().filter(|_| more);
-    Ok(Json(AuditPage {
-        next_cursor: last.map(|audit| audit.id.to_string()),
-        audits,
-    }))
-}
-
-/// Show an audit and what it found
-#[utoipa::path(get, path = "/v1/audits/{id}", tag = "fleet", operation_id = "show_audit",
-    params(("id" = i64, Path, description = "The audit")),
-    responses((status = 200, description = "The audit", body = AuditRecord), (status = 404, description = "There is no such audit")))]
-pub(super) async fn audit(
-    State(Operator { db, .. }): State<Operator>,
-    id: Result<Path<String>, PathRejection>,
-) -> Result<Json<AuditRecord>, Problem> {
-    let id = read_number_in_path(id)?;
-    let found = db.audit(id).await.map_err(|error| database(&error))?;
-    found.map(Json).ok_or_else(|| {
-        let detail = format!("there is no audit {id}");
-        Problem::new(Kind::AuditNotFound, detail)
-    })
-}
-
-/// The number at the end of a path.
-pub(super) fn read_number_in_path(id: Result<Path<String>, PathRejection>) -> Result<i64, Problem> {
-    let id: Option<i64> = id.ok().and_then(|Path(id)| id.parse().ok());
-    id.ok_or_else(|| {
-        let fault = FieldError {
-            path: "id".to_owned(),
-            code: FieldCode::Malformed,
-            message: "must be a number".to_owned(),
-        };
-        Problem::faults(Kind::InvalidParameters, vec![fault])
-    })
 }

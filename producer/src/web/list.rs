@@ -1,7 +1,7 @@
 //! The parameters of lists, above all of `GET /v1/jobs`, and the cursors between their pages.
 
-use axum::extract::Query;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query};
 use chrono::{DateTime, NaiveDateTime, Utc};
 use shared::db::{JobFilter, JobPlace};
 use shared::domain::fields::{FieldCode, FieldError};
@@ -185,6 +185,22 @@ pub(super) fn read_time(value: &str) -> Result<DateTime<Utc>, Fault> {
             let message = "must be a time such as `2026-11-22T16:00:00Z`";
             (FieldCode::Malformed, message.to_owned())
         })
+}
+
+/// The number at the end of a path.
+pub(super) fn read_number_in_path(id: Result<Path<String>, PathRejection>) -> Result<i64, Problem> {
+    let id: Option<i64> = id.ok().and_then(|Path(id)| id.parse().ok());
+    id.ok_or_else(|| fault("id", FieldCode::Malformed, "must be a number"))
+}
+
+/// What is wrong with one parameter.
+pub(super) fn fault(path: &str, code: FieldCode, message: &str) -> Problem {
+    let fault = FieldError {
+        path: path.to_owned(),
+        code,
+        message: message.to_owned(),
+    };
+    Problem::faults(Kind::InvalidParameters, vec![fault])
 }
 
 /// The cursor of lists that are in the order of a number: its text.

@@ -7,6 +7,7 @@
 
 pub mod access;
 mod accounts;
+mod audits;
 mod batch;
 mod body;
 mod bulk;
@@ -14,6 +15,7 @@ mod callbacks;
 mod dead_letters;
 mod document;
 mod events;
+mod find;
 mod fleet;
 mod jobs;
 mod letter_document;
@@ -68,6 +70,7 @@ use utoipa_axum::routes;
 
 use shared::db::FleetTimes;
 
+use crate::audit::AuditOrders;
 use crate::config::HttpConfig;
 use crate::decisions::Decider;
 use crate::feed::Feed;
@@ -92,19 +95,20 @@ pub struct AppState {
     https: bool,
     proxies: Arc<[IpNet]>,
     decider: Decider,
+    audits: AuditOrders,
     feed: Feed,
     result_life: Duration,
 }
 
 impl AppState {
-    /// `https`: browsers reach us by https alone. `decider` has the bounds that the workers have.
+    /// `decider` has the bounds that the workers have.
     #[must_use]
     pub fn new(
         intake: Intake,
         callbacks: Receiver,
         max_body: usize,
-        https: bool,
         decider: Decider,
+        audits: AuditOrders,
         feed: Feed,
         metrics: HttpMetrics,
     ) -> Self {
@@ -113,12 +117,20 @@ impl AppState {
             callbacks,
             metrics,
             max_body,
-            https,
+            https: false,
             proxies: Arc::default(),
             decider,
+            audits,
             feed,
             result_life: DEFAULT_RESULT_LIFE,
         }
+    }
+
+    /// The same, which browsers may reach by https alone.
+    #[must_use]
+    pub const fn over_https(mut self, https: bool) -> Self {
+        self.https = https;
+        self
     }
 
     /// The same with links to results that live so long.
@@ -168,8 +180,6 @@ fn routes(state: &AppState, access: &Access) -> OpenApiRouter {
         .routes(routes!(fleet::stop_paid))
         .routes(routes!(fleet::resume_paid))
         .routes(routes!(fleet::costs))
-        .routes(routes!(fleet::audits))
-        .routes(routes!(fleet::audit))
         .routes(routes!(overview::overview))
         .routes(routes!(overview::series))
         .routes(routes!(workers::list))
@@ -178,6 +188,7 @@ fn routes(state: &AppState, access: &Access) -> OpenApiRouter {
         .routes(routes!(workers::stop))
         .routes(routes!(overview::operator_events))
         .routes(routes!(words::words))
+        .routes(routes!(find::find))
         .routes(routes!(bulk::list, bulk::begin))
         .routes(routes!(bulk::preview))
         .routes(routes!(bulk::show))
@@ -186,6 +197,14 @@ fn routes(state: &AppState, access: &Access) -> OpenApiRouter {
         .with_state(operations::Operator {
             db: db.clone(),
             times: FleetTimes::from(&state.decider.protocol),
+        });
+    let audits = OpenApiRouter::new()
+        .routes(routes!(audits::list, audits::begin))
+        .routes(routes!(audits::show))
+        .routes(routes!(audits::acknowledge))
+        .with_state(audits::Audits {
+            db: db.clone(),
+            orders: state.audits.clone(),
         });
     let results = OpenApiRouter::new()
         .routes(routes!(results::show))
@@ -207,6 +226,7 @@ fn routes(state: &AppState, access: &Access) -> OpenApiRouter {
         });
     jobs.merge(results)
         .merge(operator)
+        .merge(audits)
         .merge(decisions)
         .merge(events)
         .merge(access::routes(access.clone()))

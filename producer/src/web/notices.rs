@@ -3,7 +3,6 @@
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use shared::db::{Db, NoticeFilter, NoticeReplayed, NoticeRow};
@@ -13,12 +12,11 @@ use shared::domain::notice::NoticeState;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::access::Caller;
-use super::body::{Body, Who};
+use super::body::Who;
 use super::document::redacted;
 use super::jobs::{database, read_id};
 use super::list::{self, Parameters};
-use super::operations::{Operator, RawBody, detached};
+use super::operations::{Operator, detached};
 use super::problem::{Kind, Problem};
 use super::requests::ReasonRequest;
 
@@ -144,14 +142,9 @@ pub(super) async fn show(
 pub(super) async fn replay(
     State(Operator { db, .. }): State<Operator>,
     id: Result<Path<String>, PathRejection>,
-    caller: Caller,
-    headers: HeaderMap,
-    body: RawBody,
+    Who { by, reason }: Who,
 ) -> Result<Json<NoticeDocument>, Problem> {
     let id = read_id(id)?;
-    let mut body = Body::read(&headers, body)?;
-    let Who { by, reason } = body.who(&caller);
-    body.finish()?;
     let change = {
         let db = db.clone();
         async move { db.replay_notice(id, &by, &reason).await }

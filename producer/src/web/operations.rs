@@ -68,14 +68,9 @@ pub(super) async fn detached<T: Send + 'static>(
 pub(super) async fn cancel(
     State(Operator { db, .. }): State<Operator>,
     id: Id,
-    caller: Caller,
-    headers: HeaderMap,
-    body: RawBody,
+    Who { by, reason }: Who,
 ) -> Result<Response, Problem> {
     let id = read_id(id)?;
-    let mut body = Body::read(&headers, body)?;
-    let Who { by, reason } = body.who(&caller);
-    body.finish()?;
     let change = {
         let db = db.clone();
         async move { db.cancel_jobs(&[id], &by, &reason).await }
@@ -98,14 +93,9 @@ pub(super) async fn cancel(
 pub(super) async fn resume(
     State(Operator { db, .. }): State<Operator>,
     id: Id,
-    caller: Caller,
-    headers: HeaderMap,
-    body: RawBody,
+    Who { by, reason }: Who,
 ) -> Result<Response, Problem> {
     let id = read_id(id)?;
-    let mut body = Body::read(&headers, body)?;
-    let Who { by, reason } = body.who(&caller);
-    body.finish()?;
     let change = {
         let db = db.clone();
         async move { db.resume_jobs(&[id], &by, &reason).await }
@@ -152,6 +142,7 @@ pub(super) async fn retry(
     let order = RestartOrder {
         by,
         reason,
+        operation: None,
         another_attempt: body.flag("another_attempt"),
     };
     body.finish()?;

@@ -35,6 +35,7 @@ const FILES: &[(&str, &str, &str)] = &[
     script!("chart.js"),
     script!("dead_letters.js"),
     script!("dom.js"),
+    script!("find.js"),
     script!("history.js"),
     script!("job.js"),
     script!("jobs.js"),

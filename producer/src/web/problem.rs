@@ -41,6 +41,8 @@ pub(super) enum Kind {
     LetterNotFound,
     SubmissionNotFound,
     AuditNotFound,
+    AuditsWaiting,
+    FindingNotFound,
     AccountNotFound,
     VersionOutdated,
     OutcomeNotDecided,
@@ -170,6 +172,16 @@ impl Kind {
                 "The worker does not stand so that this could be asked",
             ),
             Self::AuditNotFound => (S::NOT_FOUND, "audit-not-found", "There is no such audit"),
+            Self::AuditsWaiting => (
+                S::CONFLICT,
+                "audits-waiting",
+                "Other audits have to be made first",
+            ),
+            Self::FindingNotFound => (
+                S::NOT_FOUND,
+                "finding-not-found",
+                "No audit has found such a thing",
+            ),
             Self::AccountNotFound => (
                 S::NOT_FOUND,
                 "account-not-found",

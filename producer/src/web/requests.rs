@@ -144,11 +144,29 @@ pub(super) struct BatchItem {
 #[serde(deny_unknown_fields)]
 pub(super) struct ReasonRequest {
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 1000)]
+    #[schema(min_length = 1, max_length = 1000, pattern = "\\S")]
     reason: String,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 1000)]
+    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
     by: Option<String>,
+}
+
+/// What to compare, and why.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AuditRequest {
+    /// Why, for the others; kept with the audit.
+    #[schema(min_length = 1, max_length = 1000, pattern = "\\S")]
+    reason: String,
+    /// Who; `api` by default.
+    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
+    by: Option<String>,
+    /// Works taken by the vendors then or later; those of the last 24 hours by default.
+    #[schema(nullable = false)]
+    since: Option<DateTime<Utc>>,
+    /// Book the works that the ledger does not know, and let their jobs go on.
+    #[schema(nullable = false)]
+    repair: Option<bool>,
 }
 
 /// How to put a job back.
@@ -156,10 +174,10 @@ pub(super) struct ReasonRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct RetryRequest {
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 1000)]
+    #[schema(min_length = 1, max_length = 1000, pattern = "\\S")]
     reason: String,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 1000)]
+    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
     by: Option<String>,
     /// Only say what would happen.
     #[schema(nullable = false)]
@@ -197,10 +215,10 @@ pub(super) struct LetterSelection {
 #[serde(deny_unknown_fields)]
 pub(super) struct DiscardRequest {
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 1000)]
+    #[schema(min_length = 1, max_length = 1000, pattern = "\\S")]
     reason: String,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 1000)]
+    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
     by: Option<String>,
     /// Which; has to name something unless `all` is true.
     #[schema(nullable = false)]
@@ -215,10 +233,10 @@ pub(super) struct DiscardRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct ReplayRequest {
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 1000)]
+    #[schema(min_length = 1, max_length = 1000, pattern = "\\S")]
     reason: String,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 1000)]
+    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
     by: Option<String>,
     /// Which; has to name something unless `all` is true.
     #[schema(nullable = false)]
@@ -284,10 +302,10 @@ pub(super) struct OperationSelection {
 pub(super) struct OperationRequest {
     action: BulkAction,
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 1000)]
+    #[schema(min_length = 1, max_length = 1000, pattern = "\\S")]
     reason: String,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 1000)]
+    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
     by: Option<String>,
     /// Which; has to name something unless `all` is true.
     #[schema(nullable = false)]
@@ -314,10 +332,10 @@ pub(super) struct OperationRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct LimitsRequest {
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 1000)]
+    #[schema(min_length = 1, max_length = 1000, pattern = "\\S")]
     reason: String,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 1000)]
+    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
     by: Option<String>,
     /// Submissions from claim to final state, unknown outcomes included.
     #[schema(nullable, minimum = 1, maximum = 2147483647)]
@@ -341,10 +359,10 @@ pub(super) struct LimitsRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct PauseRequest {
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 1000)]
+    #[schema(min_length = 1, max_length = 1000, pattern = "\\S")]
     reason: String,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 1000)]
+    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
     by: Option<String>,
     /// For how long; until resumed by default.
     #[schema(nullable = false, minimum = 1, maximum = 2147483647)]
@@ -356,10 +374,10 @@ pub(super) struct PauseRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct ForceRequest {
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 1000)]
+    #[schema(min_length = 1, max_length = 1000, pattern = "\\S")]
     reason: String,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 1000)]
+    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
     by: Option<String>,
     /// Go without what is otherwise waited for or asked first.
     #[schema(nullable = false)]
@@ -371,13 +389,13 @@ pub(super) struct ForceRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct AdoptRequest {
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 1000)]
+    #[schema(min_length = 1, max_length = 1000, pattern = "\\S")]
     reason: String,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 1000)]
+    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
     by: Option<String>,
     /// The vendor's id of the work: GhostCut's work id, Sync.so's generation id.
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(min_length = 1, max_length = 200, pattern = "\\S")]
     task_id: String,
     /// Although the vendor does not show that it is this submission's.
     #[schema(nullable = false)]

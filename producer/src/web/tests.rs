@@ -112,7 +112,9 @@ impl Api {
         let feed = Feed::new(intake.db.clone(), stop.clone());
         let metrics = HttpMetrics::register(&registry).unwrap();
         let access = Access::new(intake.db.clone(), false, std::sync::Arc::default());
-        let state = AppState::new(intake, receiver, MAX_BODY, false, decider, feed, metrics);
+        // Nobody makes what is asked for.
+        let (audits, _) = AuditOrders::new(intake.db.clone());
+        let state = AppState::new(intake, receiver, MAX_BODY, decider, audits, feed, metrics);
         let routes = described(&state, &access).unwrap();
         let routes = routes.layer(axum::Extension(access::Caller::LOCAL));
         let address = "127.0.0.1:0".parse().unwrap();

@@ -11,6 +11,7 @@ use diesel::sql_types::{
 };
 use diesel::{OptionalExtension as _, QueryableByName};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -22,6 +23,9 @@ use crate::domain::bulk::{BulkAction, BulkState, Canary, CanaryJob, CanaryOutcom
 
 /// Most groups of a replay with canaries.
 pub const MAX_GROUPS: i64 = 200;
+
+/// Most jobs of an operation whose ends are counted.
+pub const MAX_ENDS: i64 = 10_000;
 
 /// An operation that is to begin.
 #[derive(Clone, Debug)]
@@ -120,6 +124,23 @@ pub struct Piece {
     pub state: BulkState,
 }
 
+/// What became of the jobs that an operation has put back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, QueryableByName, utoipa::ToSchema)]
+pub struct Ends {
+    /// Completed.
+    #[diesel(sql_type = BigInt)]
+    pub completed: i64,
+    /// Failed again; those that were given up are among the dead letters.
+    #[diesel(sql_type = BigInt)]
+    pub failed: i64,
+    /// Canceled.
+    #[diesel(sql_type = BigInt)]
+    pub canceled: i64,
+    /// On their way.
+    #[diesel(sql_type = BigInt)]
+    pub unfinished: i64,
+}
+
 /// What came of stopping an operation or letting it go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Steered {
@@ -153,7 +174,7 @@ fn read<T: DeserializeOwned>(value: &Value) -> DbResult<T> {
     serde_json::from_value(value.clone()).map_err(|error| DbError::Value(error.to_string()))
 }
 
-fn write(value: &impl serde::Serialize) -> DbResult<Value> {
+fn write(value: &impl Serialize) -> DbResult<Value> {
     serde_json::to_value(value).map_err(|error| DbError::Value(error.to_string()))
 }
 
@@ -352,6 +373,34 @@ impl Db {
             Ok::<_, DbError>(Steered::Yes)
         });
         steered.await
+    }
+
+    /// What became of the jobs that an operation has put back, the first [`MAX_ENDS`] of them. None: it puts nothing back.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn operation_ends(&self, operation: &OperationRow) -> DbResult<Option<Ends>> {
+        if !matches!(
+            operation.action.parse()?,
+            BulkAction::Replay | BulkAction::Retry
+        ) {
+            return Ok(None);
+        }
+        let query = format!(
+            "SELECT count(*) FILTER (WHERE j.status = 'completed') AS completed, count(*) FILTER (WHERE j.status = 'failed') AS failed, \
+                 count(*) FILTER (WHERE j.status = 'canceled') AS canceled, \
+                 count(*) FILTER (WHERE j.status NOT IN ('completed', 'failed', 'canceled')) AS unfinished \
+             FROM (SELECT DISTINCT job_id FROM job_events WHERE kind IN ('replayed', 'retried') AND at BETWEEN $1 AND $2 \
+                   AND (detail ->> 'operation')::bigint = $3 LIMIT {MAX_ENDS}) put_back JOIN video_jobs j ON j.id = put_back.job_id"
+        );
+        let mut connection = self.connection().await?;
+        let ends = diesel::sql_query(query)
+            .bind::<Timestamptz, _>(operation.created_at)
+            .bind::<Timestamptz, _>(operation.updated_at)
+            .bind::<BigInt, _>(operation.id)
+            .get_result(&mut connection)
+            .await?;
+        Ok(Some(ends))
     }
 
     /// What became of canaries, in their order.

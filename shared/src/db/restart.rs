@@ -28,6 +28,8 @@ pub struct RestartOrder {
     pub by: String,
     /// Why, for the trail.
     pub reason: String,
+    /// The operation that this is a part of.
+    pub operation: Option<i64>,
     /// One more paid attempt than the bound allows, where a job needs it.
     pub another_attempt: bool,
 }
@@ -324,5 +326,6 @@ fn write(
         "message": inpainting.then_some(progress::INPAINT_MESSAGE),
         "vendor": to.stage.vendor(),
         "forgive": plan.forgive,
+        "operation": order.operation,
     })
 }

@@ -97,6 +97,12 @@ pub struct UnknownRow {
     /// The part that served nobody.
     #[diesel(sql_type = Nullable<Double>)]
     pub cost_wasted: Option<f64>,
+    /// The job's name, for people; none when the job is gone.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub job_name: Option<String>,
+    /// The job's owner; none when the job is gone.
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    pub user_id: Option<Uuid>,
     /// The job's status; none when the job is gone.
     #[diesel(sql_type = Nullable<Text>)]
     pub job_status: Option<String>,
@@ -191,7 +197,7 @@ impl Db {
              octet_length(s.request_body)::bigint AS request_bytes, encode(s.request_sha256, 'hex') AS request_sha256, \
              s.claimed_at, s.send_deadline, s.settled_at, s.answer, s.searches, s.last_searched_at, s.source_key, \
              s.source_deleted_at, s.cost_reserved::float8, s.cost_charged::float8, s.cost_wasted::float8, \
-             j.status AS job_status, st.stage, st.state AS stage_state, st.reason AS stage_reason, \
+             coalesce(j.display_name, j.original_filename) AS job_name, j.user_id, j.status AS job_status, st.stage, st.state AS stage_state, st.reason AS stage_reason, \
              st.due_at, s.state = 'unknown' AND s.vendor = 'sync' AND s.answer ->> 'class' = 'throttled' \
                  AND coalesce(st.stage = 'lipsync.submit' AND st.due_at IS NOT NULL, false) AS refused_for_now, \
              s.state = 'unknown' OR s.state = 'absent' AND EXISTS (SELECT FROM callbacks k WHERE k.token = s.token \

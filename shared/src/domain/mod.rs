@@ -14,6 +14,7 @@ pub mod classify;
 pub mod cost;
 pub mod effects;
 pub mod fields;
+pub mod find;
 pub mod intake;
 pub mod location;
 pub mod media;

@@ -41,6 +41,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let order = RestartOrder {
         by: String::new(),
         reason: String::new(),
+        operation: None,
         another_attempt: args.attempts.another_attempt,
     };
     let tally = operations::preview(&db, &filter, &order, u64::MAX).await?;

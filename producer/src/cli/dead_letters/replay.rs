@@ -100,6 +100,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let order = RestartOrder {
         by: args.operator.by.clone(),
         reason: args.operator.reason.clone(),
+        operation: None,
         another_attempt: args.attempts.another_attempt,
     };
     let planned = operations::preview(&db, &filter, &order, u64::MAX).await?;

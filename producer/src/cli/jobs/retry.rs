@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::builder::NonEmptyStringValueParser;
 use shared::config::DatabaseConfig;
 use shared::db::{Candidate, Db, Pace, Plan, RestartOrder};
 use shared::domain::resume::Refusal;
 
 use super::selection::{Line, SelectionArgs, report};
 use crate::cli::attempts::AttemptArgs;
+use crate::cli::operator::said;
 use crate::cli::output::OutputArgs;
 use crate::operations::{Tally, in_words};
 
@@ -39,10 +39,10 @@ pub struct Args {
     #[command(flatten)]
     pub attempts: AttemptArgs,
     /// Why, for the others; kept in the trail
-    #[arg(long, required_unless_present = "preview", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, required_unless_present = "preview", value_parser = said)]
     pub reason: Option<String>,
     /// Who; kept in the trail
-    #[arg(long, env = "USER", default_value = "operator", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, env = "USER", default_value = "operator", value_parser = said)]
     pub by: String,
     /// Output.
     #[command(flatten)]
@@ -58,6 +58,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let order = RestartOrder {
         by: args.by,
         reason: args.reason.unwrap_or_default(),
+        operation: None,
         another_attempt: args.attempts.another_attempt,
     };
     let selection = &args.selection;

@@ -45,6 +45,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let order = RestartOrder {
         by: String::new(),
         reason: String::new(),
+        operation: None,
         another_attempt: args.attempts.another_attempt,
     };
     let candidate = Candidate {

@@ -109,7 +109,7 @@ pub(super) async fn shown(
 async fn read(db: &Db, id: i64) -> anyhow::Result<OperationDocument> {
     let row = db.operation(id).await?;
     let row = row.ok_or_else(|| NotFound(format!("there is no operation {id}")))?;
-    Ok(OperationDocument::read(db, row).await?)
+    Ok(OperationDocument::whole(db, row).await?)
 }
 
 async fn follow(db: &Db, id: i64) -> anyhow::Result<OperationDocument> {
@@ -141,6 +141,12 @@ fn human(operation: &OperationDocument) -> String {
     ));
     for (why, count) in &operation.refused {
         lines.push(format!("  {count} not: {why}"));
+    }
+    if let Some(ends) = operation.ends.as_ref().filter(|_| operation.changed > 0) {
+        lines.push(format!(
+            "of those put back: {} completed, {} failed again, {} canceled, {} on their way",
+            ends.completed, ends.failed, ends.canceled, ends.unfinished
+        ));
     }
     for canary in operation.canaries.iter().flatten() {
         lines.push(format!(

@@ -115,6 +115,7 @@ pub(super) async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         order: RestartOrder {
             by: args.operator.by.clone(),
             reason: args.operator.reason.clone(),
+            operation: None,
             another_attempt: args.attempts.another_attempt,
         },
         canary: args.canary,

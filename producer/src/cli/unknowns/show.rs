@@ -117,6 +117,13 @@ fn human(evidence: &Evidence) -> String {
             format!("{}, attempt {}: {}", row.job_id, row.attempt, job(row)),
         ],
         [
+            "its name and owner".to_owned(),
+            match (&row.job_name, row.user_id) {
+                (Some(name), Some(user)) => format!("{name}, of the user {user}"),
+                _ => "the job is gone".to_owned(),
+            },
+        ],
+        [
             "request".to_owned(),
             format!("{} bytes, sha256 {}", row.request_bytes, row.request_sha256),
         ],

@@ -51,6 +51,7 @@ impl OperationRow {
         RestartOrder {
             by: self.actor.clone(),
             reason: self.reason.clone(),
+            operation: Some(self.id),
             another_attempt: self.another_attempt,
         }
     }

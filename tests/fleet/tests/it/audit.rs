@@ -3,6 +3,7 @@
 use chrono::TimeDelta;
 use fleet::{DEADLINE, Fleet, Kind, Process, Service, eventually};
 use producer::booking::{About, found};
+use reqwest::{Method, StatusCode};
 use sandbox::{Fault, FaultRule, Operation, SandboxConfig, Vendor as Payee, When};
 use serde_json::{Value, json};
 use shared::db::{Db, LedgerVerdict, MetadataVerdict, MoveVerdict, NewAudit, Rebuild};
@@ -12,6 +13,7 @@ use shared::domain::search::Marker;
 use shared::domain::{LedgerState, Vendor};
 use uuid::Uuid;
 
+use crate::api::Producer;
 use crate::command::producer;
 use crate::ledger::{claim_of, job, stage_of, state_of};
 use crate::sql::{execute, value, with_database};
@@ -94,6 +96,93 @@ async fn what_was_paid_and_forgotten_is_found_and_booked() -> anyhow::Result<()>
         let away = environment.clone().with("GHOSTCUT_API_URL", "http://127.0.0.1:1");
         producer(&away, &["audit"]).await?.said(4, "ghostcut cannot be audited");
         Ok(())
+    })
+    .await
+}
+
+/// What `producer audit` does, over HTTP: look, repair, and say that something is dealt with.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_is_asked_for_and_a_finding_acknowledged_over_http() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let url = &fleet.database.url;
+        let jobs = completed(fleet).await?;
+        forget(
+            url,
+            &format!("vendor = 'sync' AND job_id = '{}'", jobs[0].job),
+        )
+        .await?;
+        let api = Producer::start(fleet, &fleet.environment).await?;
+        let post = |path: &str, body: Value| api.request(Method::POST, path).json(&body);
+        let audited = async |repair: bool| {
+            let body = json!({ "reason": "a test", "by": "ann", "repair": repair });
+            let begun = api.send(post("/v1/audits", body)).await?;
+            anyhow::ensure!(begun.status == StatusCode::ACCEPTED, "{}", begun.json);
+            let path = begun.headers["location"].to_str()?.to_owned();
+            let ended = eventually(DEADLINE, async || {
+                let audit = api.get(&path).await?.json;
+                anyhow::ensure!(!audit["finished_at"].is_null(), "{audit}");
+                Ok(audit)
+            })
+            .await?;
+            assert_eq!(
+                (&ended["actor"], &ended["reason"]),
+                (&json!("ann"), &json!("a test"))
+            );
+            assert_eq!(
+                (&ended["repair"], &ended["error"]),
+                (&json!(repair), &Value::Null)
+            );
+            anyhow::Ok(ended)
+        };
+        let found = audited(false).await?;
+        assert_eq!(
+            (&found["findings"], &found["open"]),
+            (&json!(1), &json!(1)),
+            "{found}"
+        );
+        let repaired = audited(true).await?;
+        assert_eq!(
+            (&repaired["findings"], &repaired["open"]),
+            (&json!(1), &json!(0)),
+            "{repaired}"
+        );
+        assert_eq!(audited(false).await?["findings"], 0);
+
+        // A booked orphan can be repaired no more; what cannot be repaired is acknowledged.
+        let token = &found["comparisons"][0]["findings"][0]["token"];
+        let token = token.as_str().unwrap();
+        let path = format!("/v1/findings/{token}/acknowledge");
+        let noted = api
+            .send(post(&path, json!({ "reason": "refunded", "by": "ann" })))
+            .await?;
+        assert_eq!(
+            (noted.status, &noted.json["findings"]),
+            (StatusCode::OK, &json!(1))
+        );
+        let said = format!(
+            "SELECT actor || ': ' || reason AS value FROM operator_events WHERE subject = '{token}'"
+        );
+        assert_eq!(value(url, &said).await?.as_deref(), Some("ann: refunded"));
+        let nothing = format!("/v1/findings/{}/acknowledge", Uuid::new_v4());
+        api.refused(
+            post(&nothing, json!({ "reason": "r" })),
+            404,
+            "finding-not-found",
+        )
+        .await?;
+        let wrong = json!({ "reason": " ", "since": "yesterday" });
+        let problem = api
+            .refused(post("/v1/audits", wrong), 422, "invalid-request")
+            .await?
+            .json;
+        let paths: Vec<_> = problem["errors"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|fault| &fault["path"])
+            .collect();
+        assert_eq!(paths, ["/reason", "/since"], "{problem}");
+        api.stop().await
     })
     .await
 }

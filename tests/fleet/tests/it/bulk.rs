@@ -140,6 +140,9 @@ async fn a_replay_waits_for_its_canaries_and_leaves_alone_what_dies_again() -> a
         })
         .await?;
         assert_eq!(fleet.sandbox.truth().paid(Payee::Sync), 5);
+        let shown = api.get(&format!("/v1/operations/{id}")).await?.json;
+        let ends = json!({ "completed": 5, "failed": 1, "canceled": 0, "unfinished": 0 });
+        assert_eq!(shown["ends"], ends, "{shown}");
         told(&api, id, &jobs).await?;
         for worker in workers {
             worker.stop().await?;

@@ -24,6 +24,7 @@ mod command_line;
 mod crash_points;
 mod dead_letters;
 mod doctor;
+mod find;
 mod forgetting;
 mod frozen;
 mod guards;

@@ -153,6 +153,7 @@ fn order(another_attempt: bool) -> RestartOrder {
     RestartOrder {
         by: "ann".to_owned(),
         reason: "test".to_owned(),
+        operation: None,
         another_attempt,
     }
 }

@@ -8,6 +8,7 @@ use fleet::{DEADLINE, eventually};
 use producer::overview::Overview;
 use producer::web::WaitingDocument;
 use shared::db::{ActFilter, Db, JobFilter, LetterFilter};
+use shared::domain::find::Sought;
 use shared::domain::{JobStatus, Stage, StageState, Vendor};
 use uuid::Uuid;
 
@@ -59,7 +60,11 @@ async fn grown(url: &str, rows: u32) -> anyhow::Result<()> {
              SELECT {job}, 'lipsync.store', 1, 'tries_exhausted', 'error of kind ' || chr(97 + n % 20) FROM generate_series(1, 5000) n; \
              INSERT INTO vendors (vendor, account) VALUES ('sync', 'default'), ('ghostcut', 'default'); \
              INSERT INTO operator_events (at, actor, reason, action, subject) \
-                 SELECT now() - n * interval '1 minute', 'bob', 'r', 'vendor_paused', 'sync/default' FROM generate_series(1, 20000) n"
+                 SELECT now() - n * interval '1 minute', 'bob', 'r', 'vendor_paused', 'sync/default' FROM generate_series(1, 20000) n; \
+             INSERT INTO operations (action, filter, actor, reason, total, capped, state, changed, created_at, updated_at, another_attempt, canary, finished_at) \
+                 VALUES ('replay', '{{}}', 'ann', 'r', 5000, false, 'done', 5000, now() - interval '1 day', now() + interval '1 hour', false, false, now()); \
+             INSERT INTO job_events (job_id, kind, actor, detail) \
+                 SELECT {job}, 'replayed', 'ann', jsonb_build_object('operation', 1) FROM generate_series(1, 5000) n"
         ),
         "VACUUM ANALYZE".to_owned(),
     ];
@@ -277,6 +282,24 @@ async fn pages(db: &Db) -> anyhow::Result<Vec<String>> {
         })
         .await?,
         fast("submissions", async || db.job_submissions(job).await).await?,
+        fast("what has an id", async || {
+            db.find(&Sought::read(&job.to_string())).await
+        })
+        .await?,
+        fast("what has ids that begin so", async || {
+            db.find(&Sought::read("00000000-0000-4000-8000-0000000"))
+                .await
+        })
+        .await?,
+        fast("a vendor's work", async || {
+            db.find(&Sought::read("work-77")).await
+        })
+        .await?,
+        fast("ends of an operation", async || {
+            let replay = db.operations(None, 1).await?.remove(0);
+            db.operation_ends(&replay).await
+        })
+        .await?,
         fast("unknown outcomes", async || {
             db.unknowns(shared::db::UnknownFilter::default()).await
         })

@@ -324,7 +324,8 @@ async fn a_retry_does_not_change_what_the_last_hour_was() -> anyhow::Result<()> 
         let order = RestartOrder {
             by: "ann".to_owned(),
             reason: "test".to_owned(),
-            another_attempt: true,
+            operation: None,
+another_attempt: true,
         };
         for job in [failed_one, dead] {
             let candidate = Candidate {
