@@ -206,7 +206,11 @@ async fn a_worker_frozen_past_its_deadline_does_not_replay() -> anyhow::Result<(
 }
 
 /// The first work fails in a way that a redo mends: a fleet whose worker of `inpaint.poll` stops itself at a point of that redo.
-async fn freeze_redo(fleet: &Fleet, point: Point) -> anyhow::Result<(Process, Expectation)> {
+async fn freeze_redo(
+    fleet: &Fleet,
+    environment: &Environment,
+    point: Point,
+) -> anyhow::Result<(Process, Expectation)> {
     let (codes, step_ms, progress) = (vec![0, 43], None, None);
     let fault = Fault::Statuses {
         codes,
@@ -217,7 +221,7 @@ async fn freeze_redo(fleet: &Fleet, point: Point) -> anyhow::Result<(Process, Ex
     fleet.sandbox.faults().add(rule)?;
     let submitting = fleet.environment.clone().with("STAGES", SUBMIT);
     let submitter = Service::worker(&submitting, "submitter")?;
-    let frozen = freeze(fleet, point, "inpaint.poll", Kind::Inpaint).await?;
+    let frozen = freeze_with(fleet, environment, point, "inpaint.poll", Kind::Inpaint).await?;
     submitter.stop().await?;
     Ok(frozen)
 }
@@ -232,8 +236,12 @@ fn redos(fleet: &Fleet) -> u64 {
 async fn a_worker_that_comes_late_to_a_redo_does_not_ask_for_it() -> anyhow::Result<()> {
     fleet::run(SandboxConfig::default(), async |fleet| {
         let producer = fleet.producer()?;
-        let (mut frozen, job) = freeze_redo(fleet, Point::RedoPermitted).await?;
+        // Its lease outlasts the test: the ledger's verdict alone keeps it from asking.
+        let patient = fleet.environment.clone().with("STAGE_LEASE", "10m");
+        let (mut frozen, job) = freeze_redo(fleet, &patient, Point::RedoPermitted).await?;
         assert_eq!(states(fleet, &job).await?, ["accepted"]);
+        let over = "UPDATE job_stages SET due_at = clock_timestamp()";
+        execute(&fleet.database.url, over).await?;
         let heirs = fleet.workers(1)?;
         fleet.wait_for(std::slice::from_ref(&job)).await?;
         assert_eq!(redos(fleet), 1, "the heir has asked for it");
@@ -255,7 +263,7 @@ async fn a_worker_that_comes_late_to_a_redo_does_not_ask_for_it() -> anyhow::Res
 async fn a_worker_frozen_past_its_deadline_does_not_redo() -> anyhow::Result<()> {
     fleet::run(SandboxConfig::default(), async |fleet| {
         let producer = fleet.producer()?;
-        let (frozen, job) = freeze_redo(fleet, Point::RedoClaimed).await?;
+        let (frozen, job) = freeze_redo(fleet, &fleet.environment, Point::RedoClaimed).await?;
         assert_eq!(states(fleet, &job).await?, ["redoing"]);
         let deadline = format!(
             "settled_at + interval '{}'",
