@@ -105,6 +105,7 @@ impl Overview {
         }
         let stages: Vec<_> = Stage::ALL
             .iter()
+                WorkerState::Stopped => continue,
             .map(|stage| count(*stage, &backlog, &holds))
             .collect();
         Ok(Self {

@@ -157,7 +157,7 @@ impl Heartbeat {
 }
 
 impl Beating {
-    /// Ends it and removes the row, while `abort` lets it: a database that is away must not keep a worker from stopping.
+    /// Ends it and writes that the worker has stopped, while `abort` lets it: a database that is away must not keep a worker from stopping.
     pub async fn end(mut self, abort: &CancellationToken) {
         self.ended.cancel();
         let end = async {
@@ -166,7 +166,7 @@ impl Beating {
                 Ok(()) => crash::point(Point::WorkerLeft),
                 Err(error) => tracing::warn!(
                     error = chain(&error),
-                    "cannot remove this worker from the list; it will be shown as lost"
+                    "cannot write that this worker has stopped; it will be shown as lost"
                 ),
             }
         };

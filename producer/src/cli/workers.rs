@@ -22,8 +22,8 @@ Examples:
   producer workers stop worker-3 --reason 'the machine goes'
 
 States: running; quiet (it takes nothing new, as it was asked); draining (told to stop, finishing what is in hand); lost (not seen for
-three heartbeats: it was killed, or cannot reach the database. What it had in hand is due again after its lease). Lost workers are
-shown for a day.
+three heartbeats: it was killed, or cannot reach the database. What it had in hand is due again after its lease); stopped (it has
+ended as it should). Lost workers are shown for a day, stopped ones for an hour.
 
 A worker does what is asked with its next heartbeat, within its WORKER_HEARTBEAT (10s). A quiet one finishes what it has in hand,
 however long that takes; one that is stopped gives back what is not finished within its STOP_GRACE, and ends with 0. One that is
@@ -115,11 +115,12 @@ async fn ask(
     output.print(&document, |worker| said(order, answer, worker))
 }
 
-/// The worker of this id or name; of several with one name the one that is not lost.
+/// The worker of this id or name, unless it has stopped; of several with one name the one that is not lost.
 fn find<'a>(workers: &'a [WorkerRow], wanted: &str) -> anyhow::Result<&'a WorkerRow> {
     let is_wanted =
         |row: &&WorkerRow| row.name == wanted || row.id.to_string().eq_ignore_ascii_case(wanted);
-    let named: Vec<_> = workers.iter().filter(is_wanted).collect();
+    let is_here = |row: &&WorkerRow| row.state != WorkerState::Stopped.as_str();
+    let named: Vec<_> = workers.iter().filter(is_here).filter(is_wanted).collect();
     let live = |row: &&&WorkerRow| row.state != WorkerState::Lost.as_str();
     let live: Vec<_> = named.iter().filter(live).copied().collect();
     match (&live[..], &named[..]) {
@@ -128,7 +129,7 @@ fn find<'a>(workers: &'a [WorkerRow], wanted: &str) -> anyhow::Result<&'a Worker
         ([], [.., last]) => Ok(last),
         ([], []) => {
             let told = format!(
-                "there is no worker {wanted}; `producer workers` shows them, and one that has stopped is gone"
+                "there is no worker {wanted} that runs; `producer workers` shows them, and for an hour those that have stopped"
             );
             Err(NotFound(told).into())
         }
@@ -192,7 +193,7 @@ fn human(list: &WorkerList) -> String {
             ),
             worker.version.clone(),
             at(worker.started_at),
-            at(worker.seen_at),
+            at(worker.stopped_at.unwrap_or(worker.seen_at)),
             in_hand.join(", "),
             worker
                 .last_delivery_at

@@ -35,8 +35,10 @@ pub(crate) struct WorkerDocument {
     pub(crate) version: String,
     pub(crate) started_at: DateTime<Utc>,
     pub(crate) seen_at: DateTime<Utc>,
-    /// `running`, `quiet` (it takes nothing new, as it was asked), `draining` (told to stop, finishing what is in hand) or `lost` (not
-    /// seen for three heartbeats; what it had in hand is due again after its lease).
+    /// When it ended as it should; null while it runs, and of one that was killed.
+    pub(crate) stopped_at: Option<DateTime<Utc>>,
+    /// `running`, `quiet` (it takes nothing new, as it was asked), `draining` (told to stop, finishing what is in hand), `lost` (not
+    /// seen for three heartbeats; what it had in hand is due again after its lease) or `stopped`.
     #[schema(value_type = WorkerState)]
     pub(crate) state: String,
     /// What is asked of it; null: that it works. It does so within one heartbeat.
@@ -84,6 +86,7 @@ impl From<WorkerRow> for WorkerDocument {
             version: row.version,
             started_at: row.started_at,
             seen_at: row.seen_at,
+            stopped_at: row.left_at,
             state: row.state,
             asked: asked.map(|((what, (by, reason)), at)| WorkerAsked {
                 what,
@@ -120,7 +123,7 @@ type Id = Result<Path<String>, PathRejection>;
 
 /// The workers
 ///
-/// One that has stopped is gone from the list; one that was killed is `lost`, for a day.
+/// One that has stopped stays in the list for an hour; one that was killed is `lost`, for a day.
 #[utoipa::path(get, path = "/v1/workers", tag = "fleet", operation_id = "list_workers",
     responses((status = 200, description = "The workers", body = WorkerList)))]
 pub(super) async fn list(
@@ -137,7 +140,8 @@ pub(super) async fn list(
 #[utoipa::path(post, path = "/v1/workers/{id}/quiet", tag = "fleet", operation_id = "quiet_worker", request_body = ReasonRequest,
     params(("id" = Uuid, Path, description = "The worker")),
     responses((status = 200, description = "The worker, and what is asked of it", body = WorkerDocument),
-        (status = 404, description = "There is no such worker"), (status = 409, description = "It is lost, or told to stop")))]
+        (status = 404, description = "There is no such worker, or it has stopped"),
+        (status = 409, description = "It is lost, or told to stop")))]
 pub(super) async fn quiet(
     State(operator): State<Operator>,
     id: Id,
@@ -154,7 +158,8 @@ pub(super) async fn quiet(
 #[utoipa::path(post, path = "/v1/workers/{id}/resume", tag = "fleet", operation_id = "resume_worker", request_body = ReasonRequest,
     params(("id" = Uuid, Path, description = "The worker")),
     responses((status = 200, description = "The worker, and what is asked of it", body = WorkerDocument),
-        (status = 404, description = "There is no such worker"), (status = 409, description = "It is lost, or told to stop")))]
+        (status = 404, description = "There is no such worker, or it has stopped"),
+        (status = 409, description = "It is lost, or told to stop")))]
 pub(super) async fn resume(
     State(operator): State<Operator>,
     id: Id,
@@ -168,12 +173,12 @@ pub(super) async fn resume(
 /// Ask a worker to stop
 ///
 /// As SIGTERM does, within one heartbeat: it takes nothing new, finishes what it has in hand within its `STOP_GRACE`, gives back the
-/// rest, ends with exit status 0 and is gone from the list. This cannot be taken back. Whether it is started again is up to whatever
+/// rest and ends with exit status 0; the list shows it as `stopped` for an hour. This cannot be taken back. Whether it is started again is up to whatever
 /// started it.
 #[utoipa::path(post, path = "/v1/workers/{id}/stop", tag = "fleet", operation_id = "stop_worker", request_body = ReasonRequest,
     params(("id" = Uuid, Path, description = "The worker")),
     responses((status = 200, description = "The worker, and what is asked of it", body = WorkerDocument),
-        (status = 404, description = "There is no such worker"), (status = 409, description = "It is lost")))]
+        (status = 404, description = "There is no such worker, or it has stopped"), (status = 409, description = "It is lost")))]
 pub(super) async fn stop(
     State(operator): State<Operator>,
     id: Id,
@@ -203,7 +208,7 @@ async fn order(
             Some(why) => Err(Problem::new(Kind::WorkerNotSteered, why)),
         },
         WorkerOrdered::Gone => {
-            let detail = "`GET /v1/workers` lists the workers; one that has stopped is gone";
+            let detail = "it has stopped, or never was: `GET /v1/workers` lists the workers";
             Err(Problem::new(Kind::WorkerNotFound, detail))
         }
     }

@@ -1,5 +1,5 @@
-//! Who works: one row per running worker, written by itself, and what operators ask of it, which it reads back. Nothing of a job is
-//! decided by it.
+//! Who works: one row per worker, written by itself and kept for a while after its end, and what operators ask of it, which it reads
+//! back. Nothing of a job is decided by it.
 
 use std::time::Duration;
 
@@ -65,6 +65,9 @@ pub struct WorkerRow {
     /// When it was last seen.
     #[diesel(sql_type = Timestamptz)]
     pub seen_at: DateTime<Utc>,
+    /// When it ended as it should.
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    pub left_at: Option<DateTime<Utc>>,
     /// A [`WorkerState`].
     #[diesel(sql_type = Text)]
     pub state: String,
@@ -105,12 +108,12 @@ pub struct WorkerRow {
 pub enum WorkerOrdered {
     /// As [`WorkerOrder::to`] says, to the worker as it was then.
     Answered(Ordered, Box<WorkerRow>),
-    /// There is no such worker.
+    /// There is no such worker, or it has stopped.
     Gone,
 }
 
-const ROWS: &str = "SELECT id, name, version, started_at, seen_at, \
-    CASE WHEN seen_at < clock_timestamp() - make_interval(secs => 3 * beat_ms / 1000.0) THEN 'lost' \
+const ROWS: &str = "SELECT id, name, version, started_at, seen_at, left_at, \
+    CASE WHEN left_at IS NOT NULL THEN 'stopped' WHEN seen_at < clock_timestamp() - make_interval(secs => 3 * beat_ms / 1000.0) THEN 'lost' \
         WHEN draining THEN 'draining' WHEN quiet THEN 'quiet' ELSE 'running' END AS state, \
     stages, concurrency, transfers, in_hand, last_delivery_at, why_not_ready, asked, asked_by, asked_reason, asked_at \
     FROM workers";
@@ -185,6 +188,9 @@ impl Db {
                 };
                 let state = row.state.parse::<WorkerState>();
                 let state = state.map_err(|error| DbError::Value(error.to_string()))?;
+                if state == WorkerState::Stopped {
+                    return Ok(WorkerOrdered::Gone);
+                }
                 let answer = order.to(state, wish(row.asked.as_deref())?);
                 let Ordered::Asked(wish) = answer else {
                     return Ok(WorkerOrdered::Answered(answer, Box::new(row)));
@@ -217,20 +223,22 @@ impl Db {
         Ok(ordered)
     }
 
-    /// Removes a worker that has stopped.
+    /// Writes that a worker has stopped, with nothing in hand.
     ///
     /// # Errors
     /// When the database is away; then it is soon lost, and swept a day later.
     pub async fn worker_left(&self, id: Uuid) -> DbResult<()> {
         let mut connection = self.connection().await?;
-        diesel::sql_query("DELETE FROM workers WHERE id = $1")
-            .bind::<SqlUuid, _>(id)
-            .execute(&mut connection)
-            .await?;
+        diesel::sql_query(
+            "UPDATE workers SET left_at = clock_timestamp(), in_hand = '[]' WHERE id = $1",
+        )
+        .bind::<SqlUuid, _>(id)
+        .execute(&mut connection)
+        .await?;
         Ok(())
     }
 
-    /// The workers by name, lost ones too.
+    /// The workers by name, lost ones too, and those that have stopped lately.
     ///
     /// # Errors
     /// When the database is away.
@@ -238,19 +246,20 @@ impl Db {
         let mut connection = self.connection().await?;
         // Those that are there come first: however many were lost today, none of them is left out.
         let query = format!(
-            "SELECT * FROM ({ROWS}) w ORDER BY state = 'lost', name, started_at, id LIMIT 1000"
+            "SELECT * FROM ({ROWS}) w ORDER BY state IN ('lost', 'stopped'), name, started_at, id LIMIT 1000"
         );
         Ok(diesel::sql_query(query).load(&mut connection).await?)
     }
 
-    /// Removes workers that were not seen for a day. Says how many.
+    /// Removes workers that were not seen for a day, or stopped more than an hour ago. Says how many.
     ///
     /// # Errors
     /// When the database is away.
     pub async fn sweep_workers(&self) -> DbResult<usize> {
         let mut connection = self.connection().await?;
         Ok(diesel::sql_query(
-            "DELETE FROM workers WHERE seen_at < clock_timestamp() - interval '1 day'",
+            "DELETE FROM workers WHERE seen_at < clock_timestamp() - interval '1 day' \
+                 OR left_at < clock_timestamp() - interval '1 hour'",
         )
         .execute(&mut connection)
         .await?)

@@ -13,6 +13,8 @@ vocabulary! {
         Draining = "draining",
         /// Not seen for three times as long as it means to be.
         Lost = "lost",
+        /// It has ended as it should.
+        Stopped = "stopped",
     }
 }
 
@@ -66,7 +68,7 @@ impl WorkerOrder {
     #[must_use]
     pub const fn to(self, state: WorkerState, wish: Option<WorkerWish>) -> Ordered {
         match (self, state, wish) {
-            (_, WorkerState::Lost, _) => Ordered::Lost,
+            (_, WorkerState::Lost | WorkerState::Stopped, _) => Ordered::Lost,
             (Self::Stop, WorkerState::Draining, _) | (Self::Stop, _, Some(WorkerWish::Stop)) => {
                 Ordered::Same
             }
@@ -118,6 +120,9 @@ mod tests {
             "lost work: lost, lost, lost",
             "lost quiet: lost, lost, lost",
             "lost stop: lost, lost, lost",
+            "stopped work: lost, lost, lost",
+            "stopped quiet: lost, lost, lost",
+            "stopped stop: lost, lost, lost",
         ];
         assert_eq!(found, table);
     }

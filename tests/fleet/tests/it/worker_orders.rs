@@ -12,7 +12,7 @@ use crate::access::token;
 use crate::api::Producer;
 use crate::command::producer;
 use crate::sql::value;
-use crate::workers::seen;
+use crate::workers::{has_stopped, seen};
 
 /// Long enough for an order to be given and read while a result is on its way.
 const SLOW_RESULT_MS: u64 = 6_000;
@@ -159,7 +159,7 @@ async fn a_quiet_worker_takes_nothing_finishes_what_it_has_and_goes_on() -> anyh
         let stopped = order(&environment, "stop", "two").await?.json(0);
         assert_eq!(stopped["asked"]["what"], "stop");
         assert!(two.end(DEADLINE).await?.success());
-        seen(&api, "two", Value::is_null).await?;
+        seen(&api, "two", has_stopped).await?;
         let id = found["id"].as_str().context("no id")?;
         let answer = api.send(post(&api, id, "resume")).await?;
         assert_eq!((answer.status, &answer.json["asked"]), (StatusCode::OK, &Value::Null));
@@ -214,14 +214,14 @@ async fn a_worker_that_is_asked_to_stop_finishes_and_ends_with_0() -> anyhow::Re
 
         // By itself, and with the result.
         assert!(one.end(DEADLINE).await?.success());
-        seen(&api, "one", Value::is_null).await?;
+        seen(&api, "one", has_stopped).await?;
         let row = fleet.db.job(job.job).await?.context("the job is gone")?;
         assert_eq!(row.status, "completed");
         api.refused(post(&api, id, "resume"), 404, "worker-not-found")
             .await?;
         order(&fleet.environment, "stop", "one")
             .await?
-            .said(3, "there is no worker one");
+            .said(3, "there is no worker one that runs");
         producer(&fleet.environment, &["trail", "--action", "worker_stopped"])
             .await?
             .said(0, "worker/one");

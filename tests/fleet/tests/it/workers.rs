@@ -11,6 +11,11 @@ use crate::api::Producer;
 use crate::command::producer;
 use crate::sql::{config, execute, value, with_database};
 
+/// Whether a worker has ended as it should.
+pub(crate) fn has_stopped(worker: &Value) -> bool {
+    worker["state"] == "stopped" && worker["stopped_at"].is_string()
+}
+
 /// The worker of this name, once it is as wanted; null: it is not in the list.
 pub(crate) async fn seen(
     api: &Producer,
@@ -68,14 +73,15 @@ async fn workers_appear_drain_and_are_lost() -> anyhow::Result<()> {
         let found = seen(&api, "one", has).await?;
         assert!(found["last_delivery_at"].is_string(), "{found}");
 
-        // Told to stop: it says so while it finishes what is in hand, and then it is gone.
+        // Told to stop: it says so while it finishes what is in hand, and then that it has stopped.
         one.signal(Signal::TERM)?;
         seen(&api, "one", |worker| {
-            worker["state"] == "draining" || worker.is_null()
+            worker["state"] == "draining" || has_stopped(worker)
         })
         .await?;
         assert!(one.end(DEADLINE).await?.success());
-        seen(&api, "one", Value::is_null).await?;
+        let found = seen(&api, "one", has_stopped).await?;
+        assert_eq!(found["in_hand"], json!([]));
         let overview = api.get("/v1/overview").await?.json;
         assert_eq!(
             overview["workers"],
@@ -89,17 +95,22 @@ async fn workers_appear_drain_and_are_lost() -> anyhow::Result<()> {
             .json(0);
         assert_eq!(
             listed["workers"].as_array().map(Vec::len),
-            Some(2),
+            Some(3),
             "{listed}"
         );
-        producer(&fleet.environment, &["workers"])
-            .await?
-            .said(0, "lost");
-        // After a day nobody needs to be told any more.
-        let earlier =
-            "UPDATE workers SET seen_at = seen_at - interval '25 hours' WHERE name = 'two'";
-        execute(&fleet.database.url, earlier).await?;
+        let listed = producer(&fleet.environment, &["workers"]).await?;
+        for state in ["lost", "stopped"] {
+            listed.said(0, state);
+        }
+        // After a day, or an hour, nobody needs to be told any more.
+        for earlier in [
+            "UPDATE workers SET seen_at = seen_at - interval '25 hours' WHERE name = 'two'",
+            "UPDATE workers SET left_at = left_at - interval '61 minutes' WHERE name = 'one'",
+        ] {
+            execute(&fleet.database.url, earlier).await?;
+        }
         seen(&api, "two", Value::is_null).await?;
+        seen(&api, "one", Value::is_null).await?;
         assert!(three.terminate(DEADLINE).await?.success());
         fleet.books(&[job]).await?.assert_balanced();
         api.stop().await
@@ -126,8 +137,8 @@ async fn a_worker_works_without_its_row() -> anyhow::Result<()> {
         for service in services.into_iter().flatten() {
             service.stop().await?;
         }
-        let left = value(url, "SELECT count(*)::text AS value FROM workers").await?;
-        assert_eq!(left.as_deref(), Some("0"));
+        let here = "SELECT count(*)::text AS value FROM workers WHERE left_at IS NULL";
+        assert_eq!(value(url, here).await?.as_deref(), Some("0"));
         Ok(())
     })
     .await

@@ -235,7 +235,10 @@ async fn a_worker_is_quieted_resumed_and_stopped() -> anyhow::Result<()> {
             browser.see(&stands("running")).await?;
             asks("running", "worker-stop", "the machine goes").await?;
             anyhow::ensure!(worker.end(DEADLINE).await?.success());
-            browser.gone("worker-row").await?;
+            browser.says(&stands("stopped"), "ago").await?;
+            browser
+                .enabled(&format!("{} worker-stop", stands("stopped")), false)
+                .await?;
             browser.open("/#/trail").await?;
             browser.says("view", "the machine goes").await?;
             Ok(())
