@@ -1,6 +1,8 @@
-//! Why a job waits although nothing is wrong with it: it is due and nothing new may be paid for at its vendor, or the last answer has
-//! put it off. The API, the page and the commands all ask here. Must not decide anything: the dispatcher asks the database whether an
-//! account has room.
+//! Why a job waits although nothing is wrong with it: it is due and nothing new may be paid for at its vendor, no worker takes the jobs
+//! of its stage, or the last answer has put it off. The API, the page and the commands all ask here. Must not decide anything: the
+//! dispatcher asks the database whether an account has room.
+
+mod served;
 
 use std::collections::HashMap;
 
@@ -12,15 +14,17 @@ use shared::domain::{Stage, StageState};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+pub use served::Served;
+
 use crate::times::told;
 use crate::web::redacted;
 
-/// Why jobs stay although they are due.
+/// Why jobs stay although they are due, or although they were sent out.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Held {
     /// By what, as a word; `GET /v1/words` says what it means.
     pub by: Refusal,
-    /// By which account, such as `sync/default`; null when all paid sends are stopped.
+    /// By which account, such as `sync/default`; null when all paid sends are stopped, or no worker takes the stage.
     pub account: Option<String>,
     /// Until when; null when another end has to come: an operator's word, a work in flight, a higher balance.
     pub until: Option<DateTime<Utc>>,
@@ -54,6 +58,7 @@ pub struct Wait {
 pub struct Holds {
     stop: Option<PaidStop>,
     accounts: Vec<VendorStatus>,
+    served: Served,
 }
 
 /// Why the jobs of a list wait.
@@ -65,10 +70,14 @@ pub struct Waits {
 }
 
 impl Holds {
-    /// Of the global stop and of all accounts.
+    /// Of the global stop, of all accounts and of the workers.
     #[must_use]
-    pub const fn new(stop: Option<PaidStop>, accounts: Vec<VendorStatus>) -> Self {
-        Self { stop, accounts }
+    pub const fn new(stop: Option<PaidStop>, accounts: Vec<VendorStatus>, served: Served) -> Self {
+        Self {
+            stop,
+            accounts,
+            served,
+        }
     }
 
     /// Reads it.
@@ -76,7 +85,8 @@ impl Holds {
     /// # Errors
     /// When the database is away.
     pub async fn read(db: &Db) -> DbResult<Self> {
-        Ok(Self::new(db.paid_stop().await?, db.vendor_status().await?))
+        let (stop, accounts) = (db.paid_stop().await?, db.vendor_status().await?);
+        Ok(Self::new(stop, accounts, Served::read(db).await?))
     }
 
     /// The global stop.
@@ -91,10 +101,28 @@ impl Holds {
         &self.accounts
     }
 
-    /// What holds the jobs that are due in this stage; none when they are dispatched. One whose outcome is unknown waits in the same
-    /// stage and is not held, but it is dispatched as soon as it is due.
+    /// Which workers take what.
+    #[must_use]
+    pub const fn served(&self) -> &Served {
+        &self.served
+    }
+
+    /// What holds the jobs that are due in this stage; none when they are dispatched and somebody takes them. One whose outcome is
+    /// unknown waits in the same stage and is not held, but it is dispatched as soon as it is due.
     #[must_use]
     pub fn of(&self, stage: Stage) -> Option<Held> {
+        self.of_vendor(stage).or_else(|| self.served.lack(stage))
+    }
+
+    /// What holds the jobs of this stage that were sent out under a lease that is not over.
+    #[must_use]
+    pub fn of_sent(&self, stage: Stage) -> Option<Held> {
+        let lack = self.served.lack(stage);
+        // One that takes nothing new may finish them.
+        lack.filter(|_| !self.served.has_in_hand(stage))
+    }
+
+    fn of_vendor(&self, stage: Stage) -> Option<Held> {
         let vendor = stage.pays()?;
         if let Some(stop) = &self.stop {
             return Some(Held {
@@ -132,14 +160,18 @@ impl Waits {
             Some(_) => db.now().await?,
             None => Utc::now(),
         };
-        let is_paying = |row: &StageRow| paying(row).is_some() && is_due(row, now);
+        let is_paying = |row: &StageRow| {
+            stage_of(row).is_some_and(|stage| stage.pays().is_some()) && is_due(row, now)
+        };
         let holds = if moving().any(|(_, row)| is_paying(row)) {
             Holds::read(db).await?
+        } else if moving().any(|(_, row)| is_due(row, now) || is_sent(row)) {
+            Holds::new(None, Vec::new(), Served::read(db).await?)
         } else {
-            Holds::new(None, Vec::new())
+            Holds::new(None, Vec::new(), Served::default())
         };
         let later: Vec<_> = moving()
-            .filter(|(_, row)| !is_due(row, now) && row.state == StageState::Waiting.as_str())
+            .filter(|(_, row)| !is_due(row, now) && !is_sent(row))
             .map(|(job, _)| job)
             .collect();
         let answers = if later.is_empty() {
@@ -160,9 +192,14 @@ impl Waits {
         let Some(row) = stage.filter(|row| moves(row)) else {
             return Wait::default();
         };
-        if is_due(row, self.now) {
+        if is_due(row, self.now) || is_sent(row) {
+            let of = if is_due(row, self.now) {
+                Holds::of
+            } else {
+                Holds::of_sent
+            };
             return Wait {
-                held: paying(row).and_then(|stage| self.holds.of(stage)),
+                held: stage_of(row).and_then(|stage| of(&self.holds, stage)),
                 put_off: None,
             };
         }
@@ -183,9 +220,13 @@ fn is_due(row: &StageRow, now: DateTime<Utc>) -> bool {
     row.due_at.is_some_and(|due| due <= now)
 }
 
-fn paying(row: &StageRow) -> Option<Stage> {
-    let stage: Stage = row.stage.parse().ok()?;
-    stage.pays().map(|_| stage)
+/// Whether it was sent out: it is with a worker, or in the queue of its stage.
+fn is_sent(row: &StageRow) -> bool {
+    row.state == StageState::Dispatched.as_str()
+}
+
+fn stage_of(row: &StageRow) -> Option<Stage> {
+    row.stage.parse().ok()
 }
 
 /// Why an account sends nothing new now: as the database says, or the rate.
@@ -292,7 +333,8 @@ mod tests {
     #[test]
     fn jobs_are_held_where_every_account_of_their_vendor_refuses() {
         let by = |accounts: Vec<VendorStatus>, stage| {
-            Holds::new(None, accounts).of(stage).map(|held| held.by)
+            let holds = Holds::new(None, accounts, Served::by_all());
+            holds.of(stage).map(|held| held.by)
         };
         let paused = || account("sync", "a", Some("manual"));
         assert_eq!(
@@ -334,8 +376,8 @@ mod tests {
         ] {
             let mut account = account("ghostcut", "default", Some(refusal));
             account.refusal_until = until;
-            let held = Holds::new(None, vec![account]).of(Stage::InpaintSubmit);
-            let held = held.unwrap();
+            let holds = Holds::new(None, vec![account], Served::by_all());
+            let held = holds.of(Stage::InpaintSubmit).unwrap();
             assert!(held.sentence.ends_with(ends), "{}", held.sentence);
             assert_eq!(
                 held.until.is_some(),

@@ -49,7 +49,11 @@ pub struct StageCount {
     pub dead: i64,
     /// Those that are due and not taken up: waiting, or dispatched under a lease that is over.
     pub due: i64,
-    /// What holds the due ones; null when none is due, or when nothing holds them.
+    /// Workers that take its jobs: neither quiet nor told to stop.
+    pub workers: usize,
+    /// Those that wait, for their time or for a worker, while no worker takes them; 0 where one does.
+    pub unserved: i64,
+    /// What holds the due ones, or all that move; null when nothing does.
     pub held: Option<Held>,
     /// How long the oldest due one waits; null when none is due.
     pub oldest_due_seconds: Option<f64>,
@@ -95,17 +99,17 @@ impl Overview {
             }
         });
         let mut workers = WorkerCount::default();
-        for worker in db.workers().await? {
+        for worker in holds.served().workers() {
             *match worker.state.parse()? {
                 WorkerState::Running => &mut workers.running,
                 WorkerState::Quiet => &mut workers.quiet,
                 WorkerState::Draining => &mut workers.draining,
                 WorkerState::Lost => &mut workers.lost,
+                WorkerState::Stopped => continue,
             } += 1;
         }
         let stages: Vec<_> = Stage::ALL
             .iter()
-                WorkerState::Stopped => continue,
             .map(|stage| count(*stage, &backlog, &holds))
             .collect();
         Ok(Self {
@@ -132,23 +136,37 @@ fn count(stage: Stage, backlog: &[BacklogGauge], holds: &Holds) -> StageCount {
         let row = rows().find(|row| row.state == state.as_str());
         row.map_or(0, |row| row.jobs)
     };
-    let due = rows().map(|row| row.due).sum();
+    let due: i64 = rows().map(|row| row.due).sum();
     let oldest = rows().map(|row| row.oldest_due_seconds).fold(0.0, f64::max);
+    let (waiting, dispatched) = (jobs(StageState::Waiting), jobs(StageState::Dispatched));
+    let workers = holds.served().takers(stage);
+    let lack = holds.of_sent(stage);
+    let unserved = match (workers, &lack) {
+        (0, Some(_)) => waiting + dispatched,
+        (0, None) => waiting,
+        _ => 0,
+    };
+    let held = holds.of(stage).filter(|_| due > 0);
     StageCount {
         stage,
-        waiting: jobs(StageState::Waiting),
-        dispatched: jobs(StageState::Dispatched),
+        waiting,
+        dispatched,
         parked: jobs(StageState::Parked),
         dead: jobs(StageState::Dead),
         due,
-        held: holds.of(stage).filter(|_| due > 0),
+        workers,
+        unserved,
+        held: held.or(lack.filter(|_| unserved > 0)),
         oldest_due_seconds: (oldest > 0.0).then_some(oldest),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use shared::domain::admission::Refusal;
+
     use super::*;
+    use crate::held::Served;
 
     #[test]
     fn a_stage_counts_its_own_rows() {
@@ -159,7 +177,7 @@ mod tests {
             due: i64::from(oldest_due_seconds > 0.0),
             oldest_due_seconds,
         };
-        let holds = Holds::new(None, Vec::new());
+        let holds = Holds::new(None, Vec::new(), Served::default());
         let backlog = [
             row(Stage::LipsyncPoll, StageState::Waiting, 3, 0.0),
             row(Stage::LipsyncPoll, StageState::Dispatched, 2, 4.5),
@@ -171,7 +189,12 @@ mod tests {
             (3, 2, 0, 0)
         );
         assert_eq!((found.due, found.oldest_due_seconds), (1, Some(4.5)));
+        // Sent out or not: nobody takes them.
+        let by = found.held.map(|held| held.by);
+        assert_eq!((found.workers, found.unserved), (0, 5));
+        assert_eq!(by, Some(Refusal::NoWorker));
         let found = count(Stage::InpaintPoll, &backlog, &holds);
         assert_eq!((found.parked, found.oldest_due_seconds), (1, None));
+        assert_eq!((found.unserved, found.held), (0, None));
     }
 }

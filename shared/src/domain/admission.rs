@@ -4,7 +4,7 @@
 use super::words::vocabulary;
 
 vocabulary! {
-    /// Why a paid send is not made now.
+    /// Why a paid send is not made now, or a job that is due not taken up.
     Refusal {
         /// All paid sends of the fleet are stopped.
         Stopped = "stopped",
@@ -30,6 +30,8 @@ vocabulary! {
         Full = "full",
         /// As many requests as allowed were sent just now.
         Rate = "rate",
+        /// No worker takes the jobs of the stage.
+        NoWorker = "no_worker",
     }
 }
 
@@ -61,6 +63,7 @@ impl Refusal {
             Self::Budget => "the day's budget is used up",
             Self::Full => "as many works as allowed are in flight",
             Self::Rate => "as many requests as allowed were sent just now",
+            Self::NoWorker => "no worker takes its jobs",
         }
     }
 }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::api::{Answer, Producer};
 use crate::sql::execute;
+use crate::workers::present;
 
 const SIGNED: &str = "https://vendor.example/in.mp4?X-Amz-Expires=60&X-Amz-Signature=0123abcd";
 
@@ -133,6 +134,7 @@ async fn a_job_says_why_it_waits() -> anyhow::Result<()> {
             anyhow::ensure!(answer.status == StatusCode::OK, "{}", answer.json);
             Ok(())
         };
+        present(&fleet.database.url).await?;
         change("/v1/vendors/ghostcut/default/pause").await?;
         let ids = create(&producer, 1, 3).await?;
         let held = |by: &str, account: Value, sentence: &str| {

@@ -19,6 +19,7 @@ use crate::api::Producer;
 use crate::command::{Ended, producer};
 use crate::ledger::claim_of;
 use crate::sql::{execute, value, with_database};
+use crate::workers::present;
 
 const WHY: [&str; 4] = ["--reason", "a test", "--by", "ann"];
 
@@ -79,6 +80,9 @@ async fn it_is_shown_why_a_due_job_is_held() -> anyhow::Result<()> {
         let (url, environment) = (&fleet.database.url, &fleet.environment);
         claimed(fleet).await?;
         let job = fleet.submit_kind(Kind::Inpaint, 0).await?.job.to_string();
+        let shown = producer(environment, &["jobs", "show", &job]).await?;
+        shown.said(0, "no worker takes inpaint.submit");
+        present(url).await?;
         let shows = async |text: Option<&str>| {
             let shown = producer(environment, &["jobs", "show", &job]).await?;
             let listed = producer(environment, &["jobs", "list"]).await?;

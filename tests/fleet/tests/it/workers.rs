@@ -6,6 +6,7 @@ use rustix::process::Signal;
 use sandbox::{Fault, FaultRule, Operation, SandboxConfig, Vendor, When};
 use serde_json::{Value, json};
 use shared::db::Db;
+use shared::domain::Stage;
 
 use crate::api::Producer;
 use crate::command::producer;
@@ -14,6 +15,18 @@ use crate::sql::{config, execute, value, with_database};
 /// Whether a worker has ended as it should.
 pub(crate) fn has_stopped(worker: &Value) -> bool {
     worker["state"] == "stopped" && worker["stopped_at"].is_string()
+}
+
+/// A worker that takes every stage, by its row alone.
+pub(crate) async fn present(url: &str) -> anyhow::Result<()> {
+    let stages: Vec<_> = Stage::ALL.iter().map(|stage| stage.as_str()).collect();
+    let row = format!(
+        "INSERT INTO workers (id, name, version, beat_ms, draining, stages, concurrency, transfers, in_hand) \
+         VALUES (gen_random_uuid(), 'present', '1', 3600000, false, '{{{}}}', 1, 1, '[]')",
+        stages.join(",")
+    );
+    execute(url, &row).await?;
+    Ok(())
 }
 
 /// The worker of this name, once it is as wanted; null: it is not in the list.
@@ -82,7 +95,7 @@ async fn workers_appear_drain_and_are_lost() -> anyhow::Result<()> {
         assert!(one.end(DEADLINE).await?.success());
         let found = seen(&api, "one", has_stopped).await?;
         assert_eq!(found["in_hand"], json!([]));
-        let overview = api.get("/v1/overview").await?.json;
+        let overview = nobody_takes(&api, job.job).await?;
         assert_eq!(
             overview["workers"],
             json!({ "running": 0, "quiet": 0, "draining": 0, "lost": 1 })
@@ -90,6 +103,8 @@ async fn workers_appear_drain_and_are_lost() -> anyhow::Result<()> {
 
         let mut three = fleet.worker_process("three").await?;
         fleet.wait_for(std::slice::from_ref(&job)).await?;
+        let shown = api.get(&format!("/v1/jobs/{}", job.job)).await?.json;
+        assert_eq!(shown["held"], Value::Null);
         let listed = producer(&fleet.environment, &["workers", "--json"])
             .await?
             .json(0);
@@ -114,6 +129,25 @@ async fn workers_appear_drain_and_are_lost() -> anyhow::Result<()> {
         assert!(three.terminate(DEADLINE).await?.success());
         fleet.books(&[job]).await?.assert_balanced();
         api.stop().await
+    })
+    .await
+}
+
+/// Waits until it is said that no worker takes the stage of this job, of the job and in the overview, which is returned.
+async fn nobody_takes(api: &Producer, job: uuid::Uuid) -> anyhow::Result<Value> {
+    eventually(DEADLINE, async || {
+        let shown = api.get(&format!("/v1/jobs/{job}")).await?.json;
+        let stage = shown["stage"]["stage"].as_str().context("it is over")?;
+        let held = json!({ "by": "no_worker", "account": null, "until": null, "sentence": format!("no worker takes {stage}") });
+        anyhow::ensure!(shown["held"] == held, "{shown}");
+        let overview = api.get("/v1/overview").await?.json;
+        let rows = overview["stages"].as_array().context("no stages")?;
+        let row = rows.iter().find(|row| row["stage"] == stage).context("no stage")?;
+        anyhow::ensure!(
+            (&row["workers"], &row["unserved"], &row["held"]) == (&json!(0), &json!(1), &held),
+            "{row}"
+        );
+        Ok(overview)
     })
     .await
 }
