@@ -217,7 +217,9 @@ document.addEventListener("keydown", event => {
 });
 
 try {
-  await begin(await get("/session"));
+  const identity = await get("/session");
+  if (identity.role) await begin(identity);
+  else over();
 } catch (problem) {
   if (!(problem instanceof Problem)) throw problem;
   if (problem.status === 401) over();

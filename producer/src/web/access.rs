@@ -5,7 +5,7 @@
 //! | `Authorization: Bearer gf_…` | the holder of a token (`producer tokens create`) |
 //! | a session's cookie | the holder who signed in (`POST /session`); what changes something must come from our own page |
 //! | neither, and there was never a token | this machine itself, which may do everything; others are refused |
-//! | neither | nobody: 401 |
+//! | neither | nobody: 401; `GET /session` says so with 200 |
 //!
 //! What is not in [`ROUTES`] is not reachable, so a route that is forgotten there is closed and not open.
 //!
@@ -59,7 +59,7 @@ pub const ROUTES: &[(Method, &str, Need)] = {
     &[
         (Method::GET, "/", Nothing),
         (Method::GET, "/assets/{file}", Nothing),
-        (Method::GET, "/session", Token),
+        (Method::GET, "/session", Nothing),
         (Method::POST, "/session", Nothing),
         (Method::DELETE, "/session", Nothing),
         (Method::POST, "/webhooks/sync/{token}", Signature),
@@ -238,6 +238,8 @@ pub(super) struct Access {
 /// Why a request is refused, and what the answer needs besides the problem.
 enum Refusal {
     Problem(Problem),
+    /// Neither a token nor a session came.
+    Nobody,
     /// The browser is to forget its cookie: else it would come with it again and again.
     StaleCookie,
     /// Seconds until the next try counts.
@@ -254,6 +256,10 @@ impl Refusal {
     fn into_response(self) -> Response {
         match self {
             Self::Problem(problem) => problem.into_response(),
+            Self::Nobody => {
+                let detail = "send the header `Authorization: Bearer gf_…`; `producer tokens create` makes a token";
+                Problem::new(Kind::Unauthorized, detail).into_response()
+            }
             Self::StaleCookie => {
                 let detail = "the session is over: sign in again with POST /session";
                 let problem = Problem::new(Kind::Unauthorized, detail);
@@ -297,8 +303,7 @@ impl Access {
         match found {
             Some(credential) => Ok(self.holder(peer, headers, &credential).await?.into()),
             None if self.is_closed().await.map_err(|error| database(&error))? => {
-                let detail = "send the header `Authorization: Bearer gf_…`; `producer tokens create` makes a token";
-                Err(Problem::new(Kind::Unauthorized, detail).into())
+                Err(Refusal::Nobody)
             }
             None if !origin::is_this_machine(peer, headers) => {
                 let detail = "while there are no access tokens only this machine itself is answered; `producer tokens create` makes one";

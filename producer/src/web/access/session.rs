@@ -1,4 +1,4 @@
-//! `POST /session` signs a browser in with a token, `GET /session` says who it is, `DELETE /session` signs it out.
+//! `POST /session` signs a browser in with a token, `GET /session` says who it is or that it is nobody, `DELETE /session` signs it out.
 //!
 //! The cookie holds the random id of a session, of which the database keeps the hash: no page's script can read the token later,
 //! and a session ends with its token.
@@ -10,7 +10,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{ConnectInfo, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -20,7 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::credential::{self, Credential};
-use super::{Access, Caller, origin};
+use super::{Access, Caller, Refusal, origin};
 use crate::secrets::{self, Kind as Secret};
 use crate::web::body::Body;
 use crate::web::jobs::{database, internal};
@@ -45,9 +45,10 @@ pub(in crate::web) fn routes(access: Access) -> OpenApiRouter {
 /// Who sent a request.
 #[derive(Serialize, ToSchema)]
 struct Identity {
-    /// The token's name; null for this machine while there are no tokens.
+    /// The token's name; null for this machine while there are no tokens, and for nobody.
     name: Option<String>,
-    role: Role,
+    /// Null: nobody is signed in.
+    role: Option<Role>,
     /// Until when the token or the session is good; null for ever.
     expires_at: Option<DateTime<Utc>>,
 }
@@ -55,7 +56,7 @@ struct Identity {
 fn document(caller: &Caller) -> Json<Identity> {
     Json(Identity {
         name: caller.name.clone(),
-        role: caller.role,
+        role: Some(caller.role),
         expires_at: caller.expires_at,
     })
 }
@@ -116,10 +117,34 @@ async fn sign_in(
 }
 
 /// Who sends this
+///
+/// Nobody, where neither a token nor a session is sent, or the session is over: then every field is null.
 #[utoipa::path(get, path = "/session", tag = "access", operation_id = "whoami",
-    responses((status = 200, description = "The token's name and role", body = Identity)))]
-async fn show(caller: Caller) -> Response {
-    ([(header::CACHE_CONTROL, "no-store")], document(&caller)).into_response()
+    responses((status = 200, description = "The token's name and role; nulls where nobody is signed in", body = Identity),
+        (status = 401, description = "The token is wrong, revoked or expired"),
+        (status = 403, description = "There are no tokens yet, and another machine asks"),
+        (status = 429, description = "Too many wrong tokens came from this address")))]
+async fn show(
+    State(access): State<Access>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+) -> Response {
+    let nobody = || {
+        Json(Identity {
+            name: None,
+            role: None,
+            expires_at: None,
+        })
+    };
+    let mut answer = match access.caller(peer, &Method::GET, &headers).await {
+        Ok(caller) => document(&caller).into_response(),
+        Err(Refusal::Nobody) => nobody().into_response(),
+        Err(Refusal::StaleCookie) => ([(header::SET_COOKIE, FORGET)], nobody()).into_response(),
+        Err(refusal) => refusal.into_response(),
+    };
+    let lines = answer.headers_mut();
+    lines.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
 }
 
 /// End the session

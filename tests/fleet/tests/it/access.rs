@@ -184,8 +184,12 @@ async fn without_tokens_only_this_machine_is_answered_and_the_first_closes_for_g
             (&Value::Null, &json!("admin"))
         );
         // Not this machine, or not meant: a proxy's client, another name, another site's page.
-        let outside = jobs(&producer).header("X-Forwarded-For", "192.0.2.1");
-        producer.refused(outside, 403, "no-tokens").await?;
+        for path in ["/v1/jobs", "/session"] {
+            let outside = producer
+                .request(Method::GET, path)
+                .header("X-Forwarded-For", "192.0.2.1");
+            producer.refused(outside, 403, "no-tokens").await?;
+        }
         producer
             .refused(jobs(&producer).header(HOST, "fleet.test"), 403, "no-tokens")
             .await?;
@@ -256,6 +260,14 @@ async fn a_browser_signs_in_and_only_our_own_page_acts_for_it() -> anyhow::Resul
     fleet::run(SandboxConfig::default(), async |fleet| {
         let producer = Producer::start(fleet, &fleet.environment).await?;
         let ann = token(fleet, "ann", "operate").await?;
+        // Whoever asks who they are is told that it is nobody; only a wrong token is refused.
+        let ask = || producer.request(Method::GET, "/session");
+        let nobody = json!({ "name": null, "role": null, "expires_at": null });
+        let answer = producer.send(ask()).await?;
+        assert_eq!((answer.status, &answer.json), (StatusCode::OK, &nobody));
+        assert_eq!(answer.headers[CACHE_CONTROL], "no-store");
+        let wrong = producer.refused(ask().bearer_auth(format!("{ann}0")), 401, "wrong-token").await?;
+        assert_eq!(wrong.headers[CACHE_CONTROL], "no-store");
         let (cookie, line) = sign_in(&producer, &ann).await?;
         for part in ["; HttpOnly", "; SameSite=Strict", "; Path=/;", "; Max-Age=43200"] {
             assert!(line.contains(part), "{part} is not in {line}");
@@ -311,6 +323,9 @@ async fn a_browser_signs_in_and_only_our_own_page_acts_for_it() -> anyhow::Resul
         let over = async |cookie: &str| {
             let request = jobs(&producer).header(COOKIE, cookie);
             let answer = producer.refused(request, 401, "unauthorized").await?;
+            assert!(answer.headers[SET_COOKIE].to_str()?.contains("Max-Age=0"), "the browser forgets it");
+            let answer = producer.send(ask().header(COOKIE, cookie)).await?;
+            assert_eq!((answer.status, &answer.json), (StatusCode::OK, &nobody));
             assert!(answer.headers[SET_COOKIE].to_str()?.contains("Max-Age=0"), "the browser forgets it");
             anyhow::Ok(())
         };

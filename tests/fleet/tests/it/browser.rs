@@ -42,8 +42,6 @@ async fn visit(
     let page = producer.request(Method::GET, "/").build()?;
     let origin = page.url().origin().ascii_serialization();
     browse(name, &origin, fleet.folder(), async |browser| {
-        // How the page learns that nobody is signed in.
-        browser.expect("/session 401");
         let token = &token;
         test(Desk {
             fleet,
@@ -99,6 +97,7 @@ async fn people_sign_in_where_they_wanted_to_be_and_out_again() -> anyhow::Resul
             browser
                 .fill("token", &format!("gf_{}", "0".repeat(64)))
                 .await?;
+            browser.expect("/session 401");
             browser.click("sign-in-submit").await?;
             browser.says("problem", "token").await?;
             browser.picture("2-wrong-token").await?;
