@@ -3,6 +3,11 @@
 let source = null;
 let wanted = null;
 let again = null;
+// Refusals in a row: each doubles the wait, so that those who are refused under load do not add to it.
+let refusals = 0;
+/** The first and the longest wait after a refusal, in milliseconds. */
+const FIRST_WAIT = 1000;
+const LONGEST_WAIT = 60_000;
 
 /**
  * Follows this stream instead of the one before; null: none. `heard` is called for every event, and with null when the stream
@@ -23,6 +28,7 @@ function connect() {
   const mine = (source = new EventSource(path));
   mark("reconnecting");
   mine.onopen = () => {
+    refusals = 0;
     mark("live");
     heard(null);
   };
@@ -30,7 +36,11 @@ function connect() {
   mine.onerror = () => {
     mark("reconnecting");
     // The browser comes again by itself unless it was refused.
-    if (mine.readyState === EventSource.CLOSED) again = setTimeout(connect, 3000);
+    if (mine.readyState !== EventSource.CLOSED || mine !== source) return;
+    const wait = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** refusals);
+    refusals += 1;
+    // Not all at once.
+    again = setTimeout(connect, wait * (0.8 + 0.4 * Math.random()));
   };
 }
 

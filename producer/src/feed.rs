@@ -143,6 +143,12 @@ impl Feed {
         Ok(())
     }
 
+    /// Waits until it can be followed, and no longer than this: its reader begins a moment after the process.
+    pub async fn begun(&self, within: Duration) {
+        let mut horizon = self.horizon.subscribe();
+        let _ = tokio::time::timeout(within, horizon.wait_for(Option::is_some)).await;
+    }
+
     /// Follows one job's lines, or all. Begins after the line `after`; without one at the beginning of a job's trail, or with what
     /// happens from now on. May repeat lines; their numbers tell.
     ///

@@ -22,6 +22,8 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 /// A stream ends after so long, and its reader comes again: who may follow is asked when a stream begins, so that a revoked token
 /// ends with its last one.
 const LIFE: Duration = Duration::from_secs(600);
+/// Who comes right after the start is not sent away at once, but kept waiting so long.
+const BEGIN: Duration = Duration::from_secs(5);
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// What following needs.
@@ -54,7 +56,7 @@ pub(super) async fn all(
     State(Followed { feed, .. }): State<Followed>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    follow(&feed, None, last_event(&headers)?)
+    follow(&feed, None, last_event(&headers)?).await
 }
 
 /// Follow what happens to one job
@@ -80,7 +82,7 @@ pub(super) async fn of_job(
     {
         return Err(no_job(id));
     }
-    follow(&feed, Some(id), after)
+    follow(&feed, Some(id), after).await
 }
 
 fn last_event(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
@@ -99,7 +101,12 @@ fn last_event(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
     })
 }
 
-fn follow(feed: &Feed, job: Option<Uuid>, after: Option<i64>) -> Result<Response, Problem> {
+async fn follow(
+    feed: &Feed,
+    job: Option<Uuid>,
+    after: Option<i64>,
+) -> Result<Response, Problem> {
+    feed.begun(BEGIN).await;
     let follower = feed.follow(job, after).map_err(|why| match why {
         NotFollowed::TooMany => {
             Problem::new(Kind::TooManyStreams, "come again, or ask another producer")

@@ -175,6 +175,30 @@ async fn somebody_who_may_only_read_changes_nothing() -> anyhow::Result<()> {
     .await
 }
 
+/// A stream that is refused, as under load, is asked for ever more rarely.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_stream_is_asked_for_with_growing_waits() -> anyhow::Result<()> {
+    const REFUSED: &str = "window.asked = []; window.EventSource = class { \
+        static CLOSED = 2; readyState = 2; close() {} \
+        constructor() { window.asked.push(Date.now()); setTimeout(() => this.onerror?.(), 1) } }; \
+        location.hash = '#/jobs'";
+    signed_in("feed", "read", async |Desk { browser, .. }| {
+        browser.script(REFUSED).await?;
+        browser.see("live[data-state=reconnecting]").await?;
+        let asked = eventually(DEADLINE, async || {
+            let asked = browser.script("return window.asked").await?;
+            let asked: Vec<u64> = serde_json::from_value(asked)?;
+            anyhow::ensure!(asked.len() >= 4, "{asked:?}");
+            Ok(asked)
+        })
+        .await?;
+        let waits: Vec<_> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        anyhow::ensure!(waits.is_sorted() && waits[2] > 2 * waits[0], "{waits:?}");
+        Ok(())
+    })
+    .await
+}
+
 /// What the tests see besides the page.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fault_of_a_script_and_a_breach_of_the_policy_fail_a_test() -> anyhow::Result<()> {
