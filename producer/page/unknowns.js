@@ -139,7 +139,7 @@ function adopt(path, one, page) {
         max: 200,
         hint: one.vendor === "sync" ? "The generation id" : "The work id",
       },
-      { name: "force", type: "checkbox", label: "Although the vendor does not show that it is this submission’s" },
+      { name: "force", type: "checkbox", label: "Force: although the vendor does not show that it is this submission’s" },
     ],
     confirm: "Adopt",
     ...sends("POST", `${path}/adopt`, page, answer => answer.outcome),
@@ -157,7 +157,7 @@ function confirm(path, one, page) {
       {
         name: "force",
         type: "checkbox",
-        label: "Do not wait, and go without a list that proves it",
+        label: "Force: do not wait, and go without a list that proves it",
         hint: "If the work is there after all, it is paid for twice.",
       },
     ],

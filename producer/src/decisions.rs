@@ -38,7 +38,7 @@ pub struct Decider {
 pub enum Surface {
     /// `producer unknowns`.
     CommandLine,
-    /// `/v1/unknowns`.
+    /// `/v1/unknowns`, for programs and for the page: in words that both have.
     Http,
 }
 
@@ -47,23 +47,23 @@ impl Surface {
     const fn force(self) -> &'static str {
         match self {
             Self::CommandLine => "--force",
-            Self::Http => "`\"force\": true`",
+            Self::Http => "force",
         }
     }
 
+    /// How to look again.
     fn show(self, token: Uuid) -> String {
         match self {
-            Self::CommandLine => format!("`producer unknowns show {token}`"),
-            Self::Http => format!("`GET /v1/unknowns/{token}`"),
+            Self::CommandLine => format!("look again with `producer unknowns show {token}`"),
+            Self::Http => format!("look at submission {token} again"),
         }
     }
 
+    /// With what it is adopted.
     fn adopt(self, token: Uuid, work: &str) -> String {
         match self {
             Self::CommandLine => format!("`producer unknowns adopt {token} --task-id {work}`"),
-            Self::Http => {
-                format!("`POST /v1/unknowns/{token}/adopt` and `\"task_id\": \"{work}\"`")
-            }
+            Self::Http => format!("its id {work}"),
         }
     }
 }
@@ -383,9 +383,7 @@ fn told(verdict: Verdict, decision: &Decision, done: &str, next: &str) -> Decide
         LedgerVerdict::Written | LedgerVerdict::Same => {}
         LedgerVerdict::Kept => {
             let again = decision.surface.show(decision.token);
-            return refused(format!(
-                "meanwhile the outcome became known: look again with {again}"
-            ));
+            return refused(format!("meanwhile the outcome became known: {again}"));
         }
         LedgerVerdict::Second => {
             return refused("the submission has another work already: this one was paid for too");
@@ -412,18 +410,16 @@ mod tests {
     #[test]
     fn advice_is_in_the_words_of_where_it_is_read() {
         let token = Uuid::from_u128(7);
-        for (surface, own, others) in [
-            (Surface::CommandLine, "producer unknowns", "/v1/unknowns"),
-            (Surface::Http, "/v1/unknowns", "producer unknowns"),
-        ] {
+        for surface in [Surface::CommandLine, Surface::Http] {
+            let is_command = surface == Surface::CommandLine;
             for advice in [surface.show(token), surface.adopt(token, "w")] {
-                assert!(advice.contains(own) && !advice.contains(others), "{advice}");
-                assert!(advice.contains(&token.to_string()), "{advice}");
+                assert_eq!(advice.contains("`producer unknowns "), is_command);
+                // A person reads it on the page, too.
+                assert!(is_command || !advice.contains(['`', '"', '/']), "{advice}");
             }
-            assert_eq!(
-                surface.force().contains("--"),
-                surface == Surface::CommandLine
-            );
+            assert_eq!(surface.force() == "--force", is_command);
         }
+        assert!(Surface::Http.show(token).contains(&token.to_string()));
+        assert!(Surface::Http.adopt(token, "w").ends_with('w'));
     }
 }
