@@ -16,7 +16,13 @@ function endOf({ kind, detail }) {
   return state === "waiting" && kind !== "advanced" ? null : ENDS[kind];
 }
 
-/** `{ stage, from, claimed, to, by, tries, outcome, state }` of each run, oldest first; the last one may not have ended. */
+/** Where a line put the job. What people and the fleet's sweeps do is written under the stage that polls, wherever the job went. */
+const stageOf = ({ stage, detail }) => {
+  const [to] = (detail?.to ?? "").split(" ");
+  return to && to !== "none" ? to : stage;
+};
+
+/** `{ stage, from, claimed, to, by, tries, outcome, state }` of each run, oldest first; the last one of a job that goes on has no end. */
 export function runs(job) {
   const all = [];
   let open = null;
@@ -29,8 +35,11 @@ export function runs(job) {
     if (isNew && open) Object.assign(open, { to: line.at, state: "settled" });
     // What stood did so until somebody decided.
     if (isNew && all.at(-1)?.state === "parked") all.at(-1).to = line.at;
-    if (isNew || open?.stage !== line.stage) {
-      open = { stage: line.stage, from: isNew ? line.at : last, tries: 0 };
+    const stage = isNew ? stageOf(line) : line.stage;
+    if (isNew || open?.stage !== stage) {
+      // Whatever moved it on without a line that ends the run.
+      if (open && !open.to) Object.assign(open, { to: line.at, state: "settled" });
+      open = { stage, from: isNew ? line.at : last, tries: 0 };
       all.push(open);
     }
     if (line.kind === "claimed") open.claimed = line.at;
@@ -47,6 +56,13 @@ export function runs(job) {
     if (stage.state === "parked") delete current.to;
   } else if (stage)
     all.push({ stage: stage.stage, from: stage.entered_at, tries: stage.tries, state: stage.state, due: stage.due_at });
+  const newest = all.at(-1);
+  if (job.held && (newest?.state === "waiting" || newest?.state === "dispatched")) newest.state = "held";
+  // Nothing runs of a job that is over, nor before the run that it is in.
+  for (const [index, run] of all.entries()) {
+    if (run.to || (stage && run === newest)) continue;
+    Object.assign(run, { to: all[index + 1]?.from ?? job.history.at(-1)?.at ?? run.from, state: run.state ?? "settled" });
+  }
   return all;
 }
 

@@ -144,6 +144,41 @@ async fn an_account_is_paused_by_keys_and_resumed_by_mouse() -> anyhow::Result<(
     .await
 }
 
+/// Nobody can tell, a person says that the vendor has nothing, and the job pays anew: nothing is left behind as if it ran.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_work_that_is_not_there_leaves_nothing_running_behind() -> anyhow::Result<()> {
+    signed_in("absent", "operate", async |Desk { fleet, browser, .. }| {
+        let worker = fleet.worker_process("worker-1").await?;
+        let (job, token, _) = undecided(fleet).await?;
+        browser.open(&format!("/#/unknowns/{token}")).await?;
+        browser.click("confirm-not-accepted").await?;
+        browser.fill("dialog-reason", "not in the dashboard").await?;
+        browser.expect(&format!("/v1/unknowns/{token}/confirm-not-accepted 409"));
+        browser.click("dialog-confirm").await?;
+        // In words that are on the page.
+        let refused = browser.says("dialog problem", "force").await?;
+        anyhow::ensure!(!refused.contains(['`', '{']), "{refused}");
+        browser.script("document.querySelector('[data-test=dialog-force]').click()").await?;
+        browser.picture("1-dialog").await?;
+        browser.click("dialog-confirm").await?;
+        browser.gone("dialog").await?;
+        browser.open(&format!("/#/jobs/{job}")).await?;
+        browser.see("job-status[data-status=completed]").await?;
+        let states = "return [...document.querySelectorAll('[data-test=timeline-row]')].map(row => \
+                      `${row.dataset.id} ${row.querySelector('.badge').innerText}`)";
+        let states = browser.script(states).await?;
+        let rows: Vec<_> = states.as_array().into_iter().flatten().filter_map(|row| row.as_str()).collect();
+        anyhow::ensure!(rows.len() > 4 && rows.iter().all(|row| !row.contains("running")), "{rows:?}");
+        let twice = rows.iter().filter(|row| row.starts_with("inpaint.submit")).count();
+        let polls = rows.iter().filter(|row| row.starts_with("inpaint.poll")).count();
+        anyhow::ensure!((twice, polls) == (2, 1), "{rows:?}");
+        browser.picture("2-completed").await?;
+        drop(worker);
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_of_dead_letters_is_replayed_behind_a_canary() -> anyhow::Result<()> {
     const JOBS: usize = 5;
