@@ -1,7 +1,8 @@
 // What an operator does: a dialog that says what will happen, asks why, and shows what came of it where it was asked.
 
 import { call } from "./api.js";
-import { h, renew, toast } from "./dom.js";
+import { h, refocus, renew, toast } from "./dom.js";
+import { words } from "./words.js";
 
 /** Who is signed in: `{ name, role }`. */
 export const me = { name: null, role: null };
@@ -14,6 +15,8 @@ export function action(test, text, onclick, { danger = false, disabled = false }
   return h(
     `button${danger ? ".danger" : ""}`,
     {
+      // Never changed into another one under the hand, or the focus, of whoever is about to press it.
+      id: test,
       type: "button",
       test,
       onclick,
@@ -35,18 +38,26 @@ export function roleNote() {
   );
 }
 
+/** What helps somebody at the page, where the API speaks to programs. */
+const HINTS = {
+  "version-outdated": "Close this, look at what is there now, and do it again.",
+  "worker-not-found": "It has stopped.",
+  "account-not-found": "Nobody has used it yet.",
+};
+
 /** A problem where it happened, with every field fault. */
 export function problemBox(problem) {
   if (!problem) return null;
+  const detail = HINTS[problem.kind?.split(":").at(-1)] ?? problem.detail;
   return h(
     "div.problem",
     { test: "problem", role: "alert" },
     h("strong", problem.message),
-    problem.detail && !problem.faults?.length && h("p", problem.detail),
+    detail && !problem.faults?.length && h("p", detail),
     problem.faults?.length > 0 &&
       h(
         "ul",
-        problem.faults.map(fault => h("li", fault.path ? h("code", fault.path) : null, " ", fault.message)),
+        problem.faults.map(fault => h("li", fault.path ? h("b", words(fault.path.replace(/^\//, ""))) : null, " ", fault.message)),
       ),
   );
 }
@@ -65,7 +76,7 @@ export function ask({ title, text = [], fields = [], confirm, danger = false, ru
     { method: "dialog", onsubmit: submit },
     h("h2", title),
     [text]
-      .flat()
+      .flat(Infinity)
       .filter(Boolean)
       .map(part => (part instanceof Node ? part : h("p", part))),
     all.map(field),
@@ -120,6 +131,7 @@ function show(title, content) {
   dialog.onclose = () => {
     dialog.remove();
     if (opener?.isConnected) opener.focus();
+    refocus();
   };
   document.getElementById("dialogs").append(dialog);
   dialog.showModal();

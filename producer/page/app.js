@@ -6,7 +6,7 @@
 
 import { Problem, call, get, session } from "./api.js";
 import { me, problemBox } from "./act.js";
-import { h, renew, toast } from "./dom.js";
+import { h, refocus, renew, toast } from "./dom.js";
 import { follow } from "./live.js";
 import { strip, navigation } from "./strip.js";
 import { signIn } from "./sign_in.js";
@@ -138,12 +138,14 @@ class Page {
   redraw() {
     if (this.closed || !me.role) return;
     const title = h("h1", { tabindex: "-1" }, this.view.title);
+    const hadFocus = main.contains(document.activeElement);
     renew(
       main,
       this.data
         ? [problemBox(this.problem), this.view.draw(this.data)]
         : [title, this.view.head?.(), problemBox(this.problem), otherToken(this.problem)],
     );
+    if (hadFocus) refocus();
     main.dataset.ready = String(Boolean(this.data || this.problem));
   }
 }
@@ -164,9 +166,11 @@ function who() {
     : "There are no access tokens, so the API is open to this machine alone. `producer tokens create` closes it.";
   renew(
     document.getElementById("who"),
-    h("span", { test: "session", title: hint }, name, " · ", me.role, hint && " · no tokens"),
+    h("span.name", { test: "session", title: hint ?? `${name} · ${me.role}` }, name, " · ", me.role, hint && " · no tokens"),
     me.name && h("button.quiet", { type: "button", test: "sign-out", onclick: signOut }, "Sign out"),
   );
+  // There is room for it on a phone, too.
+  renew(document.getElementById("signed-in"), me.name ? `Signed in as ${name} · ${me.role}` : hint);
 }
 
 async function signOut() {
@@ -184,7 +188,7 @@ function over() {
   page?.close();
   page = null;
   follow(null);
-  for (const id of ["who", "strip", "nav"]) renew(document.getElementById(id));
+  for (const id of ["who", "signed-in", "strip", "nav"]) renew(document.getElementById(id));
   document.querySelectorAll("dialog").forEach(dialog => dialog.close());
   document.title = "Sign in · GhostFleet";
   signIn(main, begin);

@@ -4,7 +4,8 @@ import { action, problemBox, roleNote } from "./act.js";
 import { get } from "./api.js";
 import { begin, preview, told } from "./bulk.js";
 import { definitions, h } from "./dom.js";
-import { coded, plural, time, words } from "./words.js";
+import { inWords } from "./selection.js";
+import { coded, plain, plural, said, time, words } from "./words.js";
 
 const FILTERS = ["stage", "reason", "class", "since", "job", "user"];
 
@@ -29,9 +30,7 @@ export function deadLetters({ query, page }) {
       Object.keys(filter).length > 0 &&
         h(
           "p",
-          "Only those with ",
-          Object.entries(filter).map(([key, value], index) => [index > 0 && ", ", `${key} `, h("code", value)]),
-          ". ",
+          `Only those ${inWords(filter)}. `,
           h("a", { href: "#/dead-letters" }, "Show all"),
         ),
       roleNote(),
@@ -67,7 +66,7 @@ function card(group, letters, { previews, page, filter, canAct }) {
     "article.card",
     { test: "group", id: name(group) },
     h("h2", plural(group.letters, "dead letter"), h("small", coded(group.reason), ` in ${group.stage}`)),
-    h("p", h("code", group.class)),
+    h("div", said(group.class)),
     h(
       "p.note",
       "The oldest is from ",
@@ -76,7 +75,7 @@ function card(group, letters, { previews, page, filter, canAct }) {
       time(group.newest),
       ". ",
       h("a", { href: `#/dead-letters/${group.first}` }, `Sample: no. ${group.first}`),
-      sample?.error && [": ", sample.error],
+      sample?.error && `: ${plain(sample.error)}`,
     ),
     canAct &&
       h(
@@ -133,7 +132,7 @@ function list(letters) {
           h("th", { scope: "row" }, h("a", { href: `#/dead-letters/${letter.id}` }, `no. ${letter.id}`)),
           h("td", { "data-label": "Received" }, time(letter.received_at)),
           h("td", { "data-label": "Stage" }, letter.stage),
-          h("td.wrap", { "data-label": "Why" }, coded(letter.reason), letter.error && h("small", " ", letter.error)),
+          h("td.wrap", { "data-label": "Why" }, coded(letter.reason), letter.error && h("small", { title: letter.error }, " ", plain(letter.error))),
           h("td", { "data-label": "Job" }, letter.job_id ? h("a.id", { href: `#/jobs/${letter.job_id}` }, letter.job_id) : "–"),
         ),
       ),
@@ -150,8 +149,8 @@ export function deadLetter({ id }) {
         ["Received", time(letter.received_at)],
         ["Stage", letter.stage],
         ["Reason", coded(letter.reason)],
-        ["Error", letter.error],
-        ["Group", h("code", letter.class)],
+        ["Error", letter.error && said(letter.error)],
+        ["Group", said(letter.class)],
         ["Job", letter.job_id && h("a", { href: `#/jobs/${letter.job_id}` }, letter.job_id)],
         [
           "Closed",

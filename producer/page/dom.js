@@ -99,7 +99,13 @@ export function definitions(selector, rows) {
   );
 }
 
-/** Says in a corner what was done, for some seconds. */
+/** Gives the focus to the view if what had it is gone, so that keys go on from there and not from the top of the page. */
+export function refocus() {
+  if (document.querySelector("dialog[open]") || (document.activeElement && document.activeElement !== document.body)) return;
+  document.querySelector("main h1")?.focus({ preventScroll: true });
+}
+
+/** Says below the header what was done, for some seconds. */
 export function toast(text) {
   const node = h("p", text);
   document.getElementById("toasts").append(node);

@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { changes } from "./moves.js";
-import { coded, isReason, moment, time, words } from "./words.js";
+import { coded, isReason, moment, plain, said, time, told, words } from "./words.js";
 
 /** Of a job as the API shows it. */
 export function history(job) {
@@ -27,7 +27,7 @@ export function history(job) {
         "td.wrap",
         { "data-label": "Detail" },
         reason && h("span", isReason(reason) ? coded(reason) : reason, ". "),
-        error && h("span", error, ". "),
+        error && h("span", said(error), " "),
         detail(rest),
         changes(line).map(([what, before, after]) => change(what, before ?? "not known", after)),
         metadata,
@@ -54,17 +54,9 @@ export function history(job) {
 }
 
 const change = (what, before, after) =>
-  h("div.change", { test: "change" }, what, " ", h("del", show(before)), " → ", h("ins", show(after)));
-
-const show = value => (typeof value === "string" ? value : JSON.stringify(value));
+  h("div.change", { test: "change" }, what, " ", h("del", told(before)), " → ", h("ins", told(after)));
 
 function detail(rest) {
-  const told = Object.entries(rest).filter(([, value]) => value !== "none" && value !== null);
-  return (
-    told.length > 0 &&
-    h(
-      "small",
-      told.map(([name, value]) => `${words(name)} ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", "),
-    )
-  );
+  const given = Object.entries(rest).filter(([, value]) => value !== "none" && value !== null);
+  return given.length > 0 && h("small", given.map(([name, value]) => `${words(name)} ${plain(told(value))}`).join(", "));
 }

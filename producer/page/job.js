@@ -6,7 +6,7 @@ import { definitions, h } from "./dom.js";
 import { submissions } from "./proof.js";
 import { runs, timeline } from "./timeline.js";
 import { jobName } from "./jobs.js";
-import { badge, between, coded, meaning, money, time, vendorName, words } from "./words.js";
+import { badge, between, coded, meaning, money, said, time, vendorName, words } from "./words.js";
 import { history } from "./history.js";
 import { why } from "./why.js";
 
@@ -119,7 +119,7 @@ function facts(job) {
     ],
     ["Due", job.stage?.due_at && job.stage.state === "waiting" ? time(job.stage.due_at) : null],
     ["Result", job.result && h("a", { href: job.result }, "Open the result")],
-    ["Error", job.error && [job.error.code && [coded(job.error.code), ": "], job.error.message]],
+    ["Error", job.error && [job.error.code && [coded(job.error.code), ": "], said(job.error.message)]],
   ];
   return definitions("dl.facts.card", rows);
 }
@@ -129,7 +129,8 @@ function way(job) {
   const behind = runs(job)
     .map(run => run.stage)
     .filter((stage, index, all) => all.indexOf(stage) === index);
-  const steps = behind.map(stage => [stage, stage === job.stage?.stage ? job.stage.state : "done"]);
+  const state = job.held ? "held" : job.stage?.state;
+  const steps = behind.map(stage => [stage, stage === job.stage?.stage ? state : "done"]);
   const end = OVER.includes(job.status) ? job.status : "end";
   return h(
     "ol.path",

@@ -5,7 +5,7 @@ import { get, query as queryOf } from "./api.js";
 import { begin } from "./bulk.js";
 import { lead } from "./find.js";
 import { h } from "./dom.js";
-import { STAGES, STATES, STATUSES, VENDORS, badge, codeOf, coded, reasonList, time, words } from "./words.js";
+import { STAGES, STATES, STATUSES, VENDORS, badge, codeOf, coded, plain, reasonList, time, words } from "./words.js";
 
 const TABS = [
   ["all", "All", {}],
@@ -224,10 +224,10 @@ function table({ jobs: rows, next_cursor: next }) {
 /** Why a job is where it is. */
 function reason(job) {
   const wait = job.held ?? job.put_off;
-  if (wait) return h("span", { test: job.held ? "held" : "put-off" }, wait.sentence);
+  if (wait) return h("span", { test: job.held ? "held" : "put-off", title: wait.sentence }, plain(wait.sentence));
   if (job.stage?.reason) return coded(job.stage.reason);
   if (!job.error) return h("span.zero", "–");
-  return [job.error.code && coded(job.error.code), h("small", " ", job.error.message)];
+  return [job.error.code && coded(job.error.code), h("small", { title: job.error.message }, " ", plain(job.error.message))];
 }
 
 /** The end of the id: ids that were counted up begin alike. */

@@ -3,7 +3,8 @@
 import { action, ask, roleNote, sends } from "./act.js";
 import { get } from "./api.js";
 import { definitions, h } from "./dom.js";
-import { badge, count, time, words } from "./words.js";
+import { inWords } from "./selection.js";
+import { badge, count, plain, time, words } from "./words.js";
 
 export function operations({ query }) {
   return {
@@ -40,7 +41,7 @@ export function operations({ query }) {
                     "th",
                     { scope: "row" },
                     h("a", { href: `#/operations/${one.id}` }, `${one.action} no. ${one.id}`),
-                    h("small", " ", selection(one)),
+                    h("small", " ", inWords(one.filter)),
                   ),
                   h("td", { "data-label": "State" }, badge(one.state)),
                   h("td", { "data-label": "Progress" }, bar(one)),
@@ -58,13 +59,6 @@ export function operations({ query }) {
         ),
     ],
   };
-}
-
-function selection(one) {
-  const given = Object.entries(one.filter ?? {}).filter(([, value]) => value !== null && value !== false);
-  return given.length === 0
-    ? "everything"
-    : given.map(([name, value]) => `${words(name)} ${Array.isArray(value) ? value.join(", ") : value}`).join(", ");
 }
 
 function bar(one) {
@@ -121,7 +115,7 @@ export function operation({ id, page }) {
         ),
         one.canaries?.length > 0 && canaries(one.canaries),
         definitions("dl.facts.card", [
-          ["Selection", selection(one)],
+          ["Which", inWords(one.filter)],
           ["Who", one.by],
           ["Why", one.reason],
           ["Changed", count(one.changed)],
@@ -187,7 +181,7 @@ function canaries(rows) {
           h(
             "tr",
             { test: "canary-row", id: row.letter },
-            h("th.wrap", { scope: "row" }, row.group),
+            h("th.wrap", { scope: "row", title: row.group }, plain(row.group)),
             h("td", { "data-label": "Letter" }, h("a", { href: `#/dead-letters/${row.letter}` }, `no. ${row.letter}`)),
             h("td", { "data-label": "Job" }, row.job_id ? h("a.id", { href: `#/jobs/${row.job_id}` }, row.job_id) : "–"),
             h("td", { "data-label": "Became" }, badge(row.outcome)),

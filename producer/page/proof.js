@@ -1,7 +1,7 @@
 // The proof of what was paid for: a submission with what was sent, answered, charged and called back.
 
 import { definitions, h } from "./dom.js";
-import { badge, money, time, vendorName, words } from "./words.js";
+import { badge, money, said, time, told, vendorName, words } from "./words.js";
 
 /** All submissions of a job. */
 export function submissions(all) {
@@ -37,12 +37,8 @@ export function proof(one) {
     [
       "Answer",
       (reason || rest.length > 0) && [
-        reason,
-        rest.length > 0 &&
-          h(
-            "small",
-            ` ${rest.map(([name, value]) => `${words(name)}: ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ")}`,
-          ),
+        reason && said(reason),
+        rest.length > 0 && h("small", ` ${rest.map(([name, value]) => `${words(name)}: ${told(value)}`).join(", ")}`),
       ],
     ],
     ["Result at the vendor", result && h("code", result)],

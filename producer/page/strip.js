@@ -5,6 +5,7 @@ import { get } from "./api.js";
 import { h, renew } from "./dom.js";
 import { NEEDS_SOMEBODY, count, meaning, plural, vendorName } from "./words.js";
 import { stopped } from "./why.js";
+import { nobodyTakes, unserved } from "./workers.js";
 
 const LINKS = [
   ["", "Overview"],
@@ -22,9 +23,11 @@ let counts = {};
 
 /** Draws the links; `name` is the view that is shown. */
 export function navigation(name = current) {
+  const nav = document.getElementById("nav");
+  const isNew = current !== name || !nav.firstChild;
   current = name;
   renew(
-    document.getElementById("nav"),
+    nav,
     LINKS.map(([view, text]) =>
       h(
         "a",
@@ -39,6 +42,7 @@ export function navigation(name = current) {
       ),
     ),
   );
+  if (isNew) nav.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 }
 
 /** Reads what the fleet does, what stands still and the newest `operations`, and draws the strip; returns what it read. */
@@ -70,12 +74,17 @@ const sum = (rows, of) => rows.reduce((total, row) => total + of(row), 0);
 const link = (href, ...text) => h("a", { href }, ...text);
 
 /** What waits for a person, each with a link. */
-function waiting({ status, duplicates_ever: duplicates = [], workers, operations = [] }) {
+function waiting({ status, stages = [], duplicates_ever: duplicates = [], workers, operations = [] }) {
   const parts = [];
   for (const { vendor, submissions } of duplicates.filter(row => row.submissions > 0)) {
     parts.push(link("#/audits", `${vendorName(vendor)} was paid twice for ${plural(submissions, "work")}`));
   }
-  if (workers?.running === 0) parts.push(link("#/", workers.quiet ? "every worker is quiet" : "no worker runs"));
+  const left = unserved(stages);
+  if (workers?.running === 0) {
+    const jobs = sum(left, row => row.unserved);
+    const wait = jobs > 0 ? `: ${plural(jobs, "job waits", "jobs wait")}` : "";
+    parts.push(link("#/", `${workers.quiet ? "every worker is quiet" : "no worker runs"}${wait}`));
+  } else for (const row of left) parts.push(link("#/", nobodyTakes(row)));
   if (workers?.lost) parts.push(link("#/", `${plural(workers.lost, "worker")} went away without a word`));
   const stop = status.paid_sends_stopped;
   if (stop) parts.push(link("#/vendors", `all paid sends are stopped (${stop.by}: ${stop.reason})`));

@@ -2,7 +2,8 @@
 
 import { get, query as queryOf } from "./api.js";
 import { h } from "./dom.js";
-import { VENDORS, time, words } from "./words.js";
+import { inWords } from "./selection.js";
+import { VENDORS, time, told, words } from "./words.js";
 
 const FILTERS = ["by", "action", "subject"];
 
@@ -95,11 +96,8 @@ function subject({ job_id: job, subject }) {
 }
 
 function detail(detail) {
-  const told = Object.entries(detail ?? {}).filter(([name, value]) => value !== null && name !== "reason");
-  return told.length > 0
-    ? h(
-        "small",
-        told.map(([name, value]) => `${words(name)} ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", "),
-      )
+  const given = Object.entries(detail ?? {}).filter(([name, value]) => value !== null && name !== "reason");
+  return given.length > 0
+    ? h("small", given.map(([name, value]) => `${words(name)} ${told(name === "filter" ? inWords(value) : value)}`).join(", "))
     : "";
 }

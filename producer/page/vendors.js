@@ -4,9 +4,10 @@ import { action, ask, roleNote, sends } from "./act.js";
 import { call, get } from "./api.js";
 import { gauge } from "./chart.js";
 import { definitions, h, toast } from "./dom.js";
-import { paid } from "./overview.js";
+import { COSTS, spentToday } from "./costs.js";
+import { headed, paidStop } from "./paid.js";
 import { badge, count, money, time, vendorName } from "./words.js";
-import { sending, stopped } from "./why.js";
+import { sending, standing, stopped } from "./why.js";
 
 const PAUSES = [
   ["", "until somebody resumes it"],
@@ -24,12 +25,12 @@ export function vendors({ page }) {
       return { accounts: accounts.vendors, days: costs.days };
     },
     draw: ({ accounts, days, fleet }) => [
-      h("h1", { tabindex: "-1" }, "Vendors"),
+      headed("Vendors", fleet.status, page),
+      paidStop(fleet.status),
       h(
         "div.grid",
         accounts.map(account => card(account, fleet.status, page)),
       ),
-      paid(fleet.status, page),
       costTable(days),
     ],
   };
@@ -42,19 +43,14 @@ function card(account, status, page) {
     "article.card",
     { test: "vendor", id: `${account.vendor}/${account.account}`, "data-refusal": account.refusal ?? "" },
     h("h2", vendorName(account.vendor), h("small", account.account), badge(sending(account, status))),
-    account.refusal && h("p.warn", `Nothing new is sent: ${stopped(account)}.`),
+    standing(account, status),
     gauge(
       "In flight",
       account.in_flight,
       account.in_flight_cap,
       account.in_flight_cap ? `${account.in_flight} of ${account.in_flight_cap}` : `${account.in_flight}, no cap`,
     ),
-    gauge(
-      "Spent today (UTC)",
-      account.spent_today,
-      account.daily_budget,
-      account.daily_budget === null ? pays(account.spent_today) : `${pays(account.spent_today)} of ${pays(account.daily_budget)}`,
-    ),
+    spentToday(account),
     definitions("dl.facts", [
       ["Cap set by operators", limit(account.max_in_flight)],
       ["Paid sends a minute", limit(account.max_per_minute)],
@@ -125,7 +121,7 @@ function limits(account, page) {
       }),
       number("max_per_minute", "Paid sends a minute", "Replays and redos included", { min: 0.001 }),
       number("burst", "Of them at once", "Empty: two seconds’ worth", { min: 1, step: 1 }),
-      number("daily_budget", "Daily budget", `In ${unit}, from midnight to midnight UTC`, { min: 0 }),
+      number("daily_budget", "Daily budget", `In ${unit}, of what is charged and reserved from midnight to midnight UTC`, { min: 0 }),
       ...(account.vendor === "ghostcut"
         ? [number("balance_floor", "Lowest balance", `In ${unit}; nothing new is paid for below it`, { min: 0 })]
         : []),
@@ -140,10 +136,17 @@ function limits(account, page) {
 }
 
 function costTable(days) {
+  const amounts = ["charged", "reserved", "wasted"];
+  const title = text => text[0].toUpperCase() + text.slice(1);
   return h(
     "section",
     { "aria-label": "Costs" },
     h("h2", "What was spent"),
+    h(
+      "dl.facts.note",
+      { test: "costs-meaning" },
+      amounts.map(name => h("div", { id: name }, h("dt", title(name)), h("dd", `${COSTS[name]}.`))),
+    ),
     days.length === 0
       ? h("p.empty", "Nothing was paid in the last 14 days.")
       : h(
@@ -152,8 +155,8 @@ function costTable(days) {
             "thead",
             h(
               "tr",
-              ["Day (UTC)", "Vendor"].map(text => h("th", text)),
-              ["Submissions", "Charged", "Expected", "Wasted"].map(text => h("th.number", text)),
+              ["Day of the claim (UTC)", "Vendor"].map(text => h("th", text)),
+              ["submissions", ...amounts].map(name => h("th.number", { title: COSTS[name] }, title(name))),
             ),
           ),
           h(
@@ -164,20 +167,9 @@ function costTable(days) {
                 { test: "cost-row", id: `${day.day} ${day.vendor}` },
                 h("th", { scope: "row" }, day.day),
                 h("td", { "data-label": "Vendor" }, vendorName(day.vendor)),
-                h("td.number", { "data-label": "Submissions" }, count(day.submissions)),
-                h("td.number", { "data-label": "Charged" }, money(day.vendor, day.charged)),
-                h(
-                  "td.number",
-                  { "data-label": "Expected", title: "Of works that have not ended" },
-                  money(day.vendor, day.reserved),
-                ),
-                h(
-                  "td.number",
-                  {
-                    "data-label": "Wasted",
-                    title: "The part that served nobody: failures that were charged, results of ended jobs",
-                  },
-                  money(day.vendor, day.wasted),
+                h("td.number", { "data-label": "Submissions", title: COSTS.submissions }, count(day.submissions)),
+                amounts.map(name =>
+                  h("td.number", { "data-label": title(name), title: COSTS[name] }, money(day.vendor, day[name])),
                 ),
               ),
             ),

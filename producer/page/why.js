@@ -1,7 +1,8 @@
 // Why a job does not move, in a sentence or two, and what stops an account.
 
 import { now } from "./api.js";
-import { meaning, moment, refusalMeaning, relative, remedy, vendorName } from "./words.js";
+import { h } from "./dom.js";
+import { meaning, moment, plain, refusalMeaning, relative, remedy, said, vendorName } from "./words.js";
 
 const POLLS = { "lipsync.poll": "sync", "inpaint.poll": "ghostcut" };
 /** How long a poll may be due before that is worth a look. */
@@ -16,10 +17,13 @@ export function why(job) {
   }
   if (state === "parked") return `It stands in ${stage} until somebody decides: ${meaning(reason)}. ${remedy(reason)}`;
   const tried = tries > 0 ? ` ${tries === 1 ? "One try has" : `${tries} tries have`} failed so far.` : "";
-  if (job.held) return `It is due in ${stage} and held back: ${job.held.sentence}.${tried}`;
+  if (job.held?.by === "no_worker") {
+    return `It stands still: ${job.held.sentence}. It goes on as soon as one does: start one, or resume one that is quiet.${tried}`;
+  }
+  if (job.held) return `It is due in ${stage} and held back: ${plain(job.held.sentence)}.${overByNow(job.held.until)}${tried}`;
   if (job.put_off) {
     const shorter = job.put_off.answer ? " A resume does not wait." : "";
-    return `In ${stage} ${job.put_off.sentence}.${shorter}${tried}`;
+    return `In ${stage} ${plain(job.put_off.sentence)}.${overByNow(job.put_off.until)}${shorter}${tried}`;
   }
   const vendor = POLLS[stage];
   // Between polls there is nothing to be done but to wait for the vendor; one that stays due for long is another matter.
@@ -46,10 +50,15 @@ function over(job) {
   return "The fleet has not taken it in yet.";
 }
 
+const isPast = at => Boolean(at) && Date.parse(at) <= now();
+/** What was waited for until then is about to happen. */
+const overByNow = until => (isPast(until) ? " That time has passed: it is about to be tried again." : "");
+
 /** Why nothing is sent to an account, and until when. */
 export function stopped(account) {
-  const until = account.refusal_until ? `until ${moment(account.refusal_until)}` : "until somebody resumes it";
-  const because = account.refusal_reason ? `: ${account.refusal_reason}` : "";
+  let until = account.refusal_until ? `until ${moment(account.refusal_until)}` : "until somebody resumes it";
+  if (isPast(account.refusal_until)) until = "about to be tried again";
+  const because = account.refusal_reason ? `: ${plain(account.refusal_reason)}` : "";
   // They end with any work, and with a reading of the balance, not at the time until which they are known.
   const passes = account.refusal === "full" || account.refusal === "floor";
   return `${refusalMeaning(account.refusal)}${because}${passes ? "" : `, ${until}`}`;
@@ -57,3 +66,14 @@ export function stopped(account) {
 
 /** Whether work is sent to an account, as a word. */
 export const sending = (account, status) => (status.paid_sends_stopped || account.refusal ? "paused" : "sending");
+
+/** The same in full, on the card of an account, with the global stop, which keeps it from all. */
+export function standing(account, { paid_sends_stopped: stop }) {
+  const reason = account.refusal_reason;
+  const whole = reason ? [said(reason)].flat().slice(1) : [];
+  return [
+    stop && h("p.warn", { test: "all-stopped" }, `All paid sends are stopped: ${plain(stop.reason)} (${stop.by}).`),
+    account.refusal &&
+      h("div.warn", { test: "refusal" }, `${stop ? "Besides, nothing" : "Nothing"} new is sent: ${stopped(account)}.`, whole),
+  ];
+}

@@ -67,6 +67,38 @@ export function reasonList(id) {
 export const NEEDS_SOMEBODY = ["manual", "misconfigured", "out_of_credit", "floor", "circuit"];
 
 export const words = text => String(text).replaceAll("_", " ");
+
+/** A value of the API in words, whatever is in it. */
+export function told(value) {
+  if (Array.isArray(value)) return value.length ? value.map(told).join(", ") : "none";
+  if (value === null || value === undefined) return "none";
+  if (typeof value === "object") {
+    const given = Object.entries(value).filter(([, inner]) => inner !== null);
+    return given.length ? given.map(([name, inner]) => `${words(name)} ${told(inner)}`).join(", ") : "none";
+  }
+  if (typeof value === "boolean") return value ? "yes" : "no";
+  return String(value);
+}
+
+/** The words of a vendor without markup: an answer may be a whole page. */
+export function plain(text) {
+  return String(text ?? "")
+    .replace(/<(script|style|title)\b[\s\S]*?(<\/\1>|$)/gi, " ")
+    .replace(/<!--[\s\S]*?(-->|$)/g, " ")
+    .replace(/<[/!]?[a-z][^<>]*(>|…?$)/gi, " ")
+    .replaceAll("&nbsp;", " ")
+    .replace(/\s+/g, " ")
+    .replace(/:? ([,;.)])/g, "$1")
+    .replace(/[\s:]+$/, "")
+    .trim();
+}
+
+/** The same, with the whole text behind it where it is another one. */
+export function said(text) {
+  const short = plain(text);
+  if (short === String(text).trim()) return short;
+  return [short, " ", h("details.whole", { test: "whole" }, h("summary", "The whole text"), h("code", text))];
+}
 export const count = n => Number(n).toLocaleString("en");
 export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
 export const shortId = id => String(id).slice(0, 8);
@@ -144,6 +176,7 @@ const TONES = {
   awaiting: "warn",
   draining: "warn",
   quiet: "warn",
+  stopped: "calm",
 };
 const MARKS = { good: "✓", busy: "●", bad: "✕", warn: "!", calm: "○" };
 

@@ -16,9 +16,9 @@ Examples:
   producer costs
   producer costs --days 30 --by user --json
 
-Units are the vendors': US dollars at Sync.so, points at GhostCut. RESERVED is expected of what has not ended yet, CHARGED
-is what the vendor said (Sync.so says nothing: what was expected, nothing for failures), WASTED the part of it that served
-nobody. Days are UTC, by the time of the claim.";
+Units are the vendors': US dollars at Sync.so, points at GhostCut. RESERVED is expected of what has not ended yet, or of which
+nobody knows, CHARGED is what the vendor said of what has (Sync.so says nothing: what was expected, nothing for failures), WASTED
+the part of it that served nobody. Days are UTC, by the time of the claim.";
 
 /// Show what was spent, by day and vendor
 #[derive(Debug, clap::Args)]

@@ -33,6 +33,7 @@ const FILES: &[(&str, &str, &str)] = &[
     script!("audits.js"),
     script!("bulk.js"),
     script!("chart.js"),
+    script!("costs.js"),
     script!("dead_letters.js"),
     script!("dom.js"),
     script!("find.js"),
@@ -43,7 +44,9 @@ const FILES: &[(&str, &str, &str)] = &[
     script!("moves.js"),
     script!("operations.js"),
     script!("overview.js"),
+    script!("paid.js"),
     script!("proof.js"),
+    script!("selection.js"),
     script!("sign_in.js"),
     script!("strip.js"),
     script!("timeline.js"),
@@ -52,6 +55,7 @@ const FILES: &[(&str, &str, &str)] = &[
     script!("vendors.js"),
     script!("why.js"),
     script!("words.js"),
+    script!("workers.js"),
 ];
 
 /// Scripts and styles of this service alone, none in the markup; nobody may frame the page.

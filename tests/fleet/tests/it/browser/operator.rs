@@ -6,9 +6,15 @@ use sandbox::{Fault, FaultRule, Operation, Vendor as Payee};
 use thirtyfour::Key;
 use uuid::Uuid;
 
-use super::chromium::row;
+use super::chromium::{PHONE, row};
 use super::pictures::broken_results;
 use super::{Desk, signed_in};
+use crate::sql::execute;
+
+/// How many controls of the view a toast lies over; null where none is shown.
+const COVERED: &str = "const toast = document.querySelector('[data-test=toast] p')?.getBoundingClientRect(); \
+    const over = box => box.width > 0 && box.left < toast.right && box.right > toast.left && box.top < toast.bottom && box.bottom > toast.top; \
+    return toast ? [...document.querySelectorAll('main button, main a, main input')].filter(node => over(node.getBoundingClientRect())).length : null";
 
 /// Runs a job whose answer of GhostCut is lost, and whose work GhostCut's list does not show from now on, until it waits for a
 /// person. Returns it, the submission's token, and the id of the work that was paid for.
@@ -110,6 +116,12 @@ async fn an_account_is_paused_by_keys_and_resumed_by_mouse() -> anyhow::Result<(
         browser.tab_to("dialog-confirm").await?;
         key(Key::Enter).await?;
         browser.gone("dialog").await?;
+        // What was done is said where it lies over nothing that can be pressed.
+        let covers = browser.script(COVERED).await?;
+        anyhow::ensure!(
+            covers == 0,
+            "the toast covers {covers} controls, or is not there"
+        );
         browser
             .see(&format!("{account}[data-refusal=manual]"))
             .await?;
@@ -139,6 +151,60 @@ async fn an_account_is_paused_by_keys_and_resumed_by_mouse() -> anyhow::Result<(
             )
             .await?;
         anyhow::ensure!(typed == "filter-text=needle", "{typed}");
+        Ok(())
+    })
+    .await
+}
+
+/// What a vendor answers may be a page, and a time may pass: people read neither markup nor that something ends in the past. Why an
+/// account gets nothing is on its card, also when it is the stop of all.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_says_in_words_why_it_gets_nothing() -> anyhow::Result<()> {
+    signed_in("account", "operate", async |Desk { fleet, browser, .. }| {
+        let open = "UPDATE vendors SET open_kind = 'failures', opened_at = now(), open_until = now() + interval '1 hour', \
+                    open_reason = 'HTTP 502 without a code: <html><head><title>502</title></head><body>no route</body></html>'";
+        execute(&fleet.database.url, open).await?;
+        browser.resize(PHONE).await?;
+        browser.open("/#/").await?;
+        // Reached at once, with the links beside it.
+        let reach = "const of = test => document.querySelector(`[data-test=${test}]`).getBoundingClientRect(); \
+                     return [document.querySelector('header').offsetHeight, of('stop-paid').bottom]";
+        browser.see("stop-paid").await?;
+        let reach = browser.script(reach).await?;
+        anyhow::ensure!(reach[0].as_f64() < Some(60.0) && reach[1].as_f64() < Some(600.0), "{reach}");
+        browser.click("stop-paid").await?;
+        browser.fill("dialog-reason", "the vendor is down").await?;
+        browser.click("dialog-confirm").await?;
+        browser.gone("dialog").await?;
+        let all = "All paid sends are stopped: the vendor is down (ann).";
+        for (view, card) in [("/#/", "vendor-row"), ("/#/vendors", "vendor")] {
+            browser.open(view).await?;
+            let card = row(card, "ghostcut/default");
+            browser.says(&format!("{card} all-stopped"), all).await?;
+            let refusal = browser.says(&format!("{card} refusal"), "HTTP 502 without a code: no route, until 2").await?;
+            anyhow::ensure!(!refusal.contains('<'), "{refusal}");
+            browser.says(&format!("{card} spent-today"), "Charged and reserved today (UTC)").await?;
+            browser.click(&format!("{card} whole")).await?;
+            browser.says(&format!("{card} whole"), "<html>").await?;
+            let strip = browser.says("strip", "no route").await?;
+            anyhow::ensure!(!strip.contains("<html"), "{strip}");
+            browser.fits().await?;
+        }
+        browser.picture("1-phone").await?;
+        let past = "return import('/assets/why.js').then(why => why.stopped({ refusal: 'throttled', refusal_until: '2020-01-01T00:00:00Z' }))";
+        let past = browser.script(past).await?;
+        let past = past.as_str().unwrap_or_default();
+        anyhow::ensure!(past.ends_with("about to be tried again") && !past.contains("until"), "{past}");
+        for amount in ["charged", "reserved", "wasted"] {
+            browser.says("costs-meaning", amount).await?;
+        }
+        // What is asked beside the reason has room.
+        browser.click("resume-paid").await?;
+        let size = "const box = document.querySelector('[data-test=dialog-force]').getBoundingClientRect(); return box.width";
+        browser.see("dialog-force").await?;
+        let size = browser.script(size).await?;
+        anyhow::ensure!(size.as_f64() >= Some(16.0), "{size} wide");
+        browser.picture("2-dialog").await?;
         Ok(())
     })
     .await
@@ -227,6 +293,14 @@ async fn a_group_of_dead_letters_is_replayed_behind_a_canary() -> anyhow::Result
             browser.click("dialog-confirm").await?;
             browser.gone("dialog").await?;
             browser.see("operation[data-state=done]").await?;
+            let which = browser.says("view", "in lipsync.store").await?;
+            anyhow::ensure!(
+                which.contains("up to no.") && !which.contains("upto"),
+                "{which}"
+            );
+            // What had the focus is gone; keys go on in the view.
+            let focus = "return document.querySelector('main').contains(document.activeElement)";
+            anyhow::ensure!(browser.script(focus).await? == true, "the focus is lost");
             browser.says("view", "5 of 5").await?;
             browser.picture("3-done").await?;
             fleet.wait_for(&jobs).await?;
@@ -258,6 +332,11 @@ async fn a_worker_is_quieted_resumed_and_stopped() -> anyhow::Result<()> {
             let asks = async |state: &str, what: &str, why: &str| {
                 browser.click(&format!("{} {what}", stands(state))).await?;
                 browser.fill("dialog-reason", why).await?;
+                if what != "worker-resume" {
+                    browser
+                        .says("last-worker", "No other worker takes work")
+                        .await?;
+                }
                 browser.picture(what).await?;
                 browser.click("dialog-confirm").await?;
                 browser.gone("dialog").await
@@ -265,9 +344,32 @@ async fn a_worker_is_quieted_resumed_and_stopped() -> anyhow::Result<()> {
             asks("running", "worker-quiet", "its disk is full").await?;
             browser.says(&stands("quiet"), "its disk is full").await?;
             browser.says("strip", "every worker is quiet").await?;
+            let job = fleet.submit_kind(Kind::Inpaint, 0).await?;
+            let nobody = "o worker takes inpaint.submit: 1 job waits";
+            browser.says("unserved", nobody).await?;
+            browser
+                .says(
+                    &format!("{} stage-unserved", row("stage-row", "inpaint.submit")),
+                    nobody,
+                )
+                .await?;
             browser.picture("quiet").await?;
+            browser.open(&format!("/#/jobs/{}", job.job)).await?;
+            let why = browser
+                .says(
+                    "why",
+                    "no worker takes inpaint.submit, and one that could is quiet",
+                )
+                .await?;
+            anyhow::ensure!(!why.contains("It moves"), "{why}");
+            browser
+                .says(&row("timeline-row", "inpaint.submit"), "held")
+                .await?;
+            browser.open("/#/").await?;
             asks("quiet", "worker-resume", "disk cleared").await?;
             browser.see(&stands("running")).await?;
+            fleet.wait_for(std::slice::from_ref(&job)).await?;
+            browser.gone("unserved").await?;
             asks("running", "worker-stop", "the machine goes").await?;
             anyhow::ensure!(worker.end(DEADLINE).await?.success());
             browser.says(&stands("stopped"), "ago").await?;
