@@ -165,7 +165,8 @@ BEGIN
     END IF;
 END $$;
 
--- Makes the jobs due that wait because of what a vendor last answered about the account: its cause is said to be mended. Says how
+-- Makes the jobs due that wait because of what a vendor last answered about the account, or to ask Sync.so again under the key of a
+-- submission whose outcome is unknown: the cause is said to be mended. A search at GhostCut keeps its times, which prove something. Says how
 -- many. Takes no lock that anybody may wait for: a row that is being worked on is left alone, and comes due by itself.
 CREATE FUNCTION release_jobs(of_vendor text, actor text, why text) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
@@ -175,11 +176,13 @@ BEGIN
         SELECT st.job_id, st.due_at AS was_due FROM job_stages st
         CROSS JOIN LATERAL (SELECT e.detail, e.epoch FROM job_events e WHERE e.job_id = st.job_id ORDER BY e.id DESC LIMIT 1) said
         WHERE st.state = 'waiting' AND st.due_at > clock_timestamp()
-        -- Nothing has run since: runs that bring no news write no line.
-        AND said.epoch = st.epoch - 1
         AND st.stage IN (CASE of_vendor WHEN 'sync' THEN 'lipsync.submit' ELSE 'inpaint.submit' END,
                          CASE of_vendor WHEN 'sync' THEN 'lipsync.poll' ELSE 'inpaint.poll' END)
-        AND (said.detail ->> 'answer' IN ('throttled', 'slots', 'misconfigured', 'out_of_credit') OR said.detail ->> 'move' = 'held')
+        -- Nothing has run since: runs that bring no news write no line.
+        AND (said.epoch = st.epoch - 1 AND (said.detail ->> 'answer' IN ('throttled', 'slots', 'misconfigured', 'out_of_credit')
+                                            OR said.detail ->> 'move' = 'held')
+             OR st.stage = 'lipsync.submit' AND EXISTS (
+                 SELECT FROM submissions s WHERE s.job_id = st.job_id AND s.vendor = 'sync' AND s.state = 'unknown'))
         FOR UPDATE OF st SKIP LOCKED),
     due AS (
         UPDATE job_stages st SET due_at = clock_timestamp() FROM held WHERE st.job_id = held.job_id

@@ -42,7 +42,9 @@ export function told({ capped, tally }) {
       first.length > 0 && `: ${first.join(", ")}`,
       ".",
     ),
-    h("p", paid.length ? `${paid.join("; ")}.` : "Nothing is paid for again."),
+    h("p", paid.length ? `${paid.join("; ")}.` : tally.then_inpaint ? "Nothing is paid for at once." : "Nothing is paid for."),
+    tally.then_inpaint > 0 &&
+      h("p", `Later, when that is done, ${vendorName("ghostcut")} is paid ${plural(tally.then_inpaint, "time")}.`),
     rest.length > 0 && h("ul", rest),
   );
 }

@@ -59,8 +59,38 @@ impl Auditor {
         since: DateTime<Utc>,
         repair: bool,
     ) -> anyhow::Result<Vec<Comparison>> {
+        // What somebody resumes later counts more than what is found now.
+        let seen = self.db.last_resume().await?;
         let compared = self.compare_all(since, repair).await;
+        if let Ok(comparisons) = &compared {
+            for comparison in comparisons {
+                self.stop_if_forgotten(comparison, seen).await?;
+            }
+        }
         self.finish(id, compared).await
+    }
+
+    /// Stops paid sends if the vendor has a work of ours that the ledger does not have, still: whatever else it does not have would
+    /// be paid for again.
+    async fn stop_if_forgotten(&self, comparison: &Comparison, seen: Seen) -> DbResult<()> {
+        let mut findings = comparison.findings.iter();
+        let is_forgotten =
+            |finding: &&Finding| finding.kind == FindingKind::Orphan && finding.is_open();
+        let Some(orphan) = findings.find(is_forgotten) else {
+            return Ok(());
+        };
+        let reason = format!(
+            "{} has the work {} of submission {}, which is not in the ledger: the database forgot commits",
+            comparison.vendor,
+            orphan.task_id.as_deref().unwrap_or_default(),
+            orphan.token
+        );
+        let forgotten = Forgotten {
+            reason,
+            from: None,
+            seen,
+        };
+        self.db.stop_forgotten(&forgotten, ACTOR).await
     }
 
     /// Stores what an audit came to, and gives it back.
@@ -384,29 +414,12 @@ impl AuditSweep {
     }
 
     /// Logs what differs, and stops paid sends if the ledger forgot a work.
-    async fn tell(&self, comparison: &Comparison, seen: Seen) -> anyhow::Result<()> {
+    async fn tell(&self, comparison: &Comparison, seen: Seen) -> DbResult<()> {
         for finding in comparison.findings.iter().filter(|f| f.is_open()) {
             tracing::error!(vendor = %comparison.vendor, kind = %finding.kind, job.id = %finding.job,
                 submission.token = %finding.token, task = finding.task_id, detail = finding.detail,
                 "the ledger and the vendor's list differ");
         }
-        let mut findings = comparison.findings.iter();
-        let Some(orphan) = findings.find(|finding| finding.kind == FindingKind::Orphan) else {
-            return Ok(());
-        };
-        // A work of ours that the ledger does not have: whatever else it does not have would be paid for again.
-        let reason = format!(
-            "{} has the work {} of submission {}, which is not in the ledger: the database forgot commits",
-            comparison.vendor,
-            orphan.task_id.as_deref().unwrap_or_default(),
-            orphan.token
-        );
-        let forgotten = Forgotten {
-            reason,
-            from: None,
-            seen,
-        };
-        self.auditor.db.stop_forgotten(&forgotten, ACTOR).await?;
-        Ok(())
+        self.auditor.stop_if_forgotten(comparison, seen).await
     }
 }

@@ -155,7 +155,7 @@ async fn count_jobs(db: &Db, filter: &JobFilter, wanted: &Wanted) -> DbResult<Co
                 })
                 .collect();
             for plan in db.plan_restart(&wanted.order, &candidates).await? {
-                tally.count(plan.to, plan.last_cost);
+                tally.count(plan.to, plan.last_cost, plan.then_inpaints);
             }
         }
     }

@@ -61,7 +61,7 @@ impl Level {
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// `database`, `broker`, `bucket`, `callbacks`, `sync` or `ghostcut`.
+    /// `settings`, `database`, `broker`, `bucket`, `callbacks`, `sync` or `ghostcut`.
     pub part: &'static str,
     /// What was looked at.
     pub what: &'static str,
@@ -148,8 +148,25 @@ pub async fn examine(args: &DoctorArgs) -> Vec<Check> {
         callbacks(&args.callbacks),
         vendors
     );
-    let parts = [database, broker, bucket, callbacks].map(|part| part.checks);
+    let parts = [settings(args), database, broker, bucket, callbacks].map(|part| part.checks);
     parts.into_iter().flatten().chain(vendors).collect()
+}
+
+/// What `serve` and `worker` would refuse to start with.
+fn settings(args: &DoctorArgs) -> Part {
+    let mut part = Part::new("settings");
+    let faults = args.protocol.check(&args.accounts.vendor);
+    if faults.is_empty() {
+        part.ok("times", "nest as they have to");
+    }
+    for fault in faults {
+        part.wrong(
+            "times",
+            fault,
+            "`serve` and `worker` do not start with these: change one",
+        );
+    }
+    part
 }
 
 async fn database(config: &DatabaseConfig) -> Part {

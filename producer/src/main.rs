@@ -8,6 +8,7 @@ use producer::cli::{
     Cli, Command, audit, completions, costs, exit::Exit, find, migrate, operations, paid,
     retention, short, status, tokens, trail, unknowns, vendors, workers,
 };
+use shared::db::DbError;
 use shared::service::Stopper;
 use shared::telemetry;
 
@@ -21,6 +22,12 @@ async fn main() -> ExitCode {
         Err(error) if is_closed(&error) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
+            if error
+                .chain()
+                .any(|cause| cause.downcast_ref().is_some_and(DbError::is_of_schema))
+            {
+                tracing::error!("the database is not that of this version: run `producer migrate`");
+            }
             Exit::of(&error).into()
         }
     }

@@ -29,6 +29,8 @@ pub struct Tally {
     pub first: BTreeMap<&'static str, u64>,
     /// What submitting anew may cost, by vendor.
     pub paid: BTreeMap<&'static str, Cost>,
+    /// Those for which GhostCut is paid in a later stage, if all goes well.
+    pub then_inpaint: u64,
     /// Those that do not, by why.
     pub refused: BTreeMap<&'static str, u64>,
 }
@@ -53,20 +55,28 @@ pub struct Replayed {
     pub to: Result<Resume, Refusal>,
     /// Where it pays: what the last submission cost.
     pub last_cost: Option<f64>,
+    /// Whether GhostCut is paid in a later stage.
+    pub then_inpaints: bool,
 }
 
 impl Tally {
     /// Counts one more.
     pub fn add(&mut self, replayed: &Replayed) {
-        self.count(replayed.to, replayed.last_cost);
+        self.count(replayed.to, replayed.last_cost, replayed.then_inpaints);
     }
 
-    /// Counts where one goes, or why it does not, and what the last submission cost.
-    pub fn count(&mut self, to: Result<Resume, Refusal>, last_cost: Option<f64>) {
+    /// Counts where one goes, or why it does not, what the last submission cost, and whether GhostCut is paid later.
+    pub fn count(
+        &mut self,
+        to: Result<Resume, Refusal>,
+        last_cost: Option<f64>,
+        then_inpaints: bool,
+    ) {
         self.letters += 1;
         match to {
             Ok(to) => {
                 self.replayable += 1;
+                self.then_inpaint += u64::from(then_inpaints);
                 *self.first.entry(to.how.as_str()).or_default() += 1;
                 if let Some(vendor) = to.pays() {
                     let cost = self.paid.entry(vendor.as_str()).or_default();
@@ -104,8 +114,13 @@ impl Tally {
                 ));
             }
         }
-        if self.replayable > 0 && self.paid.is_empty() {
-            lines.push("        nothing is paid for".to_owned());
+        match (self.paid.is_empty(), self.then_inpaint) {
+            _ if self.replayable == 0 => {}
+            (true, 0) => lines.push("        nothing is paid for".to_owned()),
+            (_, 0) => {}
+            (_, later) => lines.push(format!(
+                "        to be paid later, when that is done: {later} to ghostcut"
+            )),
         }
         for refusal in Refusal::ALL {
             if let Some(count) = self.refused.get(refusal.as_str()) {
@@ -297,14 +312,15 @@ fn paired(letters: Vec<Letter>, plans: Vec<Plan>) -> Vec<Replayed> {
                 (Some(_), Some(_)) => plans.next(),
                 _ => None,
             };
-            let (to, last_cost) = match plan {
-                Some(plan) => (plan.to, plan.last_cost),
-                None => (Err(Refusal::Undecidable), None),
+            let (to, last_cost, then_inpaints) = match plan {
+                Some(plan) => (plan.to, plan.last_cost, plan.then_inpaints),
+                None => (Err(Refusal::Undecidable), None, false),
             };
             Replayed {
                 letter,
                 to,
                 last_cost,
+                then_inpaints,
             }
         })
         .collect()

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use shared::db::{
-    AuditRecord, Db, DbResult, LedgerGauge, PaidStop, Standing, ToBeSent, VendorStatus,
-};
+use shared::db::{AuditRecord, Db, DbResult, LedgerGauge, PaidStop, Standing, VendorStatus};
+use shared::domain::audit::{Comparison, Finding};
 
-use crate::held::{Held, Holds};
+use crate::held::Holds;
 
 /// Failed jobs are counted so far back.
 const LATELY: Duration = Duration::from_secs(24 * 3600);
@@ -25,24 +24,12 @@ pub struct Status {
     pub unknown: Vec<LedgerGauge>,
     /// Parked and dead jobs by reason.
     pub standing: Vec<Standing>,
-    /// Jobs that are due to be sent. Where nothing holds them they are dispatched within a second.
-    pub to_be_sent: Vec<DueToBeSent>,
     /// Jobs created in the last 24 hours that failed, dead letters among them; 10000 stands for more.
     pub failed_last_day: i64,
     /// Open ones.
     pub dead_letters: i64,
     /// The last audit that was finished without an error.
     pub last_audit: Option<AuditRecord>,
-}
-
-/// Jobs that are due to be sent to a vendor, and what holds them.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct DueToBeSent {
-    /// The jobs.
-    #[serde(flatten)]
-    pub jobs: ToBeSent,
-    /// Why they stay; null when nothing holds them.
-    pub held: Option<Held>,
 }
 
 impl Status {
@@ -71,18 +58,21 @@ impl Status {
             accounts_stopped: accounts.cloned().collect(),
             unknown: db.ledger_gauges().await?,
             standing: db.standing_jobs().await?,
-            to_be_sent: db
-                .to_be_sent()
-                .await?
-                .into_iter()
-                .map(|jobs| DueToBeSent {
-                    held: jobs.stage.parse().ok().and_then(|stage| holds.of(stage)),
-                    jobs,
-                })
-                .collect(),
             failed_last_day: db.failed_lately(LATELY, MOST_FAILED).await?,
             dead_letters: letters.iter().map(|row| row.letters).sum(),
             last_audit,
         })
     }
+}
+
+/// What an audit found and nobody has repaired or acknowledged.
+///
+/// # Errors
+/// When a newer build wrote it.
+pub fn open_findings(audit: &AuditRecord) -> serde_json::Result<Vec<Finding>> {
+    let comparisons: Vec<Comparison> = serde_json::from_value(audit.comparisons.clone())?;
+    let findings = comparisons
+        .into_iter()
+        .flat_map(|compared| compared.findings);
+    Ok(findings.filter(Finding::is_open).collect())
 }

@@ -1,6 +1,7 @@
 //! The one form in which people are told a time. Programs get RFC 3339, and so does what is to be copied into a command.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
@@ -17,6 +18,16 @@ pub fn told_text(at: &str) -> String {
 /// A time as people are told it.
 pub fn told(at: DateTime<Utc>) -> impl Display {
     at.format(FORM)
+}
+
+/// How long something lasts: whole days as days, which would else be months and odd hours.
+#[must_use]
+pub fn lasting(time: Duration) -> String {
+    const DAY: u64 = 24 * 3600;
+    match time.as_secs() {
+        seconds if seconds > DAY && seconds % DAY == 0 => format!("{} days", seconds / DAY),
+        _ => humantime::format_duration(time).to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -43,6 +54,18 @@ mod tests {
         assert_eq!(told_text(text), "2026-11-22 16:00:00 UTC");
         assert_eq!(told(text.parse().unwrap()).to_string(), told_text(text));
         assert_eq!(told_text("-"), "-");
+    }
+
+    #[test]
+    fn days_are_told_as_days() {
+        for (hours, told) in [
+            (90 * 24, "90 days"),
+            (24, "1day"),
+            (36, "1day 12h"),
+            (1, "1h"),
+        ] {
+            assert_eq!(lasting(Duration::from_secs(hours * 3600)), told);
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::operator::said;
 use super::output::{OutputArgs, table};
 use super::since::since;
 use crate::audit::{Auditor, blind};
+use crate::held;
 
 const EXAMPLES: &str = "Examples:
   What the vendors were paid for in the last day and the ledger does not know, or the reverse:
@@ -31,7 +32,7 @@ const EXAMPLES: &str = "Examples:
     producer audit --acknowledge 6f0f9d0a-0f8b-4a1e-9d0a-0f8b00000001 --reason 'refunded, ticket 4711'
 
 Findings: orphan (paid, not in the ledger) and unsettled (paid, the ledger says it is not, or does not know) can be
-repaired; denied (the ledger says that it was refused or never sent) was paid for nothing, second_work and
+repaired; an orphan that is left stops all paid sends, because whatever else was forgotten would be paid for again; denied (the ledger says that it was refused or never sent) was paid for nothing, second_work and
 second_submission were paid twice: ask the vendor for the money; vanished: ask the vendor.
 
 LISTED: works that the vendor shows. BOOKED: those of them that the ledger has. FOREIGN: those that are not the fleet's, such
@@ -97,6 +98,15 @@ pub async fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
         }
     };
     args.output.print(&report, human)?;
+    if let Some(stop) = Db::new(&args.database)?.paid_stop().await?
+        && stop.audit_first
+    {
+        tracing::warn!(
+            "paid sends are stopped {}; once an audit with --repair was late enough, `producer resume-paid` allows them again, and until \
+             then it says when",
+            held::stopped(&stop)
+        );
+    }
     let blind: Vec<_> = report.vendors.iter().filter_map(blind).collect();
     if !blind.is_empty() {
         tracing::error!("the audit could not be made: {}", blind.join("; "));
@@ -149,6 +159,19 @@ async fn audit(args: &AuditArgs) -> anyhow::Result<Report> {
     })
 }
 
+/// How many, and how many of them somebody has dealt with.
+fn findings(vendor: &Comparison) -> String {
+    let all = vendor.findings.len();
+    let known = vendor.findings.iter();
+    match known
+        .filter(|finding| finding.acknowledged.is_some())
+        .count()
+    {
+        0 => all.to_string(),
+        known => format!("{all}, {known} of them acknowledged"),
+    }
+}
+
 fn human(report: &Report) -> String {
     let mut text = table(
         [
@@ -161,7 +184,7 @@ fn human(report: &Report) -> String {
                 vendor.booked.to_string(),
                 vendor.foreign.to_string(),
                 vendor.unproved.to_string(),
-                vendor.findings.len().to_string(),
+                findings(vendor),
             ]
         }),
     );

@@ -15,8 +15,9 @@ use clap::Subcommand;
 /// Which failures are here and which are not.
 pub const EXAMPLES: &str = "\
 Here is what needs a person's decision: a stage that was tried to its bound, a result that is none, a message that nobody can read.
-A job that a vendor or the check of its inputs rejects fails without a dead letter: `producer jobs list --status failed`, and
-`producer jobs retry` when its cause is mended.";
+A job that a vendor refuses to take, whose work a vendor could not finish, or that the check of its inputs rejects, fails without a
+dead letter, unless the vendor could not read the input: `producer jobs list --status failed`, and `producer jobs retry` when its
+cause is mended.";
 
 /// The commands.
 #[derive(Debug, Subcommand)]

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use serde::Serialize;
-use shared::config::{BrokerConfig, CallbackConfig, DatabaseConfig, StorageConfig};
+use shared::config::{BrokerConfig, CallbackConfig, DatabaseConfig, ProtocolConfig, StorageConfig};
 
 use super::accounts::AccountArgs;
 use super::exit::Exit;
@@ -41,6 +41,9 @@ pub struct DoctorArgs {
     /// Callbacks.
     #[command(flatten)]
     pub callbacks: CallbackConfig,
+    /// Times of the protocol.
+    #[command(flatten)]
+    pub protocol: ProtocolConfig,
 }
 
 #[derive(Serialize)]

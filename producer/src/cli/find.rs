@@ -1,13 +1,15 @@
 //! `producer find`.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use clap::builder::NonEmptyStringValueParser;
 use shared::config::DatabaseConfig;
 use shared::db::{Db, Found};
 use shared::domain::find::Sought;
+use uuid::Uuid;
 
-use super::exit::Exit;
+use super::exit::{Exit, NotFound, Usage};
 use super::output::{OutputArgs, table};
 
 const EXAMPLES: &str = "Examples:
@@ -44,6 +46,34 @@ pub async fn run(args: FindArgs) -> anyhow::Result<ExitCode> {
     args.output.print(&found, human)?;
     let nothing = found.jobs.is_empty() && found.submissions.is_empty() && found.users.is_empty();
     Ok(Exit::done_if(!nothing).into())
+}
+
+/// The job of an id, whole or not: of its own, of a submission, or of a vendor's.
+///
+/// # Errors
+/// When no job has it, or more than one; when the database is away.
+pub(super) async fn job(db: &Db, id: &str) -> anyhow::Result<Uuid> {
+    if let Ok(whole) = id.parse() {
+        return Ok(whole);
+    }
+    let found = db.find(&Sought::read(id)).await?;
+    let jobs = found.jobs.iter().map(|job| job.id);
+    let submissions = found.submissions.iter().map(|one| one.job_id);
+    let jobs: BTreeSet<Uuid> = jobs.chain(submissions).collect();
+    match jobs.iter().collect::<Vec<_>>()[..] {
+        [only] => Ok(*only),
+        [] => Err(NotFound(format!(
+            "there is no job {id}; `producer jobs list --text` looks for names"
+        ))
+        .into()),
+        [..] => {
+            let told = format!(
+                "{} jobs have ids like {id}: `producer find {id}` lists them",
+                jobs.len()
+            );
+            Err(Usage(told).into())
+        }
+    }
 }
 
 fn human(found: &Found) -> String {

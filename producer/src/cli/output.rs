@@ -6,7 +6,8 @@
 
 use std::io::Write as _;
 
-use comfy_table::{Table, presets};
+use comfy_table::{ContentArrangement, Table, presets};
+use console::Term;
 use serde::Serialize;
 
 /// The choice between the two, for every command that prints something.
@@ -53,6 +54,12 @@ pub fn table<const N: usize>(
 ) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(header);
+    // Cells are broken where a person reads; whatever reads a pipe gets a line for each row.
+    if let Some((_, columns)) = Term::stdout().size_checked() {
+        table
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_width(columns);
+    }
     for row in rows {
         table.add_row(row);
     }

@@ -14,6 +14,7 @@ use super::exit::Exit;
 use super::output::{OutputArgs, table};
 use crate::config::{Keep, RetentionConfig};
 use crate::retention::{Remover, Swept};
+use crate::times::lasting;
 
 const EXAMPLES: &str = "Examples:
   What would go, with the settings of `producer serve`:
@@ -87,7 +88,7 @@ fn human(report: &Report, config: &RetentionConfig) -> String {
     };
     let rows = Kind::ALL.iter().map(|kind| {
         let kept = match config.keep(*kind) {
-            Keep(Some(age)) => humantime::format_duration(age).to_string(),
+            Keep(Some(age)) => lasting(age),
             Keep(None) => "off".to_owned(),
         };
         let removed = report.swept.removed.get(kind.as_str());

@@ -5,19 +5,24 @@ use std::time::Duration;
 
 use shared::config::DatabaseConfig;
 use shared::db::{AuditRecord, Db};
+use shared::domain::audit::FindingKind;
 
 use super::output::{OutputArgs, counted, table};
 use super::vendors;
 use crate::held;
-use crate::status::{DueToBeSent, MOST_FAILED, Status};
+use crate::overview::{Overview, StageCount};
+use crate::status::{MOST_FAILED, Status, open_findings};
 use crate::times::told;
+
+/// Jobs that are due so long and that nothing holds are told of.
+const LATE: f64 = 30.0;
 
 const EXAMPLE: &str = "Example:
   producer status
 
-What to do about a line: paid sends, `producer resume-paid --help`; unknown outcomes, `producer unknowns --help`; an account,
-`producer vendors --help`; parked, held and failed jobs, `producer jobs --help`; dead ones, `producer dead-letters --help`; audit,
-`producer audit --help`.";
+What to do about a line: paid sends, `producer resume-paid --help`; PAID TWICE and the audit, `producer audit --help`; workers,
+`producer workers --help`; unknown outcomes, `producer unknowns --help`; an account, `producer vendors --help`; parked, held, late and
+failed jobs, `producer jobs --help`; dead ones, `producer dead-letters --help`. With --json: what `GET /v1/overview` answers.";
 
 /// Show what stands still or waits for a person
 #[derive(Debug, clap::Args)]
@@ -36,13 +41,16 @@ pub struct StatusArgs {
 /// # Errors
 /// When the database is away.
 pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
-    let status = Status::read(&Db::new(&args.database)?).await?;
-    args.output.print(&status, human)?;
+    let overview = Overview::read(&Db::new(&args.database)?).await?;
+    args.output.print(&overview, human)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn human(status: &Status) -> String {
+fn human(overview: &Overview) -> String {
+    let status = &overview.status;
     let mut lines = vec![["paid sends".to_owned(), stopped(status)]];
+    lines.extend(paid_twice(overview));
+    lines.push(["workers".to_owned(), workers(overview)]);
     for account in &status.accounts_stopped {
         let name = format!("{}/{}", account.vendor, account.account);
         lines.push([name, format!("stopped: {}", vendors::stopped(account))]);
@@ -69,13 +77,14 @@ fn human(status: &Status) -> String {
         lines.push([
             row.state.clone(),
             format!(
-                "{}: {}, the first for {oldest}",
+                "{}: {}, the first in its stage for {oldest}: `producer jobs list --state {}`",
                 counted(row.jobs, "job"),
-                row.reason
+                row.reason,
+                row.state
             ),
         ]);
     }
-    lines.extend(held_jobs(status));
+    lines.extend(overview.stages.iter().filter_map(waiting));
     if status.failed_last_day > 0 {
         let more = if status.failed_last_day >= MOST_FAILED {
             "at least "
@@ -89,23 +98,86 @@ fn human(status: &Status) -> String {
     }
     lines.push([
         "dead letters".to_owned(),
-        format!("{} open", status.dead_letters),
+        match status.dead_letters {
+            0 => "0 open".to_owned(),
+            open => format!("{open} open: `producer dead-letters list`"),
+        },
     ]);
     lines.push(["last audit".to_owned(), audited(status.last_audit.as_ref())]);
     table(["WHAT", "STATE"], lines)
 }
 
-/// Jobs that would be sent and are not.
-fn held_jobs(status: &Status) -> impl Iterator<Item = [String; 2]> {
-    let rows = status.to_be_sent.iter().filter(|row| row.held.is_some());
-    rows.map(|DueToBeSent { jobs: row, .. }| {
-        let (jobs, oldest) = (counted(row.jobs, "job"), age_text(row.oldest_seconds));
-        let text = format!(
-            "{jobs} to be sent to {}, the first for {oldest}",
-            row.vendor
+/// Whatever was paid for twice: what the last audit found and nobody has dealt with, and what the ledger says for ever.
+fn paid_twice(overview: &Overview) -> Option<[String; 2]> {
+    let second = |kind| {
+        matches!(
+            kind,
+            FindingKind::SecondWork | FindingKind::SecondSubmission
+        )
+    };
+    let audit = overview.status.last_audit.as_ref();
+    let found = audit.and_then(|audit| open_findings(audit).ok());
+    let found = found.unwrap_or_default();
+    let found = found.iter().filter(|finding| second(finding.kind)).count();
+    if found > 0 {
+        let told = format!("{found} found by the last audit: `producer audit` names them");
+        return Some(["PAID TWICE".to_owned(), told]);
+    }
+    let ever = overview.duplicates_ever.iter();
+    let ever: Vec<_> = ever
+        .filter(|row| row.submissions > 0)
+        .map(|row| format!("{} at {}", row.submissions, row.vendor))
+        .collect();
+    (!ever.is_empty()).then(|| {
+        let told = format!(
+            "ever {}; the last audit found nothing left to deal with",
+            ever.join(", ")
         );
-        ["held".to_owned(), text]
+        ["paid twice".to_owned(), told]
     })
+}
+
+fn workers(overview: &Overview) -> String {
+    let count = &overview.workers;
+    let others = [
+        (count.quiet, "quiet"),
+        (count.draining, "draining"),
+        (count.lost, "lost"),
+    ];
+    let mut told = match count.running {
+        0 => "NONE RUNS".to_owned(),
+        running => format!("{running} running"),
+    };
+    for (many, state) in others.into_iter().filter(|(many, _)| *many > 0) {
+        told += &format!(", {many} {state}");
+    }
+    told
+}
+
+/// Jobs of a stage that would move and do not.
+fn waiting(stage: &StageCount) -> Option<[String; 2]> {
+    let oldest = stage.oldest_due_seconds.unwrap_or_default();
+    let jobs = |many| format!("{} in {}", counted(many, "job"), stage.stage);
+    match &stage.held {
+        Some(held) => {
+            let many = stage.due.max(stage.unserved);
+            let since = match oldest > 0.0 {
+                true => format!(", the first due for {}", age_text(oldest)),
+                false => String::new(),
+            };
+            let text = format!("{}{since}: {}", jobs(many), held.sentence);
+            Some(["held".to_owned(), text])
+        }
+        None if oldest >= LATE => {
+            let text = format!(
+                "{}, the first due for {}: nothing sends it out; does a producer run, and are there workers enough?",
+                jobs(stage.due),
+                age_text(oldest)
+            );
+            Some(["late".to_owned(), text])
+        }
+        None => None,
+    }
 }
 
 fn stopped(status: &Status) -> String {
@@ -121,8 +193,14 @@ fn audited(audit: Option<&AuditRecord>) -> String {
         || "never".to_owned(),
         |audit| {
             let (begun, since) = (told(audit.started_at), told(audit.since));
+            let all = usize::try_from(audit.findings).unwrap_or_default();
+            let open = open_findings(audit).map_or(all, |open| open.len());
+            let dealt_with = match all.saturating_sub(open) {
+                0 => String::new(),
+                known => format!(", {known} dealt with"),
+            };
             format!(
-                "{begun} back to {since}: {}, {} to be repaired",
+                "{begun} back to {since}: {}, {} to be repaired{dealt_with}",
                 counted(i64::from(audit.findings), "finding"),
                 audit.open
             )

@@ -20,7 +20,7 @@ use super::output::OutputArgs;
 
 const EXAMPLES: &str = "Examples:
   Which outcomes are unknown, and what is known about one of them:
-    producer unknowns list --older-than 2h
+    producer unknowns list
     producer unknowns show 6f0f9d0a-0f8b-4a1e-9d0a-0f8b00000001
 
   `show` says what to look for in the vendor's dashboard. The work is there, with the id 488026661:
@@ -43,7 +43,9 @@ const CONFIRM_EXAMPLE: &str = "Example:
 At Sync.so it decides once the request is not repeated any more (SYNC_REPLAY_WINDOW after the claim). At GhostCut it takes two
 runs: the first, from GHOSTCUT_SETTLE_TIME after the send deadline on, deletes the submission's source, so that a late request can
 only fail; the second, as much later, decides. Each says when the next one is due. The times are the fleet's, if they are longer
-than those set here. --force waits for neither.";
+than those set here. --force waits for neither, and asks for no list that proves it.
+
+If the vendor has the work after all, it is paid for twice: nothing can take that back.";
 
 /// Submissions whose outcome is unknown: list, look at, decide
 #[derive(Debug, clap::Args)]

@@ -17,7 +17,7 @@ use shared::domain::admission::Refusal;
 
 use super::exit::{NotFound, Usage};
 use super::operator::OperatorArgs;
-use super::output::OutputArgs;
+use super::output::{OutputArgs, counted};
 use human::human;
 pub(super) use human::stopped;
 
@@ -57,6 +57,9 @@ pub struct VendorsArgs {
 /// Changes of an account.
 #[derive(Debug, Subcommand)]
 pub enum VendorsCommand {
+    /// Show the accounts, as without a subcommand
+    #[command(after_help = "Example:\n  producer vendors list")]
+    List,
     /// Set limits; those that are not named stay
     #[command(after_help = EXAMPLES)]
     Set {
@@ -163,8 +166,7 @@ fn amount(text: &str) -> Result<Knob, String> {
 /// When the database is away, or a change names an account or a limit that there is not.
 pub async fn run(args: VendorsArgs) -> anyhow::Result<ExitCode> {
     let db = Db::new(&args.database)?;
-    if let Some(command) = args.command {
-        let change = change(command)?;
+    if let Some(change) = args.command.map(change).transpose()?.flatten() {
         let accounts = db.vendor_status().await?;
         is_known(&accounts, change.vendor, &change.account)?;
         if let Some(before) = held_before(&accounts, &change) {
@@ -174,9 +176,13 @@ pub async fn run(args: VendorsArgs) -> anyhow::Result<ExitCode> {
                 stopped(before)
             )?;
         }
-        db.change_vendor(&change)
-            .await
+        let changed = db.change_vendor(&change).await;
+        let released = changed
             .with_context(|| format!("cannot change {}/{}", change.vendor, change.account))?;
+        if let Some(released) = released.filter(|released| *released > 0) {
+            let jobs = counted(released, "job");
+            writeln!(std::io::stderr(), "{jobs} that waited for it: due now")?;
+        }
     }
     let accounts = db.vendor_status().await?;
     let stop = db.paid_stop().await?;
@@ -215,8 +221,10 @@ fn is_known(accounts: &[VendorStatus], vendor: Vendor, account: &str) -> anyhow:
     Err(NotFound(told).into())
 }
 
-fn change(command: VendorsCommand) -> anyhow::Result<VendorChange> {
-    Ok(match command {
+/// What is to be changed; nothing when the accounts are only shown.
+fn change(command: VendorsCommand) -> anyhow::Result<Option<VendorChange>> {
+    Ok(Some(match command {
+        VendorsCommand::List => return Ok(None),
         VendorsCommand::Set {
             account,
             limits,
@@ -256,7 +264,7 @@ fn change(command: VendorsCommand) -> anyhow::Result<VendorChange> {
             operator.by,
             operator.reason,
         ),
-    })
+    }))
 }
 
 impl LimitArgs {
@@ -291,7 +299,8 @@ mod tests {
     fn parse(args: &[&str]) -> Result<VendorChange, String> {
         let cli = Cli::try_parse_from(["vendors"].iter().chain(args));
         let change = change(cli.map_err(|error| error.to_string())?.command);
-        change.map_err(|error| error.to_string())
+        let change = change.map_err(|error| error.to_string())?;
+        change.ok_or_else(|| "nothing is changed".to_owned())
     }
 
     #[test]

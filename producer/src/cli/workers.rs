@@ -49,6 +49,9 @@ pub struct WorkersArgs {
 /// What is asked of a worker.
 #[derive(Debug, Subcommand)]
 pub enum WorkersCommand {
+    /// Show the workers, as without a subcommand
+    #[command(after_help = "Example:\n  producer workers list")]
+    List,
     /// Take nothing new and finish what is in hand, until resumed
     #[command(after_help = EXAMPLES)]
     Quiet(OrderArgs),
@@ -78,7 +81,7 @@ pub struct OrderArgs {
 pub async fn run(args: WorkersArgs) -> anyhow::Result<ExitCode> {
     let db = Db::new(&args.database)?;
     match args.command {
-        None => {
+        None | Some(WorkersCommand::List) => {
             let list = WorkerList::new(db.workers().await?);
             args.output.print(&list, human)?;
         }
@@ -168,6 +171,18 @@ fn said(order: WorkerOrder, answer: Ordered, worker: &WorkerDocument) -> String 
     })
 }
 
+/// Whether it is ready, as far as it can still be known.
+fn ready(worker: &WorkerDocument) -> String {
+    let is_gone = [WorkerState::Lost, WorkerState::Stopped]
+        .iter()
+        .any(|state| worker.state == state.as_str());
+    match &worker.why_not_ready {
+        _ if is_gone => "-".to_owned(),
+        Some(why) => why.clone(),
+        None => "ready".to_owned(),
+    }
+}
+
 fn human(list: &WorkerList) -> String {
     if list.workers().is_empty() {
         return "no workers".to_owned();
@@ -194,14 +209,14 @@ fn human(list: &WorkerList) -> String {
             worker.version.clone(),
             at(worker.started_at),
             at(worker.stopped_at.unwrap_or(worker.seen_at)),
-            in_hand.join(", "),
+            match in_hand.is_empty() {
+                true => "nothing".to_owned(),
+                false => in_hand.join(", "),
+            },
             worker
                 .last_delivery_at
                 .map_or_else(|| "never".to_owned(), at),
-            worker
-                .why_not_ready
-                .clone()
-                .unwrap_or_else(|| "ready".to_owned()),
+            ready(worker),
         ]
     });
     table(

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use shared::config::DatabaseConfig;
 use shared::db::{Db, DbResult, RunBy};
+use shared::domain::Stage;
 use shared::telemetry::chain;
 use tokio::net::TcpStream;
 
 use super::Part;
+use crate::held::Served;
 
 /// How long a connection to the server may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -55,13 +57,19 @@ async fn look(part: &mut Part, config: &DatabaseConfig) -> DbResult<()> {
             "a fault of a client could spend without bound: `producer vendors set VENDOR --daily-budget …`",
         );
     }
-    match db.times_of(RunBy::Worker).await? {
-        Some(_) => part.ok("workers", "have started with this database"),
-        None => part.warn(
-            "workers",
-            "none has ever started with this database",
-            "start `worker`",
-        ),
+    if db.times_of(RunBy::Worker).await?.is_none() {
+        let never = "none has ever started with this database";
+        part.warn("workers", never, "start `worker`");
+        return Ok(());
+    }
+    let served = Served::read(&db).await?;
+    let lacking = Stage::ALL.iter().filter_map(|stage| served.lack(*stage));
+    let lacking: Vec<_> = lacking.map(|held| held.sentence).collect();
+    if lacking.is_empty() {
+        part.ok("workers", "every stage has one that takes its jobs");
+    } else {
+        let advice = "start `worker`, or `producer workers resume` a quiet one";
+        part.warn("workers", lacking.join("; "), advice);
     }
     Ok(())
 }

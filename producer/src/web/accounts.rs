@@ -181,7 +181,8 @@ async fn changed(db: &Db, headers: &HeaderMap, change: VendorChange) -> Result<R
     };
     let (vendor, account) = (change.vendor.as_str().to_owned(), change.account.clone());
     let writer = db.clone();
-    if !detached(async move { writer.change_vendor(&change).await }).await? {
+    let changed = detached(async move { writer.change_vendor(&change).await });
+    if changed.await?.is_none() {
         return Err(outdated());
     }
     Ok(shown(find(db, Ok(Path((vendor, account)))).await?))

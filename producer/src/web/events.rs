@@ -101,11 +101,7 @@ fn last_event(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
     })
 }
 
-async fn follow(
-    feed: &Feed,
-    job: Option<Uuid>,
-    after: Option<i64>,
-) -> Result<Response, Problem> {
+async fn follow(feed: &Feed, job: Option<Uuid>, after: Option<i64>) -> Result<Response, Problem> {
     feed.begun(BEGIN).await;
     let follower = feed.follow(job, after).map_err(|why| match why {
         NotFollowed::TooMany => {

@@ -68,7 +68,7 @@ pub use tokens::{Holder, NewToken, Revoked, Sha256, TokenRow};
 pub use trail::{TrailHorizon, TrailLine};
 pub use unknowns::{CallbackSeen, LostUnknown, Standing, UnknownFilter, UnknownRow};
 pub use vendors::{CostDay, CostTotal, Refused, SendAgain, Signal, VendorChange, VendorStatus};
-pub use waits::{PutOff, Story, ToBeSent};
+pub use waits::{PutOff, Story};
 pub use workers::{WorkerBeat, WorkerOrdered, WorkerRow};
 
 use diesel::ConnectionError;
@@ -119,6 +119,14 @@ pub enum DbError {
 }
 
 impl DbError {
+    /// Whether a table, column or function is not there: nobody has migrated the database, or an older build has.
+    #[must_use]
+    pub fn is_of_schema(&self) -> bool {
+        // diesel has no kind for these; the texts are PostgreSQL's own (errcodes 42P01, 42703, 42883).
+        matches!(self, Self::Query(diesel::result::Error::DatabaseError(_, info))
+            if info.message().ends_with("does not exist"))
+    }
+
     /// Whether the database is away or overloaded, so that the same call may work later.
     #[must_use]
     pub fn is_transient(&self) -> bool {

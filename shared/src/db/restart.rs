@@ -52,6 +52,8 @@ pub struct Plan {
     pub to: Result<Resume, Refusal>,
     /// Where a submission is paid: what the last one of this job and vendor cost, in the vendor's units.
     pub last_cost: Option<f64>,
+    /// Whether GhostCut is paid in a later stage.
+    pub then_inpaints: bool,
     /// Failed attempts that no longer count.
     forgive: i32,
 }
@@ -220,6 +222,7 @@ pub(super) async fn plan(
                 job: candidate.job,
                 to: Err(refusal),
                 last_cost: None,
+                then_inpaints: false,
                 forgive: 0,
             };
             if candidates[..index]
@@ -242,6 +245,7 @@ impl Row {
             job: candidate.job,
             to: Err(Refusal::InvalidJob),
             last_cost: None,
+            then_inpaints: false,
             forgive: 0,
         };
         let row = match (&self.state, self.epoch) {
@@ -273,6 +277,9 @@ impl Row {
             ghostcut: part(self.ghostcut_state.as_deref(), self.ghostcut_work_failed)?,
         });
         plan.to = Ok(to);
+        plan.then_inpaints = spec.has_effects()
+            && to.pays() != Some(Vendor::Ghostcut)
+            && !is_beyond(to.stage, Stage::InpaintSubmit);
         if let Some(vendor) = to.pays() {
             let (failed, cost) = match vendor {
                 Vendor::Sync => (self.sync_failed, self.sync_cost),

@@ -363,12 +363,12 @@ impl Db {
     }
 
     /// Changes limits or pauses of an account at once for the whole fleet, and writes who and why into the trail. The end of a pause
-    /// makes the jobs due that the vendor's answers had put off. False: somebody has changed it since the version that the
-    /// change is for, and nothing was done.
+    /// makes the jobs due that waited for it; says how many. None: somebody has changed it since the version that the change is for,
+    /// and nothing was done.
     ///
     /// # Errors
     /// When the database is away, or a value is out of its range.
-    pub async fn change_vendor(&self, change: &VendorChange) -> DbResult<bool> {
+    pub async fn change_vendor(&self, change: &VendorChange) -> DbResult<Option<i64>> {
         let mut connection = self.connection().await?;
         let row: Changed =
             diesel::sql_query("SELECT change_vendor($1, $2, $3, $4, $5, $6, $7) AS changed")
@@ -382,15 +382,19 @@ impl Db {
                 .get_result(&mut connection)
                 .await?;
         drop(connection);
-        if row.changed && change.action == RESUMED {
-            // Killed before: these jobs come due by themselves, or with the next resume. Not in one transaction, because `settle`
-            // locks jobs before accounts.
-            self.release_jobs(change.vendor, &change.by, &change.reason)
-                .await?;
-            // A hint: dispatch has a timer.
-            let _ = self.notify_due().await;
+        if !row.changed {
+            return Ok(None);
         }
-        Ok(row.changed)
+        if change.action != RESUMED {
+            return Ok(Some(0));
+        }
+        // Killed before: these jobs come due by themselves, or with the next resume. Not in one transaction, because `settle`
+        // locks jobs before accounts.
+        let released = self.release_jobs(change.vendor, &change.by, &change.reason);
+        let released = released.await?;
+        // A hint: dispatch has a timer.
+        let _ = self.notify_due().await;
+        Ok(Some(released))
     }
 
     /// Every account as it stands.

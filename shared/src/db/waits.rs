@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
-use diesel::sql_types::{Array, BigInt, Double, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl as _;
-use serde::Serialize;
 use uuid::Uuid;
 
 use super::dispatch::millis;
 use super::{Db, DbResult};
-use crate::domain::{Stage, Vendor};
+use crate::domain::Vendor;
 
 /// What the newest line of a job's trail says about its wait.
 #[derive(Clone, Debug, QueryableByName)]
@@ -30,24 +29,6 @@ pub struct PutOff {
     /// The vendor's words, or the error.
     #[diesel(sql_type = Nullable<Text>)]
     pub said: Option<String>,
-}
-
-/// Jobs that are due and would be sent to a vendor.
-#[derive(Clone, Debug, Serialize, QueryableByName, utoipa::ToSchema)]
-pub struct ToBeSent {
-    /// The vendor.
-    #[diesel(sql_type = Text)]
-    pub vendor: String,
-    /// The stage that pays it.
-    #[diesel(sql_type = Text)]
-    #[schema(value_type = Stage)]
-    pub stage: String,
-    /// How many.
-    #[diesel(sql_type = BigInt)]
-    pub jobs: i64,
-    /// How long the first of them has been due, in seconds.
-    #[diesel(sql_type = Double)]
-    pub oldest_seconds: f64,
 }
 
 /// What the trail says about one submission whose outcome is unknown.
@@ -86,22 +67,6 @@ impl Db {
         .load(&mut connection)
         .await?;
         Ok(rows.into_iter().map(|row| (row.job_id, row)).collect())
-    }
-
-    /// Jobs that are due to be sent, by vendor. Where nothing holds them back they are dispatched within a second.
-    ///
-    /// # Errors
-    /// When the database is away.
-    pub async fn to_be_sent(&self) -> DbResult<Vec<ToBeSent>> {
-        let mut connection = self.connection().await?;
-        Ok(diesel::sql_query(
-            "SELECT CASE stage WHEN 'lipsync.submit' THEN 'sync' ELSE 'ghostcut' END AS vendor, stage, count(*) AS jobs, \
-             extract(epoch FROM clock_timestamp() - min(due_at))::float8 AS oldest_seconds FROM job_stages \
-             WHERE state IN ('waiting', 'dispatched') AND stage IN ('lipsync.submit', 'inpaint.submit') AND due_at <= now() \
-             GROUP BY stage ORDER BY 1",
-        )
-        .load(&mut connection)
-        .await?)
     }
 
     /// Jobs created within so long that failed, dead letters or not; counts to `most` and no further.

@@ -9,8 +9,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use shared::config::DatabaseConfig;
 use shared::db::{Db, LetterFilter, Pace, RestartOrder};
+use shared::domain::Stage;
 use shared::domain::bulk::Canary;
 use shared::domain::resume::Refusal;
+use uuid::Uuid;
 
 use super::canary::{self, Verdict};
 use super::selection::{SelectionArgs, are_open};
@@ -18,6 +20,7 @@ use crate::cli::attempts::AttemptArgs;
 use crate::cli::exit::Exit;
 use crate::cli::operator::OperatorArgs;
 use crate::cli::output::OutputArgs;
+use crate::held::Holds;
 use crate::operations::{self, PIECE, Tally};
 
 const EXAMPLES: &str = "Examples:
@@ -183,6 +186,7 @@ impl Replay<'_> {
             if let (Ok(to), Some(job)) = (replayed.to, replayed.letter.job_id) {
                 self.bar
                     .set_message(format!("waiting for the canary, job {job}"));
+                self.tell_of_canary(job, to.stage).await?;
                 let canary = Canary {
                     stage: replayed.letter.stage.unwrap_or_default(),
                     class: replayed.letter.error_class,
@@ -196,6 +200,17 @@ impl Replay<'_> {
                 return Ok((after, verdict));
             }
         }
+    }
+
+    /// Also where no progress bar is drawn: it may take long, and for ever where nobody works.
+    async fn tell_of_canary(&self, job: Uuid, stage: Stage) -> anyhow::Result<()> {
+        let within = humantime::format_duration(self.canary_timeout);
+        let mut told = format!("waiting up to {within} for the canary, job {job} in {stage}");
+        if let Some(held) = Holds::read(self.db).await?.of(stage) {
+            told += &format!("; it does not move: {}", held.sentence);
+        }
+        self.bar.suspend(|| writeln!(std::io::stderr(), "{told}"))?;
+        Ok(())
     }
 
     async fn rest(&mut self, filter: &LetterFilter, mut after: i64) -> anyhow::Result<()> {

@@ -110,7 +110,7 @@ async fn preview(
         .pieces(db, async |ids| {
             for plan in db.plan_restart(order, &candidates(ids)).await? {
                 if by_id || has_ended(&plan) {
-                    tally.count(plan.to, plan.last_cost);
+                    tally.count(plan.to, plan.last_cost, plan.then_inpaints);
                 }
             }
             Ok(())

@@ -43,6 +43,9 @@ pub struct FilterArgs {
     /// Only those that failed with this error code, such as `input_unreadable`
     #[arg(long, value_name = "CODE")]
     pub error_code: Option<String>,
+    /// Only those with this text in their names or error message
+    #[arg(long)]
+    pub text: Option<String>,
     /// Only those created since: `2h`, `3days`, or a time such as `2026-11-22T16:00:00Z`
     #[arg(long, value_parser = since)]
     pub since: Option<DateTime<Utc>>,
@@ -68,6 +71,7 @@ impl FilterArgs {
             state: self.state,
             reason: self.with_reason.clone(),
             error_code: self.error_code.clone(),
+            text: self.text.clone(),
             created_from: self.since,
             ..JobFilter::default()
         }
@@ -81,6 +85,7 @@ impl FilterArgs {
             with_reason,
             user,
             error_code,
+            text,
             since,
         } = self;
         status.is_none()
@@ -89,6 +94,7 @@ impl FilterArgs {
             && with_reason.is_none()
             && user.is_none()
             && error_code.is_none()
+            && text.is_none()
             && since.is_none()
     }
 }
@@ -112,10 +118,11 @@ impl SelectionArgs {
             with_reason,
             user,
             error_code,
+            text,
             since,
         } = &self.filter;
         json!({ "ids": self.ids, "status": status, "state": state, "stage": stage, "reason": with_reason,
-            "user": user, "error_code": error_code, "since": since })
+            "user": user, "error_code": error_code, "text": text, "since": since })
     }
 
     /// Gives `each` the ids piece by piece. What it does to a job must not be undone by meeting the job again.

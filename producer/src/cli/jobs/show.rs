@@ -6,10 +6,10 @@ use serde_json::Value;
 use shared::config::DatabaseConfig;
 use shared::db::{Candidate, Db, RestartOrder};
 use shared::domain::resume::Refusal;
-use uuid::Uuid;
 
 use crate::cli::attempts::AttemptArgs;
 use crate::cli::exit::NotFound;
+use crate::cli::find;
 use crate::cli::job_trail::in_words as in_short;
 use crate::cli::output::{OutputArgs, table};
 use crate::operations::in_words;
@@ -21,11 +21,12 @@ const HISTORY: i64 = 200;
 
 /// Show a job: where it stands and why, what was paid, what happened
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  producer jobs show 7b0c6c7e-0f8b-4a1e-9d0a-0f8b00000001")]
+#[command(
+    after_help = "Examples:\n  producer jobs show 7b0c6c7e-0f8b-4a1e-9d0a-0f8b00000001\n  producer jobs show 7b0c6c7e"
+)]
 pub struct Args {
-    /// The job
-    #[arg(value_parser = crate::cli::id::id)]
-    pub id: Uuid,
+    /// The job: its id or how that begins, or the id of a work or submission of it
+    pub id: String,
     /// Paid attempts, for what a retry would do.
     #[command(flatten)]
     pub attempts: AttemptArgs,
@@ -39,9 +40,10 @@ pub struct Args {
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let db = Db::new(&args.database)?;
-    let document = FullDocument::read(&db, args.id, HISTORY)
+    let id = find::job(&db, &args.id).await?;
+    let document = FullDocument::read(&db, id, HISTORY)
         .await?
-        .ok_or_else(|| NotFound(format!("there is no job {}", args.id)))?;
+        .ok_or_else(|| NotFound(format!("there is no job {id}")))?;
     let order = RestartOrder {
         by: String::new(),
         reason: String::new(),
@@ -49,7 +51,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         another_attempt: args.attempts.another_attempt,
     };
     let candidate = Candidate {
-        job: args.id,
+        job: id,
         letter_epoch: None,
     };
     let plan = db.plan_restart(&order, &[candidate]).await?.pop();

@@ -10,12 +10,12 @@ use shared::domain::bulk::BulkAction;
 use super::show::shown;
 use crate::bulk::{self, Begun, Counted, RETRIED, Selection, Wanted, may_be_retried};
 use crate::cli::attempts::AttemptArgs;
-use crate::cli::operator::OperatorArgs;
+use crate::cli::operator::said;
 use crate::cli::output::OutputArgs;
 use crate::web::{Fault, SelectionDocument, set_job_filter, set_letter_filter};
 
 const EXAMPLES: &str = "Examples:
-  See first what it is about:   producer operations start cancel --filter user_id=7b0c… --preview --reason -
+  See first what it is about:   producer operations start cancel --filter user_id=7b0c… --preview
   Cancel a user's jobs:         producer operations start cancel --filter user_id=7b0c… --reason 'account closed' --wait
   Retry an hour's failures:     producer operations start retry --filter error_code=input_unreadable \\
                                   --filter created_from=2026-11-22T16:00:00Z --reason 'the bucket is back'
@@ -58,9 +58,12 @@ pub struct StartArgs {
     /// Paid attempts.
     #[command(flatten)]
     pub attempts: AttemptArgs,
-    /// Who and why.
-    #[command(flatten)]
-    pub operator: OperatorArgs,
+    /// Why; kept in the trail
+    #[arg(long, required_unless_present = "preview", value_parser = said)]
+    pub reason: Option<String>,
+    /// Who; kept in the trail
+    #[arg(long, env = "USER", default_value = "operator", value_parser = said)]
+    pub by: String,
     /// Output.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -113,8 +116,8 @@ pub(super) async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         action: args.action,
         selection: args.selection()?,
         order: RestartOrder {
-            by: args.operator.by.clone(),
-            reason: args.operator.reason.clone(),
+            by: args.by.clone(),
+            reason: args.reason.clone().unwrap_or_default(),
             operation: None,
             another_attempt: args.attempts.another_attempt,
         },
@@ -150,7 +153,11 @@ pub(super) async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
 
 fn human(document: &SelectionDocument) -> String {
     let at_least = if document.capped { "at least " } else { "" };
-    let mut lines = vec![format!("{at_least}{}", document.count)];
+    let mut lines = vec![match document.count {
+        0 => "nothing fits".to_owned(),
+        1 => "1 fits".to_owned(),
+        count => format!("{at_least}{count} fit"),
+    }];
     lines.extend(
         document
             .tally

@@ -32,11 +32,27 @@ pub(super) async fn list(
         older_than,
         ..UnknownFilter::default()
     };
-    let rows = Db::new(database)?.unknowns(filter).await?;
+    let db = Db::new(database)?;
+    let rows = db.unknowns(filter).await?;
     let rows: Vec<_> = rows.into_iter().map(presentable).collect();
+    let younger = match rows.is_empty() && !older_than.is_zero() {
+        true => {
+            let any_age = UnknownFilter {
+                older_than: Duration::ZERO,
+                ..filter
+            };
+            db.unknowns(any_age).await?.len()
+        }
+        false => 0,
+    };
     output.print(&json!({ "unknowns": rows }), |_| {
         if rows.is_empty() {
-            return "no outcome is unknown".to_owned();
+            return match younger {
+                0 => "no outcome is unknown".to_owned(),
+                younger => format!(
+                    "no outcome is unknown for so long; {younger} are for less: leave --older-than out"
+                ),
+            };
         }
         let line = |row: &UnknownRow| {
             [

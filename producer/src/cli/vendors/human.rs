@@ -33,7 +33,11 @@ pub(super) fn human(
     );
     if let Some(stop) = stop {
         let since = held::stopped(stop);
-        text += &format!("\n\nAll paid sends are stopped {since}: `producer resume-paid` ends it.");
+        let ends = match stop.audit_first {
+            true => "`producer audit --repair`, and then `producer resume-paid`, end it",
+            false => "`producer resume-paid` ends it",
+        };
+        text += &format!("\n\nAll paid sends are stopped {since}: {ends}.");
     }
     for account in accounts {
         if let Some(words) = slots(account) {
@@ -54,27 +58,32 @@ fn line(account: &VendorStatus, is_all_stopped: bool, now: DateTime<Utc>) -> [St
         None => amount(balance),
     });
     let stopped = match is_all_stopped {
-        true if account.refusal.is_none() => "all paid sends are".to_owned(),
-        true => format!("all paid sends are; {}", stopped(account)),
+        true if account.refusal.is_none() => "yes, all paid sends are".to_owned(),
+        true => format!("yes, all paid sends are; {}", stopped(account)),
         false => stopped(account),
     };
     [
         format!("{}/{}", account.vendor, account.account),
-        format!(
-            "{} of {}",
-            account.in_flight,
-            of(account.in_flight_cap.map(|n| n.to_string()))
+        out_of(
+            account.in_flight.to_string(),
+            account.in_flight_cap.map(|n| n.to_string()),
         ),
         of(account.max_per_minute.map(|n| n.to_string())),
-        format!(
-            "{} of {}",
+        out_of(
             amount(account.spent_today),
-            of(account.daily_budget.map(amount))
+            account.daily_budget.map(amount),
         ),
         of(balance),
         of(account.balance_floor.map(amount)),
         stopped,
     ]
+}
+
+fn out_of(used: String, limit: Option<String>) -> String {
+    match limit {
+        Some(limit) => format!("{used} of {limit}"),
+        None => used,
+    }
 }
 
 /// Where a cap comes from that no operator has set, and when it ends.
@@ -117,7 +126,9 @@ pub(in crate::cli) fn stopped(account: &VendorStatus) -> String {
         true => "; behind it, the circuit is open",
         false => "",
     };
-    format!("{refusal}{until}{reason}{behind}")
+    let word: Result<Refusal, _> = refusal.parse();
+    let what = word.map_or("", Refusal::meaning);
+    format!("{refusal}{until}: {what}{reason}{behind}")
 }
 
 fn ago(at: DateTime<Utc>, now: DateTime<Utc>) -> String {

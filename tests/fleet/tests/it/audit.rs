@@ -82,6 +82,8 @@ async fn what_was_paid_and_forgotten_is_found_and_booked() -> anyhow::Result<()>
             assert_eq!(found, expected, "{report:#}");
         };
         same(&audit(&["--since", "1h"]).await?.json(1));
+        // Whatever else was forgotten would be paid for again.
+        producer(environment, &["status"]).await?.said(0, "which is not in the ledger: the database forgot commits");
         let table = producer(environment, &["audit"]).await?;
         table.said(1, "orphan");
         table.said(1, "unsettled");

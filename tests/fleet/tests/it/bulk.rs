@@ -152,6 +152,36 @@ async fn a_replay_waits_for_its_canaries_and_leaves_alone_what_dies_again() -> a
     .await
 }
 
+/// What is paid for by a stage that comes later is told too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preview_tells_what_is_paid_for_later() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        for kind in [Kind::Lipsync, Kind::Both, Kind::Inpaint] {
+            fleet.submit_kind(kind, 0).await?;
+        }
+        let die = "UPDATE video_jobs SET status = 'failed', completed_at = timezone('utc', now()); \
+            UPDATE job_stages SET state = 'dead', due_at = NULL, reason = 'tries_exhausted', epoch = epoch + 1; \
+            INSERT INTO dead_letters (job_id, stage, epoch, reason, error) SELECT job_id, stage, epoch - 1, reason, 'e' FROM job_stages";
+        execute(&fleet.database.url, die).await?;
+        let preview = producer(&fleet.environment, &["dead-letters", "preview", "--all"]).await?;
+        preview.said(0, "2 to sync");
+        preview.said(0, "1 to ghostcut, by their last cost");
+        preview.said(0, "to be paid later, when that is done: 1 to ghostcut");
+        let nothing = ["operations", "start", "cancel", "--filter", "text=none", "--preview"];
+        producer(&fleet.environment, &nothing).await?.said(0, "nothing fits");
+
+        // And what a canary waits for, if nobody moves it.
+        let replay = [
+            "dead-letters", "replay", "--all", "--canary", "--canary-timeout", "1s", "--reason", "r",
+        ];
+        let replay = producer(&fleet.environment, &replay).await?;
+        replay.said(1, "waiting up to 1s for the canary, job ");
+        replay.said(1, "it does not move: no worker takes lipsync.submit");
+        Ok(())
+    })
+    .await
+}
+
 /// Begins a replay with canaries of all open letters.
 async fn with_canaries(db: &Db, per_minute: Option<i32>) -> anyhow::Result<i64> {
     let new = NewOperation {

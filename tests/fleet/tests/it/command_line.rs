@@ -9,6 +9,7 @@ use serde_json::json;
 use worker::config::WorkerConfig;
 
 use crate::command::producer;
+use crate::sql::with_database;
 
 /// Commands that run something, with their names.
 fn leaves(name: String, command: &Command, found: &mut Vec<(String, Command)>) {
@@ -95,13 +96,27 @@ async fn shells_learn_the_commands() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whoever forgets to migrate is told so, and not the name of a table.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_without_a_schema_is_told_as_such() -> anyhow::Result<()> {
+    with_database(false, async |url, _| {
+        let environment = Environment::fast(url, "amqp://127.0.0.1:1", "p", []);
+        let status = producer(&environment, &["status"]).await?;
+        status.said(4, "run `producer migrate`");
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_print_one_object_and_end_as_the_table_says() -> anyhow::Result<()> {
     fleet::run(SandboxConfig::default(), async |fleet| {
         let environment = &fleet.environment;
         for (args, key) in [
             (&["migrate"] as &[&str], "applied"),
-            (&["status"], "unknown"),
+            (&["status"], "workers"),
+            (&["workers", "list"], "workers"),
+            (&["vendors", "list"], "vendors"),
             (&["vendors"], "vendors"),
             (&["costs"], "days"),
             (&["tokens", "list"], "tokens"),
@@ -187,8 +202,12 @@ async fn commands_print_one_object_and_end_as_the_table_says() -> anyhow::Result
             .output();
         let worker = tokio::time::timeout(fleet::DEADLINE, worker).await??;
         assert_eq!(worker.status.code(), Some(2), "{worker:?}");
-        let stopped = producer(environment, &["status", "--json"]).await?.json(0);
-        assert_eq!(stopped["paid_sends_stopped"], json!(null));
+        let overview = producer(environment, &["status", "--json"]).await?.json(0);
+        assert_eq!(overview["status"]["paid_sends_stopped"], json!(null));
+        // Nobody works for this fleet, and its jobs say so.
+        assert_eq!(overview["workers"]["running"], 0);
+        let status = producer(environment, &["status"]).await?;
+        status.said(0, "NONE RUNS");
         Ok(())
     })
     .await

@@ -55,8 +55,10 @@ async fn what_is_wrong_is_named_with_what_to_do() -> anyhow::Result<()> {
         environment.set("AMQP_URL", "amqp://guest:wrong@127.0.0.1:1");
         environment.set("PUBLIC_URL", "http://127.0.0.1:1");
         environment.set("SYNC_WEBHOOK_SECRET", "secret");
+        environment.set("SEND_DEADLINE", "1h");
         let report = producer(&environment, &["doctor", "--json"]).await?.json(1);
         for (part, what, advice) in [
+            ("settings", "times", "do not start"),
             ("database", "schema", "producer migrate"),
             ("broker", "answers", "AMQP_URL"),
             ("bucket", "write", "s3:PutObject"),

@@ -66,6 +66,18 @@ async fn a_job_is_found_by_every_id_that_belongs_to_it() -> anyhow::Result<()> {
             let shown = found(fleet, &api, id).await?;
             assert_eq!(shown["jobs"], Value::Array(Vec::new()), "{id}: {shown}");
         }
+        for id in [&whole[..8], &sent.task_id] {
+            producer(&fleet.environment, &["jobs", "show", id])
+                .await?
+                .said(0, &format!("job        {whole}"));
+        }
+        producer(&fleet.environment, &["jobs", "show", "404404"])
+            .await?
+            .said(3, "there is no job 404404");
+        let named = ["jobs", "list", "--text", "inpaint 2"];
+        let named = producer(&fleet.environment, &named).await?;
+        named.said(0, &other.to_string());
+        assert!(!named.stdout.contains(&whole), "{named:?}");
         let table = producer(&fleet.environment, &["find", &sent.task_id]).await?;
         table.said(0, &whole);
         producer(&fleet.environment, &["find", "404404"])

@@ -179,6 +179,7 @@ async fn an_audit_of_a_list_that_shows_nothing_is_not_made() -> anyhow::Result<(
                      ALTER TABLE submissions ENABLE TRIGGER ALL";
         execute(&fleet.database.url, twice).await?;
         let found = producer(&fleet.environment, &["audit", "--json"]).await?.json(1);
+        producer(&fleet.environment, &["status"]).await?.said(0, "PAID TWICE");
         let findings = |report: &Value| report["vendors"][1]["findings"].clone();
         assert_eq!(findings(&found)[0]["kind"], "second_submission");
         let token = findings(&found)[0]["token"].as_str().unwrap_or_default().to_owned();
@@ -186,6 +187,9 @@ async fn an_audit_of_a_list_that_shows_nothing_is_not_made() -> anyhow::Result<(
         producer(&fleet.environment, &known).await?.said(0, "1 acknowledged");
         let found = producer(&fleet.environment, &["audit", "--json"]).await?.json(0);
         assert_eq!(findings(&found)[0]["acknowledged"], "ann: refunded");
+        let status = producer(&fleet.environment, &["status"]).await?;
+        status.said(0, "1 dealt with");
+        assert!(!status.stdout.contains("PAID TWICE"), "{status:?}");
         Ok(())
     })
     .await

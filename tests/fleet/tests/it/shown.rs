@@ -124,7 +124,7 @@ async fn it_is_shown_why_a_due_job_is_held() -> anyhow::Result<()> {
         let open = "UPDATE vendors SET open_kind = 'failures', opened_at = now(), open_reason = 'HTTP 500', \
                     open_until = '2101-02-03 04:05:06Z'";
         execute(url, open).await?;
-        let circuit = "circuit until 2101-02-03 04:05:06 UTC: HTTP 500";
+        let circuit = "circuit until 2101-02-03 04:05:06 UTC: too many calls in a row went wrong: HTTP 500";
         shows(Some("ghostcut/default: too many calls in a row went wrong: HTTP 500, until 2101-02-03 04:05:06 UTC")).await?;
         status(circuit).await?;
         with_reason(fleet, &["vendors", "pause", "ghostcut"]).await?;

@@ -53,6 +53,7 @@ async fn a_person_adopts_a_work_that_the_list_does_not_show() -> anyhow::Result<
         let listed = producer(environment, &["unknowns", "list", "--vendor", "ghostcut", "--json"]).await?.json(0);
         assert_eq!((&listed["unknowns"][0]["token"], &listed["unknowns"][0]["stage_reason"]), (&token.clone().into(), &"outcome_undecided".into()));
         producer(environment, &["unknowns", "list"]).await?.said(0, "parked (outcome_undecided)");
+        producer(environment, &["unknowns", "list", "--older-than", "2h"]).await?.said(0, "1 are for less: leave --older-than out");
         producer(environment, &["unknowns", "list", "--vendor", "sync"]).await?.said(0, "no outcome is unknown");
         let shown = producer(environment, &["unknowns", "show", &token]).await?;
         shown.said(0, &format!("the name gf-{}-1-{token}", job.job));

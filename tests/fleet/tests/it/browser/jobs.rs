@@ -103,7 +103,7 @@ async fn a_held_job_says_so_and_a_reason_is_found_by_its_words() -> anyhow::Resu
             "bob".to_owned(),
             "double charges".to_owned(),
         );
-        anyhow::ensure!(fleet.db.change_vendor(&pause).await?);
+        anyhow::ensure!(fleet.db.change_vendor(&pause).await?.is_some());
         let held = fleet.submit_kind(Kind::Inpaint, 0).await?.job;
         let stands = fleet.submit_kind(Kind::Inpaint, 1).await?.job;
         let waits = fleet.submit_kind(Kind::Inpaint, 2).await?.job;

@@ -269,7 +269,7 @@ async fn a_group_of_dead_letters_is_replayed_behind_a_canary() -> anyhow::Result
             browser.click("group-preview").await?;
             browser.says("group preview", "5 of 5 can go on").await?;
             browser
-                .says("group preview", "Nothing is paid for again")
+                .says("group preview", "Nothing is paid for.")
                 .await?;
             browser.picture("1-preview").await?;
 
