@@ -87,8 +87,8 @@ async fn standing() -> anyhow::Result<Vec<Standing>> {
 
 /// Decides every unknown outcome as the vendor's dashboard would tell it: adopts the work that is there, else says that none is.
 async fn decide(yard: &Yard, deeds: &mut BTreeMap<&'static str, usize>) -> anyhow::Result<()> {
-    let listed = producer(yard.environment(), &["unknowns", "list", "--json"]).await?;
-    for unknown in lines(&listed)? {
+    let unknowns = producer(yard.environment(), &["unknowns", "list", "--json"]).await?;
+    for unknown in listed(&unknowns, "unknowns")? {
         let token = unknown["token"]
             .as_str()
             .context("an unknown without a token")?;
@@ -146,7 +146,7 @@ async fn put_back(
         let ids: Vec<&str> = jobs.iter().map(String::as_str).collect();
         let args = [command.as_slice(), &["--json"], &REASON, &ids].concat();
         let ended = producer(yard.environment(), &args).await?;
-        for line in lines(&ended)? {
+        for line in listed(&ended, "jobs")? {
             if line["done"] == true {
                 *deeds.entry(deed).or_default() += 1;
             } else {
@@ -176,6 +176,8 @@ fn document(ended: &Ended) -> anyhow::Result<Value> {
     serde_json::from_str(&ended.stdout).with_context(|| format!("no document: {ended:?}"))
 }
 
-fn lines(ended: &Ended) -> anyhow::Result<Vec<Value>> {
-    Ok(document(ended)?.as_array().cloned().unwrap_or_default())
+/// What a command lists under this name.
+fn listed(ended: &Ended, name: &str) -> anyhow::Result<Vec<Value>> {
+    let lines = document(ended)?[name].as_array().cloned();
+    lines.with_context(|| format!("lists no {name}: {ended:?}"))
 }
