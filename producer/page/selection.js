@@ -28,7 +28,9 @@ const IN_WORDS = {
 /** A filter as the API keeps it. */
 export function inWords(filter) {
   const isGiven = value => value !== null && value !== undefined && value !== false && value !== "" && value?.length !== 0;
-  const given = Object.entries(filter ?? {}).filter(([, value]) => isGiven(value));
+  // In the order in which people say it, with whatever is new at the end.
+  const names = new Set([...Object.keys(IN_WORDS), ...Object.keys(filter ?? {})]);
+  const given = [...names].filter(name => isGiven(filter?.[name]));
   if (given.length === 0) return "all";
-  return given.map(([name, value]) => IN_WORDS[name]?.(value) ?? `${words(name)} ${value}`).join(", ");
+  return given.map(name => IN_WORDS[name]?.(filter[name]) ?? `${words(name)} ${filter[name]}`).join(", ");
 }

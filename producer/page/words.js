@@ -80,12 +80,12 @@ export function told(value) {
   return String(value);
 }
 
-/** The words of a vendor without markup: an answer may be a whole page. */
+/** The words of a vendor without markup: an answer may be a whole page. What groups of errors have in place of ids and numbers stays. */
 export function plain(text) {
   return String(text ?? "")
     .replace(/<(script|style|title)\b[\s\S]*?(<\/\1>|$)/gi, " ")
     .replace(/<!--[\s\S]*?(-->|$)/g, " ")
-    .replace(/<[/!]?[a-z][^<>]*(>|…?$)/gi, " ")
+    .replace(/<(?!(?:url [^<>]*|id|hex|n)>)[/!]?[a-z][^<>]*(>|…?$)/gi, " ")
     .replaceAll("&nbsp;", " ")
     .replace(/\s+/g, " ")
     .replace(/:? ([,;.)])/g, "$1")

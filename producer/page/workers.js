@@ -100,7 +100,7 @@ function orders(row, { rows, stages, page }) {
           "quiet",
           "Quiet",
           [
-            "It takes nothing new, and other workers get what it would have got. It finishes what it has in hand.",
+            "It takes nothing new, and finishes what it has in hand. Other workers, where there are some, get what it would have got.",
             "So it stays until somebody resumes or stops it. A process that is started anew takes work.",
           ],
           "Quiet",
@@ -130,7 +130,7 @@ function lastOne(row, rows, stages) {
   return h(
     "p.problem",
     { test: "last-worker" },
-    `${which}: ${jobs > 0 ? `${plural(jobs, "job is", "jobs are")} there now, and they wait` : "jobs that come there wait"} until one does.`,
+    `${which}: ${jobs > 0 ? plural(jobs, "job that is there waits", "jobs that are there wait") : "jobs wait"} until one does.`,
   );
 }
 
