@@ -1,7 +1,7 @@
 // What audits found when they compared the ledger with the vendors' own lists.
 
 import { action, ask, roleNote, sends } from "./act.js";
-import { call, get } from "./api.js";
+import { call, get, now } from "./api.js";
 import { definitions, h } from "./dom.js";
 import { count, plural, time, vendorName, words } from "./words.js";
 
@@ -71,7 +71,7 @@ function begin({ hours = 24, repair = false } = {}) {
   ask({
     title: repair ? "Repair the ledger?" : "Audit now?",
     text: [
-      "It asks both vendors for all works of that time and compares them with the ledger. It pays for nothing.",
+      "It asks both vendors for all works of that time and compares them with the ledger. It pays for nothing; a work that is paid for, not in the ledger and not repaired stops all paid sends.",
       "A repair books the works that the vendors show and the ledger does not know, and their jobs go on. What is booked is never taken away.",
     ],
     fields: [
@@ -80,7 +80,7 @@ function begin({ hours = 24, repair = false } = {}) {
     ],
     confirm: repair ? "Repair" : "Audit",
     run: ({ hours: back, ...body }) =>
-      call("POST", "/v1/audits", { ...body, since: new Date(Date.now() - back * 3_600_000).toISOString() }),
+      call("POST", "/v1/audits", { ...body, since: new Date(now() - back * 3_600_000).toISOString() }),
     done: begun => {
       location.hash = `#/audits/${begun.id}`;
     },
@@ -88,7 +88,7 @@ function begin({ hours = 24, repair = false } = {}) {
 }
 
 /** As far back as that audit. */
-const hoursBack = one => Math.ceil((Date.now() - Date.parse(one.since)) / 3_600_000);
+const hoursBack = one => Math.ceil((now() - Date.parse(one.since)) / 3_600_000);
 
 export function audit({ id, page }) {
   return {
@@ -102,7 +102,7 @@ export function audit({ id, page }) {
         one.error
           ? `It was not finished: ${one.error}`
           : !one.finished_at
-            ? "It is being made; one that has not ended after some minutes was cut off."
+            ? "It is being made, after those that were asked for before. One that does not end was cut off with its producer: ask again."
             : one.findings === 0
               ? "The ledger and the vendors agree."
               : `${plural(one.findings, "work differs", "works differ")}; ${one.open ? `${count(one.open)} can be repaired.` : "nothing is left to be repaired."}`,

@@ -76,7 +76,7 @@ const link = (href, ...text) => h("a", { href }, ...text);
 /** What waits for a person, each with a link. */
 function waiting({ status, stages = [], duplicates_ever: duplicates = [], workers, operations = [] }) {
   const parts = [];
-  for (const { vendor, submissions } of duplicates.filter(row => row.submissions > 0)) {
+  for (const { vendor, submissions } of duplicates.filter(row => row.open > 0)) {
     parts.push(link("#/audits", `${vendorName(vendor)} was paid twice for ${plural(submissions, "work")}`));
   }
   const left = unserved(stages);

@@ -23,13 +23,13 @@ use shared::domain::audit::{Comparison, Finding, FindingKind, Window, compare};
 use shared::domain::search::{AROUND, Marker};
 use shared::domain::{LedgerState, Vendor};
 use shared::telemetry::{Registry, chain};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::booking::{About, found};
 use crate::config::AuditConfig;
 use crate::vendors::Vendors;
-use orders::Order;
-pub use orders::{AuditOrders, Ordered};
+pub use orders::{AuditOrders, Order};
 pub use told::blind;
 use told::words;
 
@@ -59,14 +59,7 @@ impl Auditor {
         since: DateTime<Utc>,
         repair: bool,
     ) -> anyhow::Result<Vec<Comparison>> {
-        // What somebody resumes later counts more than what is found now.
-        let seen = self.db.last_resume().await?;
         let compared = self.compare_all(since, repair).await;
-        if let Ok(comparisons) = &compared {
-            for comparison in comparisons {
-                self.stop_if_forgotten(comparison, seen).await?;
-            }
-        }
         self.finish(id, compared).await
     }
 
@@ -112,16 +105,26 @@ impl Auditor {
         compared
     }
 
+    /// Each vendor alone: what one shows must not wait for the other's list. Paid sends are stopped before the audit counts as made:
+    /// killed in between, it is made again, and not only after its interval.
     async fn compare_all(
         &self,
         since: DateTime<Utc>,
         repair: bool,
     ) -> anyhow::Result<Vec<Comparison>> {
-        let mut comparisons = Vec::new();
+        // What somebody resumes from now on counts more than what is found.
+        let seen = self.db.last_resume().await?;
+        let (mut comparisons, mut failed) = (Vec::new(), None);
         for vendor in Vendor::ALL {
-            comparisons.push(self.compare(*vendor, since, repair).await?);
+            match self.compare(*vendor, since, repair).await {
+                Ok(comparison) => {
+                    self.stop_if_forgotten(&comparison, seen).await?;
+                    comparisons.push(comparison);
+                }
+                Err(error) => failed = Some(error),
+            }
         }
-        Ok(comparisons)
+        failed.map_or(Ok(comparisons), Err)
     }
 
     async fn compare(
@@ -311,7 +314,7 @@ impl Gauges {
 pub struct AuditSweep {
     auditor: Auditor,
     config: AuditConfig,
-    ordered: Ordered,
+    ordered: mpsc::Receiver<Order>,
     gauges: Gauges,
 }
 
@@ -321,7 +324,7 @@ impl AuditSweep {
     pub const fn new(
         auditor: Auditor,
         config: AuditConfig,
-        ordered: Ordered,
+        ordered: mpsc::Receiver<Order>,
         gauges: Gauges,
     ) -> Self {
         Self {
@@ -334,7 +337,7 @@ impl AuditSweep {
 
     /// Looks every `every` whether an audit is due, and makes those that are asked for, until told to stop.
     pub async fn run(mut self, every: Duration, stop: CancellationToken) {
-        loop {
+        while !stop.is_cancelled() {
             // Not cut off half-way: only the pause ends early.
             if !self.config.audit_interval.is_zero()
                 && let Err(error) = self.audit_when_due().await
@@ -345,13 +348,15 @@ impl AuditSweep {
                 tracing::warn!("cannot show the last audit: {error:#}");
             }
             tokio::select! {
-                () = stop.cancelled() => break,
+                biased;
+                () = stop.cancelled() => {}
                 Some(order) = self.ordered.recv() => self.audit_as_ordered(&order).await,
                 () = tokio::time::sleep(every) => {}
             }
         }
         self.ordered.close();
-        while let Ok(order) = self.ordered.try_recv() {
+        // Those too whose row is being written: the place that was taken for them is waited for.
+        while let Some(order) = self.ordered.recv().await {
             let failed = self
                 .auditor
                 .db
@@ -390,36 +395,17 @@ impl AuditSweep {
             return Ok(());
         };
         crash::point(Point::AuditBegun);
-        // Stopped before the audit counts as made: killed in between, it is made again, and not only after its interval.
-        let compared = async {
-            let seen = db.last_resume().await?;
-            let (mut comparisons, mut failed) = (Vec::new(), None);
-            // Each alone: what one vendor shows must not wait for the other's list.
-            for vendor in Vendor::ALL {
-                match self.auditor.compare(*vendor, since, false).await {
-                    Ok(comparison) => {
-                        if let Some(why) = blind(&comparison) {
-                            tracing::warn!("{why}");
-                        }
-                        self.tell(&comparison, seen).await?;
-                        comparisons.push(comparison);
-                    }
-                    Err(error) => failed = Some(error),
-                }
+        let comparisons = self.auditor.run(id, since, false).await?;
+        for comparison in &comparisons {
+            if let Some(why) = blind(comparison) {
+                tracing::warn!("{why}");
             }
-            failed.map_or(Ok(comparisons), Err)
-        };
-        self.auditor.finish(id, compared.await).await?;
-        Ok(())
-    }
-
-    /// Logs what differs, and stops paid sends if the ledger forgot a work.
-    async fn tell(&self, comparison: &Comparison, seen: Seen) -> DbResult<()> {
-        for finding in comparison.findings.iter().filter(|f| f.is_open()) {
-            tracing::error!(vendor = %comparison.vendor, kind = %finding.kind, job.id = %finding.job,
-                submission.token = %finding.token, task = finding.task_id, detail = finding.detail,
-                "the ledger and the vendor's list differ");
+            for finding in comparison.findings.iter().filter(|f| f.is_open()) {
+                tracing::error!(vendor = %comparison.vendor, kind = %finding.kind, job.id = %finding.job,
+                    submission.token = %finding.token, task = finding.task_id, detail = finding.detail,
+                    "the ledger and the vendor's list differ");
+            }
         }
-        self.auditor.stop_if_forgotten(comparison, seen).await
+        Ok(())
     }
 }

@@ -152,7 +152,7 @@ pub async fn examine(args: &DoctorArgs) -> Vec<Check> {
     parts.into_iter().flatten().chain(vendors).collect()
 }
 
-/// What `serve` and `worker` would refuse to start with.
+/// Times that `serve` and `worker` would refuse to start with.
 fn settings(args: &DoctorArgs) -> Part {
     let mut part = Part::new("settings");
     let faults = args.protocol.check(&args.accounts.vendor);

@@ -44,11 +44,11 @@ use shared::domain::{Stage, Vendor};
 use shared::service::{Check, Stopper, serve_admin};
 use shared::storage::{Fetcher, Storage};
 use shared::telemetry::{self, chain};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::adoption::Adoption;
-use crate::audit::{AuditOrders, AuditSweep, Auditor, Ordered};
+use crate::audit::{AuditOrders, AuditSweep, Auditor, Order};
 use crate::balance::BalanceWatch;
 use crate::bulk::Bulk;
 use crate::callbacks::Processor;
@@ -264,7 +264,7 @@ fn sweep(
     config: &ServeConfig,
     db: &Db,
     vendors: &Vendors,
-    ordered: Ordered,
+    ordered: mpsc::Receiver<Order>,
     (audit, fleet): (audit::Gauges, Gauges),
     tasks: &mut Tasks,
     stop: &CancellationToken,

@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use shared::db::{BacklogGauge, Db, DbResult, VendorStatus};
+use shared::db::{AuditRecord, BacklogGauge, Db, DbResult, VendorStatus};
 use shared::domain::worker_order::WorkerState;
 use shared::domain::{Stage, StageState, Vendor};
 use utoipa::ToSchema;
@@ -24,6 +24,9 @@ pub struct Overview {
     pub vendors: Vec<VendorStatus>,
     /// Submissions that were ever paid for twice; both vendors, and 0 is what is wanted.
     pub duplicates_ever: Vec<Duplicates>,
+    /// What the last audit found to be paid for twice and nobody has dealt with, also where only the vendor knows; null: no audit was
+    /// made yet.
+    pub audited_duplicates: Option<usize>,
     /// Submissions whose outcome is unknown.
     pub open_unknowns: i64,
     /// Dead letters that nobody has closed.
@@ -66,6 +69,8 @@ pub struct Duplicates {
     pub vendor: Vendor,
     /// How many.
     pub submissions: i64,
+    /// Those of them of which nobody has said that they are dealt with (`POST /v1/findings/{token}/acknowledge`).
+    pub open: i64,
 }
 
 /// Workers by state.
@@ -96,6 +101,7 @@ impl Overview {
             Duplicates {
                 vendor: *vendor,
                 submissions: found.map_or(0, |row| row.submissions),
+                open: found.map_or(0, |row| row.open),
             }
         });
         let mut workers = WorkerCount::default();
@@ -108,6 +114,8 @@ impl Overview {
                 WorkerState::Stopped => continue,
             } += 1;
         }
+        let audited = status.last_audit.as_ref();
+        let audited = audited.map(AuditRecord::open_findings).transpose()?;
         let stages: Vec<_> = Stage::ALL
             .iter()
             .map(|stage| count(*stage, &backlog, &holds))
@@ -118,6 +126,8 @@ impl Overview {
             stages,
             vendors: holds.accounts().to_vec(),
             duplicates_ever: duplicates.collect(),
+            audited_duplicates: audited
+                .map(|findings| findings.iter().filter(|one| one.kind.is_twice()).count()),
             open_unknowns: status.unknown.iter().map(|row| row.unknown).sum(),
             open_dead_letters: status.dead_letters,
             status,

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde::Serialize;
 use shared::db::{AuditRecord, Db, DbResult, LedgerGauge, PaidStop, Standing, VendorStatus};
-use shared::domain::audit::{Comparison, Finding};
 
 use crate::held::Holds;
 
@@ -49,10 +48,6 @@ impl Status {
         let accounts = holds.accounts().iter();
         let accounts = accounts.filter(|account| account.refusal.is_some());
         let letters = db.dead_letter_gauges().await?;
-        let last_audit = match db.last_audit().await? {
-            Some(audit) => db.audit(audit.id).await?,
-            None => None,
-        };
         Ok(Self {
             paid_sends_stopped: holds.stop().cloned(),
             accounts_stopped: accounts.cloned().collect(),
@@ -60,19 +55,7 @@ impl Status {
             standing: db.standing_jobs().await?,
             failed_last_day: db.failed_lately(LATELY, MOST_FAILED).await?,
             dead_letters: letters.iter().map(|row| row.letters).sum(),
-            last_audit,
+            last_audit: db.last_audit().await?,
         })
     }
-}
-
-/// What an audit found and nobody has repaired or acknowledged.
-///
-/// # Errors
-/// When a newer build wrote it.
-pub fn open_findings(audit: &AuditRecord) -> serde_json::Result<Vec<Finding>> {
-    let comparisons: Vec<Comparison> = serde_json::from_value(audit.comparisons.clone())?;
-    let findings = comparisons
-        .into_iter()
-        .flat_map(|compared| compared.findings);
-    Ok(findings.filter(Finding::is_open).collect())
 }

@@ -25,6 +25,7 @@ pub fn told(at: DateTime<Utc>) -> impl Display {
 pub fn lasting(time: Duration) -> String {
     const DAY: u64 = 24 * 3600;
     match time.as_secs() {
+        DAY => "1 day".to_owned(),
         seconds if seconds > DAY && seconds % DAY == 0 => format!("{} days", seconds / DAY),
         _ => humantime::format_duration(time).to_string(),
     }
@@ -60,7 +61,7 @@ mod tests {
     fn days_are_told_as_days() {
         for (hours, told) in [
             (90 * 24, "90 days"),
-            (24, "1day"),
+            (24, "1 day"),
             (36, "1day 12h"),
             (1, "1h"),
         ] {

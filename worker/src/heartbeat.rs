@@ -156,9 +156,12 @@ impl Heartbeat {
     }
 }
 
+/// How long its last word may take: a database that is away must not keep a worker from stopping.
+const LAST_WORD: Duration = Duration::from_secs(2);
+
 impl Beating {
-    /// Ends it and writes that the worker has stopped, while `abort` lets it: a database that is away must not keep a worker from stopping.
-    pub async fn end(mut self, abort: &CancellationToken) {
+    /// Ends it and writes that the worker has stopped, also when its grace is over.
+    pub async fn end(mut self) {
         self.ended.cancel();
         let end = async {
             let _ = (&mut self.task).await;
@@ -170,7 +173,7 @@ impl Beating {
                 ),
             }
         };
-        abort.run_until_cancelled(end).await;
+        let _ = tokio::time::timeout(LAST_WORD, end).await;
     }
 }
 

@@ -135,7 +135,7 @@ pub async fn run(config: WorkerConfig, stopper: Stopper) -> anyhow::Result<()> {
     let result = all_together(consumers, &stopper, config.service.stop_grace).await;
     crash::point(Point::StopDrained);
     notifier.abort();
-    heartbeat.end(&stopper.abort).await;
+    heartbeat.end().await;
     connection.close().await;
     result.context("RabbitMQ")?;
     tracing::info!("worker stopped");

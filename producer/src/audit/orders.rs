@@ -1,6 +1,7 @@
 //! Audits that somebody asks for over HTTP: begun at once, and made one after the other by the sweep of the same process.
 
 use chrono::{DateTime, Utc};
+use shared::crash::{self, Point};
 use shared::db::{Db, DbResult, NewAudit};
 use tokio::sync::mpsc;
 
@@ -14,9 +15,6 @@ pub struct AuditOrders {
     orders: mpsc::Sender<Order>,
 }
 
-/// What the sweep is given.
-pub type Ordered = mpsc::Receiver<Order>;
-
 /// An audit that has begun and that nobody makes yet.
 #[derive(Debug)]
 pub struct Order {
@@ -28,7 +26,7 @@ pub struct Order {
 impl AuditOrders {
     /// The two ends of the orders of one process.
     #[must_use]
-    pub fn new(db: Db) -> (Self, Ordered) {
+    pub fn new(db: Db) -> (Self, mpsc::Receiver<Order>) {
         let (orders, ordered) = mpsc::channel(WAITING);
         (Self { db, orders }, ordered)
     }
@@ -42,6 +40,7 @@ impl AuditOrders {
             return Ok(None);
         };
         let begun = self.db.begin_audit(audit, None).await?;
+        crash::point(Point::AuditBegun);
         if let Some(id) = begun {
             // Killed here, or while it waits: it stands as one that has not ended, and proves nothing.
             place.send(Order {

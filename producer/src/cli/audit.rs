@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::accounts::AccountArgs;
 use super::exit::{Exit, NotFound};
-use super::operator::said;
+use super::operator::not_blank;
 use super::output::{OutputArgs, table};
 use super::since::since;
 use crate::audit::{Auditor, blind};
@@ -57,10 +57,10 @@ pub struct AuditArgs {
     #[arg(long, value_name = "TOKEN", conflicts_with = "repair", value_parser = crate::cli::id::id)]
     pub acknowledge: Vec<Uuid>,
     /// Why; kept with the audit
-    #[arg(long, default_value = "audit", value_parser = said)]
+    #[arg(long, default_value = "audit", value_parser = not_blank)]
     pub reason: String,
     /// Who; kept with the audit
-    #[arg(long, env = "USER", default_value = "operator", value_parser = said)]
+    #[arg(long, env = "USER", default_value = "operator", value_parser = not_blank)]
     pub by: String,
     /// How to print.
     #[command(flatten)]
@@ -123,7 +123,9 @@ async fn acknowledge(args: &AuditArgs) -> anyhow::Result<ExitCode> {
             .acknowledge_findings(*token, &args.by, &args.reason)
             .await?;
         if found == 0 {
-            let why = format!("no audit of the last 90 days has a finding about {token}");
+            let why = format!(
+                "no audit of the last 90 days has a finding about {token} that no repair can end; --repair ends the others"
+            );
             return Err(NotFound(why).into());
         }
     }

@@ -19,7 +19,7 @@ declared, as every start does.
 
 Exit status: 0 nothing is wrong (there may be warnings), 1 something is.";
 
-/// Check what can be wrong before it costs money: database, broker, bucket, vendors, callbacks
+/// Check what can be wrong before it costs money: times, database, workers, broker, bucket, vendors, callbacks
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub struct DoctorArgs {

@@ -53,9 +53,6 @@ pub async fn run(args: FindArgs) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// When no job has it, or more than one; when the database is away.
 pub(super) async fn job(db: &Db, id: &str) -> anyhow::Result<Uuid> {
-    if let Ok(whole) = id.parse() {
-        return Ok(whole);
-    }
     let found = db.find(&Sought::read(id)).await?;
     let jobs = found.jobs.iter().map(|job| job.id);
     let submissions = found.submissions.iter().map(|one| one.job_id);
@@ -68,7 +65,7 @@ pub(super) async fn job(db: &Db, id: &str) -> anyhow::Result<Uuid> {
         .into()),
         [..] => {
             let told = format!(
-                "{} jobs have ids like {id}: `producer find {id}` lists them",
+                "at least {} jobs have ids like {id}: `producer find {id}` lists them",
                 jobs.len()
             );
             Err(Usage(told).into())

@@ -4,10 +4,21 @@
 #[derive(Clone, Debug, clap::Args)]
 pub struct OperatorArgs {
     /// Why, for the others; kept in the trail
-    #[arg(long, value_parser = said)]
+    #[arg(long, value_parser = not_blank)]
     pub reason: String,
     /// Who; kept in the trail
-    #[arg(long, env = "USER", default_value = "operator", value_parser = said)]
+    #[arg(long, env = "USER", default_value = "operator", value_parser = not_blank)]
+    pub by: String,
+}
+
+/// The same of commands that can also only say what they would do.
+#[derive(Clone, Debug, clap::Args)]
+pub struct PreviewOperatorArgs {
+    /// Why, for the others; kept in the trail; required without --preview
+    #[arg(long, required_unless_present = "preview", value_parser = not_blank)]
+    pub reason: Option<String>,
+    /// Who; kept in the trail
+    #[arg(long, env = "USER", default_value = "operator", value_parser = not_blank)]
     pub by: String,
 }
 
@@ -15,7 +26,7 @@ pub struct OperatorArgs {
 ///
 /// # Errors
 /// When it says nothing.
-pub fn said(text: &str) -> Result<String, String> {
+pub fn not_blank(text: &str) -> Result<String, String> {
     match text.trim() {
         "" => Err("must say something".to_owned()),
         _ => Ok(text.to_owned()),

@@ -5,17 +5,18 @@ use std::time::Duration;
 
 use shared::config::DatabaseConfig;
 use shared::db::{AuditRecord, Db};
-use shared::domain::audit::FindingKind;
+use shared::domain::admission::Refusal;
 
 use super::output::{OutputArgs, counted, table};
 use super::vendors;
 use crate::held;
 use crate::overview::{Overview, StageCount};
-use crate::status::{MOST_FAILED, Status, open_findings};
+use crate::status::{MOST_FAILED, Status};
 use crate::times::told;
 
-/// Jobs that are due so long and that nothing holds are told of.
-const LATE: f64 = 30.0;
+/// Jobs that are due for more seconds, and that nothing holds, are told of: a producer sends them out within one, and a minute later
+/// an alert would.
+const LATE_SECONDS: f64 = 30.0;
 
 const EXAMPLE: &str = "Example:
   producer status
@@ -107,34 +108,25 @@ fn human(overview: &Overview) -> String {
     table(["WHAT", "STATE"], lines)
 }
 
-/// Whatever was paid for twice: what the last audit found and nobody has dealt with, and what the ledger says for ever.
+/// Whatever was paid for twice: loudly until somebody has dealt with it.
 fn paid_twice(overview: &Overview) -> Option<[String; 2]> {
-    let second = |kind| {
-        matches!(
-            kind,
-            FindingKind::SecondWork | FindingKind::SecondSubmission
-        )
-    };
-    let audit = overview.status.last_audit.as_ref();
-    let found = audit.and_then(|audit| open_findings(audit).ok());
-    let found = found.unwrap_or_default();
-    let found = found.iter().filter(|finding| second(finding.kind)).count();
-    if found > 0 {
-        let told = format!("{found} found by the last audit: `producer audit` names them");
-        return Some(["PAID TWICE".to_owned(), told]);
-    }
-    let ever = overview.duplicates_ever.iter();
-    let ever: Vec<_> = ever
+    let rows = || overview.duplicates_ever.iter();
+    let ever: Vec<_> = rows()
         .filter(|row| row.submissions > 0)
         .map(|row| format!("{} at {}", row.submissions, row.vendor))
         .collect();
-    (!ever.is_empty()).then(|| {
+    let (open, audited) = (
+        rows().map(|row| row.open).sum::<i64>(),
+        overview.audited_duplicates.unwrap_or(0),
+    );
+    if open > 0 || audited > 0 {
         let told = format!(
-            "ever {}; the last audit found nothing left to deal with",
-            ever.join(", ")
+            "{open} in the ledger and {audited} in the last audit that nobody has dealt with: `producer audit` names them"
         );
-        ["paid twice".to_owned(), told]
-    })
+        return Some(["PAID TWICE".to_owned(), told]);
+    }
+    let told = (!ever.is_empty()).then(|| format!("ever {}, dealt with", ever.join(", ")))?;
+    Some(["paid twice".to_owned(), told])
 }
 
 fn workers(overview: &Overview) -> String {
@@ -160,7 +152,10 @@ fn waiting(stage: &StageCount) -> Option<[String; 2]> {
     let jobs = |many| format!("{} in {}", counted(many, "job"), stage.stage);
     match &stage.held {
         Some(held) => {
-            let many = stage.due.max(stage.unserved);
+            let many = match held.by {
+                Refusal::NoWorker => stage.unserved,
+                _ => stage.due,
+            };
             let since = match oldest > 0.0 {
                 true => format!(", the first due for {}", age_text(oldest)),
                 false => String::new(),
@@ -168,7 +163,7 @@ fn waiting(stage: &StageCount) -> Option<[String; 2]> {
             let text = format!("{}{since}: {}", jobs(many), held.sentence);
             Some(["held".to_owned(), text])
         }
-        None if oldest >= LATE => {
+        None if oldest >= LATE_SECONDS => {
             let text = format!(
                 "{}, the first due for {}: nothing sends it out; does a producer run, and are there workers enough?",
                 jobs(stage.due),
@@ -194,7 +189,7 @@ fn audited(audit: Option<&AuditRecord>) -> String {
         |audit| {
             let (begun, since) = (told(audit.started_at), told(audit.since));
             let all = usize::try_from(audit.findings).unwrap_or_default();
-            let open = open_findings(audit).map_or(all, |open| open.len());
+            let open = audit.open_findings().map_or(all, |open| open.len());
             let dealt_with = match all.saturating_sub(open) {
                 0 => String::new(),
                 known => format!(", {known} dealt with"),

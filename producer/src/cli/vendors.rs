@@ -32,7 +32,7 @@ Examples:
 
 Why nothing is sent (column STOPPED): manual, misconfigured, out_of_credit, throttled, circuit stop all paid sends;
 floor, budget, full stop only new ones. Polling, storing and searching always go on. `resume` ends all but floor, budget and your own cap,
-and makes the jobs due that such an answer put off. SPENT TODAY is what `producer costs` calls charged and reserved, together.
+and makes the jobs due that such an answer put off, or that wait to ask Sync.so again for a lost one. SPENT TODAY is what `producer costs` calls charged and reserved, together.
 
 Exit status: 0 done, 3 there is no such account.";
 

@@ -125,6 +125,8 @@ pub(super) async fn pause(
 }
 
 /// End every pause of an account, also those that the vendor's answers made; limits stay
+///
+/// Jobs that such an answer put off, or that wait to ask Sync.so again for a lost one, become due.
 #[utoipa::path(post, path = "/v1/vendors/{vendor}/{account}/resume", tag = "vendors", operation_id = "resume_vendor",
     request_body = ReasonRequest,
     params(("vendor" = Vendor, Path, description = "The vendor"), ("account" = String, Path, description = "The account's name"),

@@ -5,9 +5,10 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use chrono::TimeDelta;
+use chrono::{TimeDelta, Utc};
 use serde::Serialize;
 use shared::db::{AuditRecord, Db, NewAudit};
+use shared::domain::fields::FieldCode;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -100,12 +101,12 @@ async fn shown(db: &Db, id: i64) -> Result<AuditRecord, Problem> {
 /// Compare the ledger with the vendors' own lists now
 ///
 /// It is made in the background, after those that were asked for before. It pays for nothing. With `repair` the works that the ledger
-/// does not know are booked, and their jobs go on; nothing that is booked is taken away. One that has not ended after some minutes was
-/// cut off with its producer: ask again.
+/// does not know are booked, and their jobs go on; nothing that is booked is taken away. A work that is paid for, not in the ledger and
+/// not repaired stops all paid sends of the fleet. One that does not end was cut off with its producer: ask again.
 #[utoipa::path(post, path = "/v1/audits", tag = "fleet", operation_id = "begin_audit", request_body = AuditRequest,
     responses((status = 202, description = "The audit, which has begun", body = AuditRecord,
             headers(("Location" = String, description = "Where its progress and its findings are"))),
-        (status = 409, description = "Others that were asked for have to be made first")))]
+        (status = 409, description = "Others that were asked for have to be made first, or the producer is stopping")))]
 pub(super) async fn begin(
     State(Audits { db, orders }): State<Audits>,
     caller: Caller,
@@ -115,6 +116,10 @@ pub(super) async fn begin(
     let mut body = Body::read(&headers, body)?;
     let Who { by, reason } = body.who(&caller);
     let (since, repair) = (body.time("since"), body.flag("repair"));
+    if since.is_some_and(|since| since > Utc::now()) {
+        // It would compare nothing, and count as made.
+        body.fault("since", FieldCode::OutOfRange, "must not be still to come");
+    }
     body.finish()?;
     let clock = db.clone();
     let begun = detached(async move {
@@ -131,7 +136,7 @@ pub(super) async fn begin(
         orders.begin(&audit).await
     });
     let Some(id) = begun.await? else {
-        let detail = "this producer makes others first; look at `GET /v1/audits` and ask again";
+        let detail = "this producer makes others first, or is stopping; look at `GET /v1/audits` and ask again";
         return Err(Problem::new(Kind::AuditsWaiting, detail));
     };
     let location = [(header::LOCATION, format!("/v1/audits/{id}"))];
@@ -147,7 +152,7 @@ pub(super) async fn begin(
     request_body = ReasonRequest,
     params(("token" = Uuid, Path, description = "The submission that the finding is about")),
     responses((status = 200, description = "It is noted", body = Acknowledgement),
-        (status = 404, description = "No audit of the last 90 days has found anything about it")))]
+        (status = 404, description = "No audit of the last 90 days has found anything about it that no repair can end")))]
 pub(super) async fn acknowledge(
     State(Audits { db, .. }): State<Audits>,
     token: Result<Path<String>, PathRejection>,
@@ -157,7 +162,9 @@ pub(super) async fn acknowledge(
     let noted = async move { db.acknowledge_findings(token, &by, &reason).await };
     match detached(noted).await? {
         0 => {
-            let detail = format!("no audit of the last 90 days has a finding about {token}");
+            let detail = format!(
+                "no audit of the last 90 days has a finding about {token} that no repair can end; `repair` ends the others"
+            );
             Err(Problem::new(Kind::FindingNotFound, detail))
         }
         findings => Ok(Json(Acknowledgement { token, findings })),

@@ -111,7 +111,7 @@ pub(super) async fn taken(
 
 /// Show a job with its submissions and the newest lines of its trail
 ///
-/// `held` says why it stays although it is due, `put_off` why it is not due yet although it has been tried.
+/// `held` says why it stays although it is due or was sent out, `put_off` why it is not due yet although it has been tried.
 #[utoipa::path(get, path = "/v1/jobs/{id}", tag = "jobs", operation_id = "show_job",
     params(("id" = Uuid, Path, description = "The job")),
     responses((status = 200, description = "The job", body = FullDocument), (status = 404, description = "There is no such job")))]
@@ -216,7 +216,7 @@ pub(super) fn no_job(id: Uuid) -> Problem {
 
 /// List jobs, newest first
 ///
-/// Each says why it waits: `held`, when it is due and nothing new may be sent for it, `put_off`, when an answer or an error made it
+/// Each says why it waits: `held`, when it is due and nothing new may be sent for it, or no worker takes its stage, `put_off`, when an answer or an error made it
 /// wait for a later time. All filters that are given have to fit. Where no index has what is asked for, as for a text, a page looks at 10,000 jobs: it may
 /// be short, or empty, although `next_cursor` leads on.
 #[utoipa::path(get, path = "/v1/jobs", tag = "jobs", operation_id = "list_jobs",

@@ -43,6 +43,8 @@ pub(super) struct RetryDocument {
     pays: Option<Vendor>,
     /// What the last submission there cost or was expected to.
     last_cost: Option<f64>,
+    /// Whether GhostCut is paid in a later stage, if all goes well.
+    then_inpaints: bool,
 }
 
 type Id = Result<Path<String>, PathRejection>;
@@ -166,21 +168,22 @@ pub(super) async fn retry(
     match plans
         .into_iter()
         .next()
-        .map(|plan| (plan.to, plan.last_cost))
+        .map(|plan| (plan.to, plan.last_cost, plan.then_inpaints))
     {
-        Some((Ok(to), last_cost)) => Ok(Json(RetryDocument {
+        Some((Ok(to), last_cost, then_inpaints)) => Ok(Json(RetryDocument {
             id,
             preview,
             stage: to.stage,
             first: to.how,
             pays: to.pays(),
             last_cost,
+            then_inpaints,
         })),
-        Some((Err(Refusal::JobGone), _)) | None => Err(no_job(id)),
-        Some((Err(Refusal::Completed), _)) => {
+        Some((Err(Refusal::JobGone), ..)) | None => Err(no_job(id)),
+        Some((Err(Refusal::Completed), ..)) => {
             Err(Problem::new(Kind::JobFinished, Refusal::Completed.explain()).about(id))
         }
-        Some((Err(refusal), _)) => {
+        Some((Err(refusal), ..)) => {
             Err(Problem::new(Kind::JobNotRestarted, refusal.explain()).about(id))
         }
     }

@@ -3,7 +3,6 @@
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
@@ -12,10 +11,9 @@ use shared::domain::worker_order::{Ordered, WorkerOrder, WorkerState, WorkerWish
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::access::Caller;
-use super::body::{Body, Who};
+use super::body::Who;
 use super::jobs::{database, read_id};
-use super::operations::{Operator, RawBody, detached};
+use super::operations::{Operator, detached};
 use super::problem::{Kind, Problem};
 use super::requests::ReasonRequest;
 
@@ -145,11 +143,9 @@ pub(super) async fn list(
 pub(super) async fn quiet(
     State(operator): State<Operator>,
     id: Id,
-    caller: Caller,
-    headers: HeaderMap,
-    body: RawBody,
+    who: Who,
 ) -> Result<Json<WorkerDocument>, Problem> {
-    order(operator, id, &caller, &headers, body, WorkerOrder::Quiet).await
+    order(operator, id, who, WorkerOrder::Quiet).await
 }
 
 /// Let a quiet worker take work again
@@ -163,11 +159,9 @@ pub(super) async fn quiet(
 pub(super) async fn resume(
     State(operator): State<Operator>,
     id: Id,
-    caller: Caller,
-    headers: HeaderMap,
-    body: RawBody,
+    who: Who,
 ) -> Result<Json<WorkerDocument>, Problem> {
-    order(operator, id, &caller, &headers, body, WorkerOrder::Resume).await
+    order(operator, id, who, WorkerOrder::Resume).await
 }
 
 /// Ask a worker to stop
@@ -182,25 +176,18 @@ pub(super) async fn resume(
 pub(super) async fn stop(
     State(operator): State<Operator>,
     id: Id,
-    caller: Caller,
-    headers: HeaderMap,
-    body: RawBody,
+    who: Who,
 ) -> Result<Json<WorkerDocument>, Problem> {
-    order(operator, id, &caller, &headers, body, WorkerOrder::Stop).await
+    order(operator, id, who, WorkerOrder::Stop).await
 }
 
 async fn order(
     Operator { db, .. }: Operator,
     id: Id,
-    caller: &Caller,
-    headers: &HeaderMap,
-    body: RawBody,
+    Who { by, reason }: Who,
     order: WorkerOrder,
 ) -> Result<Json<WorkerDocument>, Problem> {
     let id = read_id(id)?;
-    let mut body = Body::read(headers, body)?;
-    let Who { by, reason } = body.who(caller);
-    body.finish()?;
     let asked = async move { db.order_worker(id, order, &by, &reason).await };
     match detached(asked).await? {
         WorkerOrdered::Answered(answer, row) => match refusal(answer, &row) {

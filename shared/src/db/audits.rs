@@ -16,7 +16,7 @@ use super::dispatch::millis;
 use super::protocol::{Settlement, Verdict, to_json};
 use super::{Db, DbError, DbResult};
 use crate::domain::Vendor;
-use crate::domain::audit::{Booked, Comparison};
+use crate::domain::audit::{Booked, Comparison, Finding, FindingKind};
 
 /// An audit that begins.
 #[derive(Clone, Debug)]
@@ -58,38 +58,6 @@ pub struct AuditRecord {
     /// Why it was not finished.
     #[diesel(sql_type = Nullable<Text>)]
     pub error: Option<String>,
-    /// One object per vendor.
-    #[diesel(sql_type = Jsonb)]
-    pub comparisons: Value,
-    /// How much differed.
-    #[diesel(sql_type = Integer)]
-    pub findings: i32,
-    /// How much of that could be repaired and is not.
-    #[diesel(sql_type = Integer)]
-    pub open: i32,
-}
-
-/// An audit that was finished.
-#[derive(Clone, Debug, Serialize, QueryableByName)]
-pub struct AuditRow {
-    /// Its number.
-    #[diesel(sql_type = BigInt)]
-    pub id: i64,
-    /// When it began.
-    #[diesel(sql_type = Timestamptz)]
-    pub started_at: DateTime<Utc>,
-    /// When it ended.
-    #[diesel(sql_type = Timestamptz)]
-    pub finished_at: DateTime<Utc>,
-    /// From when on it compared.
-    #[diesel(sql_type = Timestamptz)]
-    pub since: DateTime<Utc>,
-    /// Who.
-    #[diesel(sql_type = Text)]
-    pub actor: String,
-    /// Whether the ledger was corrected.
-    #[diesel(sql_type = Bool)]
-    pub repair: bool,
     /// One object per vendor.
     #[diesel(sql_type = Jsonb)]
     pub comparisons: Value,
@@ -267,8 +235,8 @@ impl Db {
         .await?)
     }
 
-    /// Says that somebody has dealt with what audits of the last 90 days found about a submission: each kind and work as it was
-    /// found, so that another work is a finding again. Says how many there were.
+    /// Says that somebody has dealt with what audits of the last 90 days found about a submission and no repair can end: each kind and
+    /// work as it was found, so that another work is a finding again. Says how many there were.
     ///
     /// # Errors
     /// When the database is away.
@@ -278,17 +246,24 @@ impl Db {
         by: &str,
         reason: &str,
     ) -> DbResult<usize> {
+        let kinds = FindingKind::ALL.iter();
+        let lasting: Vec<_> = kinds
+            .filter(|kind| !kind.repairable())
+            .map(|kind| kind.as_str())
+            .collect();
         let mut connection = self.connection().await?;
         let noted = diesel::sql_query(
             "INSERT INTO operator_events (actor, reason, action, subject, detail) \
              SELECT DISTINCT $2, $3, 'finding_acknowledged', $1::text, \
                  jsonb_build_object('kind', f -> 'kind', 'task_id', f -> 'task_id') \
              FROM audits a, jsonb_array_elements(a.comparisons) c, jsonb_array_elements(c -> 'findings') f \
-             WHERE a.finished_at > now() - interval '90 days' AND jsonb_typeof(a.comparisons) = 'array' AND f ->> 'token' = $1::text",
+             WHERE a.finished_at > now() - interval '90 days' AND jsonb_typeof(a.comparisons) = 'array' AND f ->> 'token' = $1::text \
+             AND f ->> 'kind' = ANY($4)",
         )
         .bind::<SqlUuid, _>(token)
         .bind::<Text, _>(by)
         .bind::<Text, _>(reason)
+        .bind::<Array<Text>, _>(lasting)
         .execute(&mut connection)
         .await?;
         Ok(noted)
@@ -359,10 +334,10 @@ impl Db {
     ///
     /// # Errors
     /// When the database is away.
-    pub async fn last_audit(&self) -> DbResult<Option<AuditRow>> {
+    pub async fn last_audit(&self) -> DbResult<Option<AuditRecord>> {
         let mut connection = self.connection().await?;
         Ok(diesel::sql_query(
-            "SELECT id, started_at, finished_at, since, actor, repair, comparisons, findings, open FROM audits \
+            "SELECT id, started_at, finished_at, since, actor, reason, repair, error, comparisons, findings, open FROM audits \
              WHERE finished_at IS NOT NULL AND error IS NULL ORDER BY started_at DESC LIMIT 1",
         )
         .get_result(&mut connection)
@@ -406,7 +381,7 @@ struct Clock {
     now: DateTime<Utc>,
 }
 
-impl AuditRow {
+impl AuditRecord {
     /// What it came to, vendor by vendor.
     ///
     /// # Errors
@@ -414,6 +389,16 @@ impl AuditRow {
     pub fn comparisons(&self) -> DbResult<Vec<Comparison>> {
         serde_json::from_value(self.comparisons.clone())
             .map_err(|error| DbError::Value(error.to_string()))
+    }
+
+    /// What it found and nobody has repaired or acknowledged before.
+    ///
+    /// # Errors
+    /// When a newer build wrote it.
+    pub fn open_findings(&self) -> DbResult<Vec<Finding>> {
+        let comparisons = self.comparisons()?.into_iter();
+        let findings = comparisons.flat_map(|compared| compared.findings);
+        Ok(findings.filter(Finding::is_open).collect())
     }
 }
 

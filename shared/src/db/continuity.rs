@@ -2,8 +2,8 @@
 //!
 //! Three signs. A process remembers the newest line of the trail that it has seen committed; when that line is gone, or is another
 //! one, the database went back. The database is another cluster, or on another timeline, than the one in its own `settings`. And
-//! elsewhere: a message newer than its row, a settle for a submission that is not there, a work of ours at a vendor (found by the
-//! scheduled audit, or called back about) that the ledger does not have. Each of them stops all paid sends until an
+//! elsewhere: a message newer than its row, a settle for a submission that is not there, a work of ours at a vendor (found by an
+//! audit and not repaired, or called back about) that the ledger does not have. Each of them stops all paid sends until an
 //! audit has rebuilt the ledger and an operator resumes them. Nothing here repairs anything.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -8,10 +8,10 @@ use uuid::Uuid;
 
 use super::{Db, DbResult};
 use crate::domain::find::Sought;
-use crate::domain::{LedgerState, Vendor};
+use crate::domain::{JobStatus, LedgerState, Vendor};
 
-/// Most of each kind that are found. Whoever sees so many types more of the id.
-pub(super) const MOST: i64 = 10;
+/// Most of each kind that are found: more than a person reads, and fewer than would cost.
+const MOST: i64 = 10;
 
 /// What was found.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
@@ -34,6 +34,7 @@ pub struct FoundJob {
     #[diesel(sql_type = Text)]
     pub name: String,
     /// Its status.
+    #[schema(value_type = JobStatus)]
     #[diesel(sql_type = Text)]
     pub status: String,
 }

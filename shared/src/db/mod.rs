@@ -38,7 +38,7 @@ mod workers;
 
 pub use acts::{Act, ActFilter, ActPlace};
 pub use adoption::UnadoptedRow;
-pub use audits::{Acknowledged, AuditRecord, AuditRow, NewAudit, Rebuild};
+pub use audits::{Acknowledged, AuditRecord, NewAudit, Rebuild};
 pub use bulk::{Ends, MAX_ENDS, MAX_GROUPS, NewOperation, OperationRow, Piece, Steered};
 pub use callbacks::{CalledBack, DueCallback, Hinted};
 pub use checkup::Checkup;
@@ -122,9 +122,14 @@ impl DbError {
     /// Whether a table, column or function is not there: nobody has migrated the database, or an older build has.
     #[must_use]
     pub fn is_of_schema(&self) -> bool {
-        // diesel has no kind for these; the texts are PostgreSQL's own (errcodes 42P01, 42703, 42883).
-        matches!(self, Self::Query(diesel::result::Error::DatabaseError(_, info))
-            if info.message().ends_with("does not exist"))
+        let Self::Query(diesel::result::Error::DatabaseError(_, info)) = self else {
+            return false;
+        };
+        // diesel has no kind for these; the texts are PostgreSQL's own in English (errcodes 42P01, 42703, 42883).
+        let of_schema = ["relation ", "column ", "function "];
+        let message = info.message();
+        of_schema.iter().any(|kind| message.starts_with(kind))
+            && message.ends_with("does not exist")
     }
 
     /// Whether the database is away or overloaded, so that the same call may work later.

@@ -277,9 +277,7 @@ impl Row {
             ghostcut: part(self.ghostcut_state.as_deref(), self.ghostcut_work_failed)?,
         });
         plan.to = Ok(to);
-        plan.then_inpaints = spec.has_effects()
-            && to.pays() != Some(Vendor::Ghostcut)
-            && !is_beyond(to.stage, Stage::InpaintSubmit);
+        plan.then_inpaints = spec.has_effects() && is_beyond(Stage::InpaintSubmit, to.stage);
         if let Some(vendor) = to.pays() {
             let (failed, cost) = match vendor {
                 Vendor::Sync => (self.sync_failed, self.sync_cost),

@@ -47,6 +47,9 @@ pub struct DuplicateCount {
     /// How many.
     #[diesel(sql_type = BigInt)]
     pub submissions: i64,
+    /// Those of them of which nobody has said that they are dealt with.
+    #[diesel(sql_type = BigInt)]
+    pub open: i64,
 }
 
 /// The bound stands in each condition as it is: PostgreSQL knows then how little it asks for. Nobody restarts a completed job, so its
@@ -98,7 +101,8 @@ impl Db {
     pub async fn duplicates_ever(&self) -> DbResult<Vec<DuplicateCount>> {
         let mut connection = self.connection().await?;
         Ok(diesel::sql_query(
-            "SELECT vendor, count(*) AS submissions FROM ( \
+            "SELECT vendor, count(*) AS submissions, count(*) FILTER (WHERE NOT EXISTS (SELECT FROM operator_events o \
+                 WHERE o.action = 'finding_acknowledged' AND o.subject = d.token::text)) AS open FROM ( \
                  SELECT token, vendor FROM submissions WHERE state = 'duplicate' \
                  UNION SELECT s.token, s.vendor FROM job_events e JOIN submissions s ON s.token = e.token \
                      WHERE e.kind = 'duplicate' \

@@ -390,8 +390,9 @@ impl Db {
         }
         // Killed before: these jobs come due by themselves, or with the next resume. Not in one transaction, because `settle`
         // locks jobs before accounts.
-        let released = self.release_jobs(change.vendor, &change.by, &change.reason);
-        let released = released.await?;
+        let released = self
+            .release_jobs(change.vendor, &change.by, &change.reason)
+            .await?;
         // A hint: dispatch has a timer.
         let _ = self.notify_due().await;
         Ok(Some(released))

@@ -39,6 +39,12 @@ impl FindingKind {
     pub const fn repairable(self) -> bool {
         matches!(self, Self::Orphan | Self::Unsettled)
     }
+
+    /// Whether something was paid for twice.
+    #[must_use]
+    pub const fn is_twice(self) -> bool {
+        matches!(self, Self::SecondWork | Self::SecondSubmission)
+    }
 }
 
 /// A submission as the ledger has it.

@@ -24,15 +24,21 @@ impl Sought {
         let marked = Marker::find(text).map(|marker| (marker.token, marker.token));
         Self {
             ids: marked.or_else(|| ids(text)),
-            text: text.to_owned(),
+            // Vendors' ids that are UUIDs are in lower case.
+            text: match text.parse::<Uuid>() {
+                Ok(id) => id.to_string(),
+                Err(_) => text.to_owned(),
+            },
         }
     }
 }
 
-/// The ids that begin so, with their hyphens, in upper or lower case.
+/// The ids that begin so, with or without hyphens, in upper or lower case.
 fn ids(text: &str) -> Option<(Uuid, Uuid)> {
     const HYPHENS: [usize; 4] = [8, 13, 18, 23];
-    let fits = |(at, letter): (usize, char)| match HYPHENS.contains(&at) {
+    // The id of a trace is a job's without its hyphens.
+    let is_plain = !text.contains('-');
+    let fits = |(at, letter): (usize, char)| match HYPHENS.contains(&at) && !is_plain {
         true => letter == '-',
         false => letter.is_ascii_hexdigit(),
     };
@@ -64,6 +70,8 @@ mod tests {
         let whole = Some((ID.to_owned(), ID.to_owned()));
         assert_eq!(range(&format!("  {ID}\n")), whole);
         assert_eq!(range(&ID.to_uppercase()), whole);
+        assert_eq!(range(&ID.replace('-', "")), whole, "a trace's id");
+        assert_eq!(Sought::read(&ID.to_uppercase()).text, ID);
         let from = |from: &str, to: &str| Some((from.to_owned(), to.to_owned()));
         assert_eq!(
             range("7b0c6c7e-0f"),
@@ -79,14 +87,7 @@ mod tests {
                 "7b0c6c7e-ffff-ffff-ffff-ffffffffffff"
             )
         );
-        for other in [
-            "",
-            "7b0c6",
-            "7b0c6c7e0f8b",
-            "7b0c6c-7e",
-            "zb0c6c7e",
-            &format!("{ID}0"),
-        ] {
+        for other in ["", "7b0c6", "7b0c6c-7e", "zb0c6c7e", &format!("{ID}0")] {
             assert_eq!(range(other), None, "{other}");
         }
     }

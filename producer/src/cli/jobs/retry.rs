@@ -9,7 +9,7 @@ use shared::domain::resume::Refusal;
 
 use super::selection::{Line, SelectionArgs, report};
 use crate::cli::attempts::AttemptArgs;
-use crate::cli::operator::said;
+use crate::cli::operator::PreviewOperatorArgs;
 use crate::cli::output::OutputArgs;
 use crate::operations::{Tally, in_words};
 
@@ -38,12 +38,9 @@ pub struct Args {
     /// Paid attempts.
     #[command(flatten)]
     pub attempts: AttemptArgs,
-    /// Why, for the others; kept in the trail
-    #[arg(long, required_unless_present = "preview", value_parser = said)]
-    pub reason: Option<String>,
-    /// Who; kept in the trail
-    #[arg(long, env = "USER", default_value = "operator", value_parser = said)]
-    pub by: String,
+    /// Who and why.
+    #[command(flatten)]
+    pub operator: PreviewOperatorArgs,
     /// Output.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -56,8 +53,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     args.selection.check()?;
     let db = Db::new(&args.database)?;
     let order = RestartOrder {
-        by: args.by,
-        reason: args.reason.unwrap_or_default(),
+        by: args.operator.by,
+        reason: args.operator.reason.unwrap_or_default(),
         operation: None,
         another_attempt: args.attempts.another_attempt,
     };

@@ -10,7 +10,7 @@ use shared::domain::bulk::BulkAction;
 use super::show::shown;
 use crate::bulk::{self, Begun, Counted, RETRIED, Selection, Wanted, may_be_retried};
 use crate::cli::attempts::AttemptArgs;
-use crate::cli::operator::said;
+use crate::cli::operator::PreviewOperatorArgs;
 use crate::cli::output::OutputArgs;
 use crate::web::{Fault, SelectionDocument, set_job_filter, set_letter_filter};
 
@@ -58,12 +58,9 @@ pub struct StartArgs {
     /// Paid attempts.
     #[command(flatten)]
     pub attempts: AttemptArgs,
-    /// Why; kept in the trail
-    #[arg(long, required_unless_present = "preview", value_parser = said)]
-    pub reason: Option<String>,
-    /// Who; kept in the trail
-    #[arg(long, env = "USER", default_value = "operator", value_parser = said)]
-    pub by: String,
+    /// Who and why.
+    #[command(flatten)]
+    pub operator: PreviewOperatorArgs,
     /// Output.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -116,8 +113,8 @@ pub(super) async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         action: args.action,
         selection: args.selection()?,
         order: RestartOrder {
-            by: args.by.clone(),
-            reason: args.reason.clone().unwrap_or_default(),
+            by: args.operator.by.clone(),
+            reason: args.operator.reason.clone().unwrap_or_default(),
             operation: None,
             another_attempt: args.attempts.another_attempt,
         },

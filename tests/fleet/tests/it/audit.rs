@@ -18,6 +18,14 @@ use crate::command::producer;
 use crate::ledger::{claim_of, job, stage_of, state_of};
 use crate::sql::{execute, value, with_database};
 
+/// Books a second work at GhostCut for a job, paid for and succeeded.
+pub(crate) const SECOND_SUBMISSION: &str = "ALTER TABLE submissions DISABLE TRIGGER ALL; \
+                     INSERT INTO submissions (token, job_id, vendor, account, attempt, state, request_body, request_sha256, \
+                         vendor_task_id, work_state, send_deadline, settled_at) \
+                     SELECT gen_random_uuid(), job_id, vendor, account, 2, 'duplicate', '', sha256(''), '4711', 'succeeded', \
+                         clock_timestamp() + interval '1 s', now() FROM submissions WHERE vendor = 'ghostcut' AND state = 'succeeded' LIMIT 1; \
+                     ALTER TABLE submissions ENABLE TRIGGER ALL";
+
 /// Deletes submissions behind the guards, as a restored backup would.
 async fn forget(url: &str, which: &str) -> anyhow::Result<()> {
     let forget = format!(
@@ -150,21 +158,35 @@ async fn an_audit_is_asked_for_and_a_finding_acknowledged_over_http() -> anyhow:
         );
         assert_eq!(audited(false).await?["findings"], 0);
 
-        // A booked orphan can be repaired no more; what cannot be repaired is acknowledged.
-        let token = &found["comparisons"][0]["findings"][0]["token"];
-        let token = token.as_str().unwrap();
-        let path = format!("/v1/findings/{token}/acknowledge");
-        let noted = api
-            .send(post(&path, json!({ "reason": "refunded", "by": "ann" })))
+        // What a repair ends is not ended by words; what none can end is.
+        let acknowledge = |finding: &Value| {
+            let token = finding["token"].as_str().unwrap();
+            let body = json!({ "reason": "refunded", "by": "ann" });
+            post(&format!("/v1/findings/{token}/acknowledge"), body)
+        };
+        let orphan = &found["comparisons"][0]["findings"][0];
+        api.refused(acknowledge(orphan), 404, "finding-not-found")
             .await?;
+        execute(url, SECOND_SUBMISSION).await?;
+        let twice = audited(false).await?;
+        let second = &twice["comparisons"][1]["findings"][0];
+        assert_eq!(second["kind"], "second_submission", "{twice}");
+        let noted = api.send(acknowledge(second)).await?;
         assert_eq!(
             (noted.status, &noted.json["findings"]),
             (StatusCode::OK, &json!(1))
         );
-        let said = format!(
-            "SELECT actor || ': ' || reason AS value FROM operator_events WHERE subject = '{token}'"
+        let known = audited(false).await?;
+        assert_eq!(
+            known["comparisons"][1]["findings"][0]["acknowledged"], "ann: refunded",
+            "{known}"
         );
-        assert_eq!(value(url, &said).await?.as_deref(), Some("ann: refunded"));
+        let ever = &api.get("/v1/overview").await?.json["duplicates_ever"][1];
+        assert_eq!(
+            (&ever["submissions"], &ever["open"]),
+            (&json!(1), &json!(0)),
+            "{ever}"
+        );
         let nothing = format!("/v1/findings/{}/acknowledge", Uuid::new_v4());
         api.refused(
             post(&nothing, json!({ "reason": "r" })),
@@ -172,7 +194,7 @@ async fn an_audit_is_asked_for_and_a_finding_acknowledged_over_http() -> anyhow:
             "finding-not-found",
         )
         .await?;
-        let wrong = json!({ "reason": " ", "since": "yesterday" });
+        let wrong = json!({ "reason": " ", "since": "2101-02-03T04:05:06Z" });
         let problem = api
             .refused(post("/v1/audits", wrong), 422, "invalid-request")
             .await?

@@ -66,7 +66,8 @@ async fn a_job_is_found_by_every_id_that_belongs_to_it() -> anyhow::Result<()> {
             let shown = found(fleet, &api, id).await?;
             assert_eq!(shown["jobs"], Value::Array(Vec::new()), "{id}: {shown}");
         }
-        for id in [&whole[..8], &sent.task_id] {
+        let trace = whole.replace('-', "");
+        for id in [&whole[..8], &sent.task_id, &sent.token.to_string(), &trace] {
             producer(&fleet.environment, &["jobs", "show", id])
                 .await?
                 .said(0, &format!("job        {whole}"));

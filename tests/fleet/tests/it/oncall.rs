@@ -9,6 +9,7 @@ use shared::db::{FleetTimes, RunBy};
 use shared::storage::{Container, Key};
 use uuid::Uuid;
 
+use crate::audit::SECOND_SUBMISSION;
 use crate::command::producer;
 use crate::sql::{execute, value};
 use crate::unknowns::parked;
@@ -162,30 +163,52 @@ async fn an_audit_of_a_list_that_shows_nothing_is_not_made() -> anyhow::Result<(
         fleet.wait_for(std::slice::from_ref(&job)).await?;
         stopped(services).await?;
         let contains = String::new();
-        let hidden = FaultRule::new(Payee::Ghostcut, Operation::List, Fault::DropItems { contains });
+        let hidden = FaultRule::new(
+            Payee::Ghostcut,
+            Operation::List,
+            Fault::DropItems { contains },
+        );
         fleet.sandbox.faults().add(hidden)?;
         let audit = producer(&fleet.environment, &["audit"]).await?;
-        audit.said(4, "shows none of the 1 works that the ledger has there: it proves nothing");
+        audit.said(
+            4,
+            "shows none of the 1 works that the ledger has there: it proves nothing",
+        );
         assert!(fleet.db.last_audit().await?.is_none(), "it allows nothing");
         fleet.sandbox.faults().clear();
-        producer(&fleet.environment, &["audit"]).await?.said(0, "BOOKED");
+        producer(&fleet.environment, &["audit"])
+            .await?
+            .said(0, "BOOKED");
 
         // Paid twice, dealt with at the vendor, and found no more.
-        let twice = "ALTER TABLE submissions DISABLE TRIGGER ALL; \
-                     INSERT INTO submissions (token, job_id, vendor, account, attempt, state, request_body, request_sha256, \
-                         vendor_task_id, work_state, send_deadline, settled_at) \
-                     SELECT gen_random_uuid(), job_id, vendor, account, 2, 'duplicate', '', sha256(''), '4711', 'succeeded', \
-                         clock_timestamp() + interval '1 s', now() FROM submissions; \
-                     ALTER TABLE submissions ENABLE TRIGGER ALL";
-        execute(&fleet.database.url, twice).await?;
-        let found = producer(&fleet.environment, &["audit", "--json"]).await?.json(1);
-        producer(&fleet.environment, &["status"]).await?.said(0, "PAID TWICE");
+        execute(&fleet.database.url, SECOND_SUBMISSION).await?;
+        let found = producer(&fleet.environment, &["audit", "--json"])
+            .await?
+            .json(1);
+        producer(&fleet.environment, &["status"])
+            .await?
+            .said(0, "PAID TWICE");
         let findings = |report: &Value| report["vendors"][1]["findings"].clone();
         assert_eq!(findings(&found)[0]["kind"], "second_submission");
-        let token = findings(&found)[0]["token"].as_str().unwrap_or_default().to_owned();
-        let known = ["audit", "--acknowledge", &token, "--reason", "refunded", "--by", "ann"];
-        producer(&fleet.environment, &known).await?.said(0, "1 acknowledged");
-        let found = producer(&fleet.environment, &["audit", "--json"]).await?.json(0);
+        let token = findings(&found)[0]["token"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        let known = [
+            "audit",
+            "--acknowledge",
+            &token,
+            "--reason",
+            "refunded",
+            "--by",
+            "ann",
+        ];
+        producer(&fleet.environment, &known)
+            .await?
+            .said(0, "1 acknowledged");
+        let found = producer(&fleet.environment, &["audit", "--json"])
+            .await?
+            .json(0);
         assert_eq!(findings(&found)[0]["acknowledged"], "ann: refunded");
         let status = producer(&fleet.environment, &["status"]).await?;
         status.said(0, "1 dealt with");

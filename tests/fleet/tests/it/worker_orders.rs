@@ -231,6 +231,26 @@ async fn a_worker_that_is_asked_to_stop_finishes_and_ends_with_0() -> anyhow::Re
     .await
 }
 
+/// Its grace is over before its result is: it gives that back, and is not taken for one that went away without a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_gives_back_what_it_has_is_shown_as_stopped() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let environment = fleet.environment.clone().with("STOP_GRACE", "500ms");
+        let api = Producer::start(fleet, &fleet.environment).await?;
+        let mut one = fleet.process("one", "worker", &environment)?;
+        slow_result(fleet, SLOW_RESULT_MS)?;
+        let job = fleet.submit_kind(Kind::Lipsync, 0).await?;
+        storing(&api, "one").await?;
+        assert!(one.terminate(DEADLINE).await?.success());
+        seen(&api, "one", has_stopped).await?;
+        let heir = fleet.worker_process("two").await?;
+        fleet.books(&[job]).await?.assert_balanced();
+        drop(heir);
+        api.stop().await
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_may_not_and_who_cannot_is_told() -> anyhow::Result<()> {
     fleet::run(SandboxConfig::default(), async |fleet| {
