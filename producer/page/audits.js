@@ -102,7 +102,7 @@ export function audit({ id, page }) {
         one.error
           ? `It was not finished: ${one.error}`
           : !one.finished_at
-            ? "It is being made, after those that were asked for before. One that does not end was cut off with its producer: ask again."
+            ? "It is being made, after those that were asked for before. One that does not end was cut off: ask again."
             : one.findings === 0
               ? "The ledger and the vendors agree."
               : `${plural(one.findings, "work differs", "works differ")}; ${one.open ? `${count(one.open)} can be repaired.` : "nothing is left to be repaired."}`,

@@ -66,12 +66,14 @@ impl Auditor {
     /// Stops paid sends if the vendor has a work of ours that the ledger does not have, still: whatever else it does not have would
     /// be paid for again.
     async fn stop_if_forgotten(&self, comparison: &Comparison, seen: Seen) -> DbResult<()> {
-        let mut findings = comparison.findings.iter();
+        let findings = comparison.findings.iter();
         let is_forgotten =
             |finding: &&Finding| finding.kind == FindingKind::Orphan && finding.is_open();
-        let Some(orphan) = findings.find(is_forgotten) else {
+        let mut orphans = findings.filter(is_forgotten);
+        let Some(orphan) = orphans.next() else {
             return Ok(());
         };
+        let oldest = orphans.filter_map(|other| other.at).chain(orphan.at).min();
         let reason = format!(
             "{} has the work {} of submission {}, which is not in the ledger: the database forgot commits",
             comparison.vendor,
@@ -80,7 +82,7 @@ impl Auditor {
         );
         let forgotten = Forgotten {
             reason,
-            from: None,
+            from: self.db.forgotten_from(oldest).await?,
             seen,
         };
         self.db.stop_forgotten(&forgotten, ACTOR).await

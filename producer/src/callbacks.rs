@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::DateTime;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts};
 use serde_json::json;
 use shared::crash::{self, Point};
@@ -350,14 +351,16 @@ impl Processor {
                 .vendors
                 .status(callback.vendor, &[reported.task_id])
                 .await?;
-            if works.iter().any(|work| is_of(work, callback.token)) {
+            let ours = works.iter().find(|work| is_of(work, callback.token));
+            if let Some(work) = ours {
+                let taken = work.created_at_ms.and_then(DateTime::from_timestamp_millis);
                 let reason = format!(
                     "{} has called back about submission {}, which is not in the ledger: the database forgot commits",
                     callback.vendor, callback.token
                 );
                 let forgotten = Forgotten {
                     reason,
-                    from: None,
+                    from: self.db.forgotten_from(taken).await?,
                     seen,
                 };
                 // Not stopped: the callback is tried again, nobody else may see the sign.

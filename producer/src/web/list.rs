@@ -205,7 +205,8 @@ pub(super) fn fault(path: &str, code: FieldCode, message: &str) -> Problem {
 
 /// The cursor of lists that are in the order of a number: its text.
 pub(super) fn read_number(value: &str) -> Result<i64, Fault> {
-    value.parse().map_err(|_| {
+    let number = value.parse().ok().filter(|number| *number >= 0);
+    number.ok_or_else(|| {
         let message = "must be the `next_cursor` of a page";
         (FieldCode::Malformed, message.to_owned())
     })

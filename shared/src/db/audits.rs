@@ -127,8 +127,8 @@ struct Rebuilt {
 }
 
 impl Db {
-    /// Notes that an audit begins. With `not_within`, only if none has begun for so long; of several producers that ask at once one
-    /// is answered. The `since` counts back from the database's clock.
+    /// Notes that an audit begins. With `not_within`, only if none that looks back as far has begun for so long; of several producers
+    /// that ask at once one is answered. The `since` counts back from the database's clock.
     ///
     /// # Errors
     /// When the database is away.
@@ -146,7 +146,7 @@ impl Db {
                 diesel::sql_query(
                     "INSERT INTO audits (since, actor, reason, repair) SELECT $1, $2, $3, $4 \
                      WHERE $5 IS NULL OR NOT EXISTS (SELECT FROM audits \
-                         WHERE started_at > clock_timestamp() - make_interval(secs => $5 / 1000.0) \
+                         WHERE started_at > clock_timestamp() - make_interval(secs => $5 / 1000.0) AND since <= $1 \
                          AND (finished_at IS NOT NULL AND error IS NULL OR started_at > clock_timestamp() - interval '5 minutes')) \
                      RETURNING id",
                 )
@@ -161,6 +161,28 @@ impl Db {
             })
             .await?;
         Ok(begun.map(|begun| begun.id))
+    }
+
+    /// From when on commits may be gone, if a vendor took a work of ours at this time that the ledger does not have: from the newest line
+    /// of the trail that is older. Whatever was committed between the two may be gone as well.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn forgotten_from(
+        &self,
+        taken: Option<DateTime<Utc>>,
+    ) -> DbResult<Option<DateTime<Utc>>> {
+        let Some(taken) = taken else {
+            return Ok(None);
+        };
+        let mut connection = self.connection().await?;
+        let row: Clock = diesel::sql_query(
+            "SELECT coalesce((SELECT max(at) FROM job_events WHERE at < $1), $1) AS now",
+        )
+        .bind::<Timestamptz, _>(taken)
+        .get_result(&mut connection)
+        .await?;
+        Ok(Some(row.now))
     }
 
     /// The submissions to an account that were claimed since, and all those that a list names by the vendor's id or by a token.
@@ -178,8 +200,8 @@ impl Db {
         let mut connection = self.connection().await?;
         let rows: Vec<BookedRow> = diesel::sql_query(
             "SELECT token, job_id, attempt, state, vendor_task_id, vendor_project_id, imported, work_state, claimed_at, \
-             send_deadline FROM submissions WHERE vendor = $1 AND account = $2 \
-             AND (claimed_at >= $3 OR vendor_task_id = ANY($4) OR token = ANY($5)) ORDER BY claimed_at",
+             send_deadline FROM submissions WHERE vendor = $1 \
+             AND (account = $2 AND (claimed_at >= $3 OR vendor_task_id = ANY($4)) OR token = ANY($5)) ORDER BY claimed_at",
         )
         .bind::<Text, _>(vendor.as_str())
         .bind::<Text, _>(account)
@@ -330,7 +352,8 @@ impl Db {
         Ok(found.filter(|audit| audit.id == id))
     }
 
-    /// The last audit that was finished without an error.
+    /// The last audit that was finished without an error. One by hand that looks back less far than the producers' own does not take their
+    /// place: it says less.
     ///
     /// # Errors
     /// When the database is away.
@@ -338,7 +361,9 @@ impl Db {
         let mut connection = self.connection().await?;
         Ok(diesel::sql_query(
             "SELECT id, started_at, finished_at, since, actor, reason, repair, error, comparisons, findings, open FROM audits \
-             WHERE finished_at IS NOT NULL AND error IS NULL ORDER BY started_at DESC LIMIT 1",
+             WHERE finished_at IS NOT NULL AND error IS NULL AND started_at - since >= coalesce((SELECT s.started_at - s.since - interval '1 minute' \
+                 FROM audits s WHERE s.finished_at IS NOT NULL AND s.error IS NULL AND s.actor = 'audit' AND s.reason = 'scheduled' \
+                 ORDER BY s.started_at DESC LIMIT 1), interval '0') ORDER BY started_at DESC LIMIT 1",
         )
         .get_result(&mut connection)
         .await

@@ -60,6 +60,12 @@ struct Stopped {
 }
 
 #[derive(diesel::QueryableByName)]
+struct Before {
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    at: Option<DateTime<Utc>>,
+}
+
+#[derive(diesel::QueryableByName)]
 struct Open {
     #[diesel(sql_type = diesel::sql_types::Integer)]
     open: i32,
@@ -92,9 +98,16 @@ impl Db {
             Some(Seen::Since(resumed_at)) => (true, resumed_at),
             Some(Seen::Now) | None => (false, None),
         };
-        // A sign that knows since when outranks one that does not.
-        let value = json!({ "reason": reason, "audit_first": audit_first, "audit_since": since });
         let mut connection = self.connection().await?;
+        // Of a restored backup, what is older than the first minutes of its new life ends where the backup was made.
+        let before: Before = diesel::sql_query(
+            "SELECT (SELECT max(at) FROM job_events WHERE at < clock_timestamp() - interval '5 minutes') AS at",
+        )
+        .get_result(&mut connection)
+        .await?;
+        // A sign that knows since when outranks one that does not.
+        let value = json!({ "reason": reason, "audit_first": audit_first, "audit_since": since,
+            "trail_before": before.at.filter(|_| audit_first).map(|at| at - AROUND) });
         let written = connection
             .transaction(async |connection| {
                 // Waits for a resume that is being committed, so that the next statement sees it.
@@ -107,7 +120,8 @@ impl Db {
                      ON CONFLICT (name) DO UPDATE SET value = excluded.value, changed_by = excluded.changed_by, \
                          changed_at = excluded.changed_at \
                      WHERE $3 AND (NOT coalesce((s.value ->> 'audit_first')::boolean, false) \
-                         OR excluded.value ->> 'audit_since' IS NOT NULL AND s.value ->> 'audit_since' IS NULL)",
+                         OR excluded.value ->> 'audit_since' IS NOT NULL AND s.value ->> 'audit_since' IS NULL \
+                         OR (excluded.value ->> 'audit_since')::timestamptz < (s.value ->> 'audit_since')::timestamptz)",
                 )
                 .bind::<Jsonb, _>(&value)
                 .bind::<Text, _>(by)
@@ -126,7 +140,7 @@ impl Db {
     }
 
     /// Allows paid sends again. After a database that forgot commits it wants an audit that was begun `in_flight_ms` after the stop,
-    /// when nothing sent before could still arrive, looked back to before what was forgotten (a day where that is not known), and left
+    /// when nothing sent before could still arrive, looked back to before what was forgotten (where that is not known a day, or to the last line of the trail before), and left
     /// nothing unrepaired; `force` goes without.
     ///
     /// # Errors
@@ -144,7 +158,8 @@ impl Db {
                 let stopped: Option<Stopped> = diesel::sql_query(
                     "SELECT coalesce((value ->> 'audit_first')::boolean, false) AS audit_first, \
                      changed_at + make_interval(secs => $1 / 1000.0) AS not_before, \
-                     coalesce((value ->> 'audit_since')::timestamptz, changed_at - interval '1 day') AS since \
+                     coalesce((value ->> 'audit_since')::timestamptz, \
+                         least(changed_at - interval '1 day', (value ->> 'trail_before')::timestamptz)) AS since \
                      FROM settings WHERE name = 'stop_paid' FOR UPDATE",
                 )
                 .bind::<BigInt, _>(super::dispatch::millis(in_flight))

@@ -9,6 +9,7 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 use super::fields::{FieldCode, Node};
+use super::search::Marker;
 
 /// Longest URL taken, in bytes, after percent-encoding.
 pub const MAX_URL_LENGTH: usize = 2048;
@@ -50,6 +51,11 @@ pub enum LocationError {
     /// A fragment never reaches a server: most likely an unencoded `#` in a file name.
     #[error("must not contain `#`; in a file name write %23")]
     Fragment,
+    /// A name by which the fleet knows its own works. Vendors show input URLs, and such a one would pass for another submission's.
+    #[error(
+        "must not contain a name like `gf-<job>-1-<token>`: by such names the fleet knows its works at the vendors"
+    )]
+    Marker,
     /// Not a bucket name of S3.
     #[error("must name a bucket: 3 to 63 lower-case letters, digits, dots and hyphens")]
     Bucket,
@@ -67,6 +73,9 @@ impl FromStr for Location {
         }
         if text.chars().any(char::is_control) {
             return Err(LocationError::ControlCharacter);
+        }
+        if Marker::find(text).is_some() {
+            return Err(LocationError::Marker);
         }
         if let Some(object) = text.strip_prefix("s3://") {
             return parse_object(object);
@@ -188,6 +197,9 @@ mod tests {
     fn texts_that_are_refused() {
         use LocationError as E;
         let long = format!("https://a.example/{}", "x".repeat(MAX_URL_LENGTH));
+        let marker =
+            "gf-7b0c6c7e-0f8b-4a1e-9d0a-0f8b00000001-1-6f0f9d0a-0f8b-4a1e-9d0a-0f8b00000001";
+        let marked = &format!("https://a.example/v.mp4?n={marker}");
         let long_when_encoded = format!("https://a.example/{}", "测".repeat(400));
         for (text, expected) in [
             (long.as_str(), E::TooLong),
@@ -199,6 +211,9 @@ mod tests {
             ("file:///etc/passwd", E::Scheme),
             ("https://u:p@a.example/v", E::Credentials),
             ("https://a.example/v#1.mp4", E::Fragment),
+            (marked, E::Marker),
+            (&marked.replace('-', "%2D"), E::Marker),
+            (&format!("s3://bucket/{marker}.mp4"), E::Marker),
             ("s3://Up/v.mp4", E::Bucket),
             ("s3://-bucket/v.mp4", E::Bucket),
             ("s3://bucket", E::Key),

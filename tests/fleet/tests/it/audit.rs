@@ -69,6 +69,10 @@ async fn what_was_paid_and_forgotten_is_found_and_booked() -> anyhow::Result<()>
         let audit = async |args: &[&str]| producer(environment, &[&["audit", "--json"], args].concat()).await;
         let clean = audit(&[]).await?.json(0);
         assert_eq!((findings(&clean), &clean["vendors"][0]["listed"]), (vec![], &json!(2)));
+        // What another account of ours has sent is not forgotten.
+        let other = environment.clone().with("SYNC_ACCOUNT", "other");
+        let other = producer(&other, &["audit", "--json"]).await?.json(0);
+        assert_eq!(findings(&other), [""; 0]);
 
         // One forgotten, one believed to be absent, one paid for a job that is gone.
         forget(url, &format!("vendor = 'sync' AND job_id = '{}'", jobs[0].job)).await?;
@@ -92,6 +96,9 @@ async fn what_was_paid_and_forgotten_is_found_and_booked() -> anyhow::Result<()>
         same(&audit(&["--since", "1h"]).await?.json(1));
         // Whatever else was forgotten would be paid for again.
         producer(environment, &["status"]).await?.said(0, "which is not in the ledger: the database forgot commits");
+        let back_to = "SELECT ((value ->> 'audit_since')::timestamptz < (SELECT min(claimed_at) FROM submissions))::text AS value \
+                       FROM settings WHERE name = 'stop_paid'";
+        assert_eq!(value(url, back_to).await?.as_deref(), Some("true"), "an audit has to reach what is gone");
         let table = producer(environment, &["audit"]).await?;
         table.said(1, "orphan");
         table.said(1, "unsettled");
@@ -207,6 +214,48 @@ async fn an_audit_is_asked_for_and_a_finding_acknowledged_over_http() -> anyhow:
             .collect();
         assert_eq!(paths, ["/reason", "/since"], "{problem}");
         api.stop().await
+    })
+    .await
+}
+
+/// Whoever only looks at the last minutes has not found that all is well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_audit_does_not_take_the_place_of_a_longer_one() -> anyhow::Result<()> {
+    with_database(true, async |_, db| {
+        let audited = async |by: &str, reason: &str, ago: TimeDelta| {
+            let since = db.now().await? - ago;
+            let audit = NewAudit {
+                since,
+                by,
+                reason,
+                repair: false,
+            };
+            let id = db.begin_audit(&audit, None).await?.unwrap();
+            db.finish_audit(id, &[]).await?;
+            anyhow::Ok((id, since))
+        };
+        let day = TimeDelta::days(1);
+        let last = async || anyhow::Ok(db.last_audit().await?.map(|audit| audit.id));
+        let (early, _) = audited("ann", "look", TimeDelta::minutes(1)).await?;
+        assert_eq!(last().await?, Some(early), "there is no other");
+        let (scheduled, since) = audited("audit", "scheduled", day).await?;
+        audited("ann", "look", TimeDelta::minutes(1)).await?;
+        assert_eq!(last().await?, Some(scheduled));
+        let (by_hand, _) = audited("ann", "look", day).await?;
+        assert_eq!(last().await?, Some(by_hand), "it looked back as far");
+
+        let next = |since| NewAudit {
+            since,
+            by: "audit",
+            reason: "scheduled",
+            repair: false,
+        };
+        let hour = Some(std::time::Duration::from_secs(3600));
+        let due = db.begin_audit(&next(since), hour).await?;
+        assert_eq!(due, None, "one that looked back as far was made");
+        let due = db.begin_audit(&next(since - day), hour).await?;
+        assert!(due.is_some(), "none has looked back so far");
+        Ok(())
     })
     .await
 }

@@ -276,7 +276,7 @@ async fn of_several_producers_one_audits() -> anyhow::Result<()> {
 /// A sign that knows since when commits are gone takes the place of one that does not, and the audit has to look back so far.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_audit_has_to_look_back_to_what_is_gone() -> anyhow::Result<()> {
-    with_database(true, async |_, db| {
+    with_database(true, async |url, db| {
         let sign = |from| Forgotten {
             reason: "test".to_owned(),
             from,
@@ -320,6 +320,25 @@ async fn the_audit_has_to_look_back_to_what_is_gone() -> anyhow::Result<()> {
         }
         audited(from - AROUND).await?;
         assert_eq!(resume(db).await?, PaidResumed::Yes);
+
+        // Where nobody knows since when, the trail of a restored backup ends where that was made.
+        let restored = "INSERT INTO job_events (job_id, at, kind, actor, detail) \
+                        VALUES (gen_random_uuid(), now() - interval '3 days', 'created', 'test', '{}')";
+        execute(url, restored).await?;
+        assert!(db.stop_paid_until_audit(&sign(None), "vague").await?);
+        let wanted = async || match resume(db).await? {
+            PaidResumed::AuditFirst { since, .. } => Ok(since),
+            other => anyhow::bail!("{other:?}"),
+        };
+        let backup = db.now().await? - chrono::TimeDelta::days(3);
+        assert!(wanted().await? <= backup - AROUND);
+        // One that was forgotten even earlier has to be reached as well.
+        for (days, replaces) in [(9, true), (11, true), (10, false)] {
+            let at = db.now().await? - chrono::TimeDelta::days(days);
+            let stopped = db.stop_paid_until_audit(&sign(Some(at)), "exact").await?;
+            assert_eq!(stopped, replaces, "{days} days ago");
+        }
+        assert!(wanted().await? < db.now().await? - chrono::TimeDelta::days(11));
         Ok(())
     })
     .await
