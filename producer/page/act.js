@@ -67,7 +67,7 @@ export function problemBox(problem) {
  * `reason`, and its answer is told to `done`. The dialog stays open with the problem when it fails; it runs once however often it is clicked.
  */
 export function ask({ title, text = [], fields = [], confirm, danger = false, run, done }) {
-  const reason = { name: "reason", label: "Reason", hint: "For the others; kept in the trail", required: true, max: 1000 };
+  const reason = { name: "reason", label: "Reason (required)", hint: "For the others; kept in the trail", required: true, max: 1000 };
   const all = [...fields, reason];
   const faults = h("div");
   const button = h(`button.primary${danger ? ".danger" : ""}`, { type: "submit", test: "dialog-confirm" }, confirm);

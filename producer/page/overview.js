@@ -44,14 +44,15 @@ function tiles({ fleet, costs }) {
   const { status } = fleet;
   const unknown = status.unknown.reduce((sum, row) => sum + row.unknown, 0);
   const parked = status.standing.filter(row => row.state === "parked").reduce((sum, row) => sum + row.jobs, 0);
-  const twice = fleet.duplicates_ever?.reduce((sum, row) => sum + row.submissions, 0);
+  const ever = key => fleet.duplicates_ever?.reduce((sum, row) => sum + row[key], 0);
+  const twice = ever("submissions");
   const today = vendor => costs.find(day => day.vendor === vendor) ?? { reserved: 0, charged: 0, wasted: 0 };
   const sum = key => VENDORS.map(vendor => money(vendor, today(vendor)[key])).join(" + ");
   const isOpen = VENDORS.some(vendor => today(vendor).reserved > 0);
   return h(
     "section.tiles",
     { "aria-label": "In short" },
-    twice !== undefined && tile("duplicates", "#/audits", ...paidTwice(twice, status.last_audit)),
+    twice !== undefined && tile("duplicates", "#/audits", ...paidTwice(twice, ever("open"), status.last_audit)),
     tile(
       "count-dead-letters",
       "#/dead-letters",
@@ -72,7 +73,8 @@ function tiles({ fleet, costs }) {
 }
 
 /** What the ledger has, and no more than that while an audit has found works that it does not have. */
-function paidTwice(twice, audit) {
+function paidTwice(twice, open, audit) {
+  if (twice && !open) return [count(twice), `${plural(twice, "submission was", "submissions were")} paid twice, and dealt with`, "calm"];
   if (twice) return [count(twice), `${plural(twice, "submission was", "submissions were")} paid twice`, "bad"];
   if (audit?.open) return ["None known", `the last audit found ${plural(audit.open, "work")} that the ledger does not have`, "warn"];
   const since = audit ? ["; the vendors’ lists agreed ", time(audit.finished_at)] : "; no audit has compared the vendors’ lists yet";
@@ -159,6 +161,12 @@ function held(row) {
   const { due, held } = row;
   return [
     row.unserved > 0 && h("small.held", { test: "stage-unserved", title: held && `${held.sentence}.` }, nobodyTakes(row)),
+    row.failing > 0 &&
+      h(
+        "small.held",
+        { test: "stage-failing" },
+        h("a", { href: `#/jobs?stage=${row.stage}` }, `${count(row.failing)} tried again after errors`),
+      ),
     held &&
       held.by !== "no_worker" &&
       h("small.held", { test: "stage-held", title: `${held.sentence}.` }, `${count(due)} held: ${refusalMeaning(held.by)}`),

@@ -57,6 +57,7 @@ export async function strip() {
   counts = { "dead-letters": status.dead_letters, unknowns: sum(status.unknown, row => row.unknown) };
   navigation();
   const parts = waiting(fleet);
+  document.title = `${parts.length ? "(!) " : ""}${document.title.replace(/^\(!\) /, "")}`;
   renew(
     document.getElementById("strip"),
     h(
@@ -85,7 +86,8 @@ function waiting({ status, stages = [], duplicates_ever: duplicates = [], worker
     const wait = jobs > 0 ? `: ${plural(jobs, "job waits", "jobs wait")}` : "";
     parts.push(link("#/", `${workers.quiet ? "every worker is quiet" : "no worker runs"}${wait}`));
   } else for (const row of left) parts.push(link("#/", nobodyTakes(row)));
-  if (workers?.lost) parts.push(link("#/", `${plural(workers.lost, "worker")} went away without a word`));
+  // Where others do their work, nobody has to act.
+  if (workers?.lost && (left.length > 0 || workers.running === 0)) parts.push(link("#/", `${plural(workers.lost, "worker")} went away without a word`));
   const stop = status.paid_sends_stopped;
   if (stop) parts.push(link("#/vendors", `all paid sends are stopped (${stop.by}: ${stop.reason})`));
   for (const account of status.accounts_stopped.filter(account => NEEDS_SOMEBODY.includes(account.refusal))) {

@@ -213,7 +213,8 @@ impl Decider {
             Err(DecisionError::Unproved(why)) => {
                 let force = decision.surface.force();
                 return Err(DecisionError::Unproved(format!(
-                    "{why}; {force} goes without"
+                    "{why}. Look for the work at the vendor's dashboard, or wait; only who is sure that it is not there goes on with \
+                     {force}: if it is there, it is paid for twice"
                 )));
             }
             Err(error) => return Err(error),

@@ -56,6 +56,8 @@ pub struct StageCount {
     pub workers: usize,
     /// Those that wait, for their time or for a worker, while no worker takes them; 0 where one does.
     pub unserved: i64,
+    /// Those that have failed at least twice in a row in this stage and are tried again: the vendor or the store does not answer.
+    pub failing: i64,
     /// What holds the due ones, or all that move; null when nothing does.
     pub held: Option<Held>,
     /// How long the oldest due one waits; null when none is due.
@@ -166,6 +168,7 @@ fn count(stage: Stage, backlog: &[BacklogGauge], holds: &Holds) -> StageCount {
         due,
         workers,
         unserved,
+        failing: rows().map(|row| row.failing).sum(),
         held: held.or(lack.filter(|_| unserved > 0)),
         oldest_due_seconds: (oldest > 0.0).then_some(oldest),
     }
@@ -186,6 +189,7 @@ mod tests {
             jobs,
             due: i64::from(oldest_due_seconds > 0.0),
             oldest_due_seconds,
+            failing: 0,
         };
         let holds = Holds::new(None, Vec::new(), Served::default());
         let backlog = [

@@ -8,7 +8,7 @@ use shared::config::ProtocolConfig;
 use shared::db::{self, JobPatch, Move, MoveState, NewEvent, Settlement, WorkItem};
 use shared::domain::outcome::{Outcome, Reason, retry_delay};
 use shared::domain::transition::{self, Event, Next};
-use shared::domain::{JobStatus, Stage, Vendor, progress};
+use shared::domain::{JobStatus, LedgerState, Stage, Vendor, progress};
 
 use crate::run::{Run, Signal, StoredResult};
 
@@ -163,7 +163,8 @@ fn advance(
             let tries = match event {
                 // The two stages hand the job back and forth while the vendor's URLs do not answer: one count for both.
                 Event::ResultGone => item.tries + 1,
-                Event::Succeeded => item.tries,
+                // But not the polls that failed before it was known that the work had succeeded.
+                Event::Succeeded if knew_success(item) => item.tries,
                 _ => 0,
             };
             let mut mv = waiting(next, after, tries);
@@ -178,6 +179,12 @@ fn advance(
         }
         Err(illegal) => dead(stage, Reason::InternalError, &illegal.to_string()),
     }
+}
+
+/// Whether the ledger had the work as succeeded already: its result was gone, and is asked for again.
+fn knew_success(item: &WorkItem) -> bool {
+    let submission = item.submission.as_ref();
+    submission.is_some_and(|submission| submission.state == LedgerState::Succeeded)
 }
 
 fn entering(stage: Stage, event: Event) -> Option<JobPatch> {

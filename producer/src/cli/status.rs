@@ -86,6 +86,7 @@ fn human(overview: &Overview) -> String {
         ]);
     }
     lines.extend(overview.stages.iter().filter_map(waiting));
+    lines.extend(overview.stages.iter().filter_map(failing));
     if status.failed_last_day > 0 {
         let more = if status.failed_last_day >= MOST_FAILED {
             "at least "
@@ -173,6 +174,16 @@ fn waiting(stage: &StageCount) -> Option<[String; 2]> {
         }
         None => None,
     }
+}
+
+/// Jobs of a stage that fail again and again, mostly because a vendor does not answer.
+fn failing(failing: &StageCount) -> Option<[String; 2]> {
+    let text = format!(
+        "{} in {stage}, tried again after errors: `producer jobs list --stage {stage}` says which",
+        counted(failing.failing, "job"),
+        stage = failing.stage,
+    );
+    (failing.failing > 0).then(|| ["failing".to_owned(), text])
 }
 
 fn stopped(status: &Status) -> String {

@@ -84,6 +84,9 @@ pub struct BacklogGauge {
     /// How long the oldest due one waits, in seconds; 0 when none is due.
     #[diesel(sql_type = Double)]
     pub oldest_due_seconds: f64,
+    /// Those that have failed at least twice in a row in this stage and are tried again.
+    #[diesel(sql_type = BigInt)]
+    pub failing: i64,
 }
 
 /// Open dead letters by stage and reason.
@@ -344,6 +347,7 @@ impl Db {
         let mut connection = self.connection().await?;
         let rows = diesel::sql_query(
             "SELECT stage, state, count(*) AS jobs, count(*) FILTER (WHERE due_at <= now()) AS due, \
+             count(*) FILTER (WHERE tries >= 2 AND due_at IS NOT NULL) AS failing, \
              greatest(coalesce(extract(epoch FROM now() - min(due_at)), 0), 0)::float8 AS oldest_due_seconds \
              FROM job_stages GROUP BY stage, state",
         )

@@ -23,7 +23,7 @@ impl Sought {
         let text = text.trim();
         let marked = Marker::find(text).map(|marker| (marker.token, marker.token));
         Self {
-            ids: marked.or_else(|| ids(text)),
+            ids: marked.or_else(|| ids(text)).or_else(|| beginning(text)),
             // Vendors' ids that are UUIDs are in lower case.
             text: match text.parse::<Uuid>() {
                 Ok(id) => id.to_string(),
@@ -31,6 +31,12 @@ impl Sought {
             },
         }
     }
+}
+
+/// The job of a marker that is not whole.
+fn beginning(text: &str) -> Option<(Uuid, Uuid)> {
+    let job = text.strip_prefix("gf-")?;
+    ids(job.get(..36).unwrap_or(job))
 }
 
 /// The ids that begin so, with or without hyphens, in upper or lower case.
@@ -98,6 +104,14 @@ mod tests {
         let whole = Some((ID.to_owned(), ID.to_owned()));
         assert_eq!(range(&marker), whole);
         assert_eq!(range(&format!("https://s3/{marker}.mp4?a=b")), whole);
+        for part in [
+            format!("gf-{ID}"),
+            format!("gf-{ID}-1-6f0f"),
+            format!("gf-{}", &ID[..20]),
+        ] {
+            let found = range(&part).unwrap();
+            assert!(found.0.as_str() <= ID && ID <= found.1.as_str(), "{part}");
+        }
         assert_eq!(Sought::read(" 4711 ").text, "4711");
     }
 }

@@ -182,16 +182,23 @@ fn what_users_see_follows_the_replaced_application() {
 
 #[test]
 fn a_result_that_is_always_gone_does_not_go_round_for_ever() {
-    let tries = |stage, tries, event| {
+    let of = |state, stage, tries, event| {
         moved(&settle(
             stage,
-            &item(tries, None),
+            &item(tries, Some(state)),
             Run::advance(event, Duration::ZERO),
         ))
         .2
     };
+    let tries = |stage, tries, event| of(LedgerState::Succeeded, stage, tries, event);
     assert_eq!(tries(Stage::InpaintStore, 3, Event::ResultGone), Some(4));
     assert_eq!(tries(Stage::InpaintPoll, 4, Event::Succeeded), Some(4));
+    let (poll, succeeded) = (Stage::InpaintPoll, Event::Succeeded);
+    assert_eq!(
+        of(LedgerState::Accepted, poll, 4, succeeded),
+        Some(0),
+        "polls that failed while it ran are no tries of the store"
+    );
     assert_eq!(
         tries(Stage::LipsyncStore, 4, Event::Stored { effects: true }),
         Some(0)
