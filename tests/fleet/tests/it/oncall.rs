@@ -96,7 +96,9 @@ async fn one_job_can_be_resumed_before_its_time() -> anyhow::Result<()> {
     fleet::run(SandboxConfig::default(), async |fleet| {
         let url = &fleet.database.url;
         let job = fleet.submit_kind(Kind::Lipsync, 0).await?;
-        execute(url, "UPDATE job_stages SET due_at = now() + interval '1 hour'").await?;
+        execute(url, "UPDATE job_stages SET due_at = now() + interval '1 hour', tries = 2").await?;
+        let status = producer(&fleet.environment, &["status"]).await?;
+        status.said(0, "1 job in lipsync.submit, tried again after errors");
         let id = job.job.to_string();
         let resume = ["jobs", "resume", &id, "--reason", "a test"];
         producer(&fleet.environment, &resume).await?.said(0, "due now");
