@@ -82,7 +82,7 @@ impl<'a> Hidden<'a> {
     }
 
     /// The list shows everything again, and the work is found and not paid for again.
-    async fn is_found(self, control: Expectation) -> anyhow::Result<()> {
+    async fn found_again(self, control: Expectation) -> anyhow::Result<()> {
         let shown = self.fleet.sandbox.faults().remove(self.rule);
         anyhow::ensure!(shown, "the list shows everything already");
         self.fleet
@@ -122,7 +122,7 @@ async fn a_work_is_not_absent_before_the_settle_time() -> anyhow::Result<()> {
         fleet.wait_for(std::slice::from_ref(&control)).await?;
         lost.reached("source_deleted_at < clock_timestamp() - interval '4 seconds'")
             .await?;
-        lost.is_found(control).await?;
+        lost.found_again(control).await?;
         stop(services).await
     })
     .await
@@ -138,7 +138,7 @@ async fn a_list_without_newer_works_decides_later() -> anyhow::Result<()> {
         let lost = Hidden::submit(fleet).await?;
         // Two by the schedule, and then the one after the settle time.
         lost.reached("searches >= 3").await?;
-        lost.is_found(control).await?;
+        lost.found_again(control).await?;
         stop(services).await
     })
     .await
