@@ -48,6 +48,15 @@ function address() {
   return { name, id, query: Object.fromEntries(new URLSearchParams(search)) };
 }
 
+/** Whether the next view is gone to for its filter. */
+let seeking = false;
+
+function focusFilter() {
+  const filter = main.querySelector("[data-shortcut='/']");
+  filter?.focus();
+  return Boolean(filter);
+}
+
 async function navigate() {
   if (!me.role) return;
   // What was asked about another view is not to be answered over this one.
@@ -62,6 +71,11 @@ async function navigate() {
   const mine = page;
   await mine.refresh();
   if (page !== mine) return;
+  if (seeking) {
+    seeking = false;
+    focusFilter();
+    return;
+  }
   const back = held && main.querySelector(`[data-test="${held}"]`);
   (back || main.querySelector("h1"))?.focus({ preventScroll: Boolean(back) });
 }
@@ -214,10 +228,11 @@ document.addEventListener("visibilitychange", () => document.hidden || page?.ref
 document.addEventListener("keydown", event => {
   const isTyping = event.target.closest?.("input, textarea, select, dialog");
   if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || isTyping) return;
-  const filter = main.querySelector("[data-shortcut='/']");
-  if (!filter) return;
+  if (!me.role || me.role === "submit") return;
   event.preventDefault();
-  filter.focus();
+  if (focusFilter()) return;
+  seeking = true;
+  location.hash = "#/jobs";
 });
 
 try {

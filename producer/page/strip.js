@@ -61,7 +61,7 @@ export async function strip() {
   renew(
     document.getElementById("strip"),
     h(
-      `p.strip.${parts.length ? "act" : "calm"}`,
+      `p.strip.${tone(fleet, parts)}`,
       { test: "strip", "data-act": String(parts.length > 0) },
       parts.length
         ? ["Somebody has to act: ", parts.map((part, index) => [index > 0 && "; ", part]), "."]
@@ -73,6 +73,13 @@ export async function strip() {
 
 const sum = (rows, of) => rows.reduce((total, row) => total + of(row), 0);
 const link = (href, ...text) => h("a", { href }, ...text);
+
+/** Red where nothing moves any more, or money was lost. */
+function tone({ workers, duplicates_ever: duplicates = [] }, parts) {
+  if (parts.length === 0) return "calm";
+  const isBad = workers?.running === 0 || duplicates.some(row => row.open > 0);
+  return isBad ? "act.alarm" : "act";
+}
 
 /** What waits for a person, each with a link. */
 function waiting({ status, stages = [], duplicates_ever: duplicates = [], workers, operations = [] }) {

@@ -93,6 +93,48 @@ async fn a_work_whose_answer_was_lost_is_adopted() -> anyhow::Result<()> {
     .await
 }
 
+/// From the page alone: the ledger is compared now, and a vendor's id leads to its job.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_is_made_now_and_a_job_is_found_by_a_vendors_id() -> anyhow::Result<()> {
+    signed_in(
+        "audit",
+        "operate",
+        async |Desk { fleet, browser, .. }| {
+            let worker = fleet.worker_process("worker-1").await?;
+            let job = fleet.submit_kind(Kind::Inpaint, 0).await?;
+            fleet.wait_for(std::slice::from_ref(&job)).await?;
+            let work = fleet.sandbox.truth().works(Payee::Ghostcut).remove(0).id;
+
+            browser.open("/#/jobs").await?;
+            for id in [&work, &job.job.to_string()[..8]] {
+                browser.fill("filter-text", id).await?;
+                browser.click("filter-apply").await?;
+                browser.see("view[data-view=job][data-ready=true]").await?;
+                browser.says("view", &job.job.to_string()).await?;
+                browser.open("/#/jobs").await?;
+            }
+            browser.open("/#/audits").await?;
+            browser.click("audit-now").await?;
+            browser
+                .fill("dialog-reason", "is all as it should be?")
+                .await?;
+            browser.picture("1-dialog").await?;
+            browser.click("dialog-confirm").await?;
+            browser.gone("dialog").await?;
+            browser
+                .see("view[data-view=audit][data-ready=true]")
+                .await?;
+            browser
+                .says("view", "The ledger and the vendors agree.")
+                .await?;
+            browser.picture("2-audit").await?;
+            drop(worker);
+            Ok(())
+        },
+    )
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_is_paused_by_keys_and_resumed_by_mouse() -> anyhow::Result<()> {
     signed_in("vendor", "operate", async |Desk { browser, .. }| {

@@ -429,4 +429,6 @@ fn patient(fleet: Environment) -> Environment {
     fleet
         .with("VENDOR_REQUEST_TIMEOUT", "4s")
         .with("SEND_DEADLINE", "4500ms")
+        // Leaves a second and a half to look at a job's files, where ten seconds would leave a fifth of one.
+        .with("STAGE_LEASE", "13s")
 }
