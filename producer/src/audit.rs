@@ -120,6 +120,11 @@ impl Auditor {
         for vendor in Vendor::ALL {
             match self.compare(*vendor, since, repair).await {
                 Ok(comparison) => {
+                    for finding in comparison.findings.iter().filter(|f| f.is_open()) {
+                        tracing::error!(vendor = %comparison.vendor, kind = %finding.kind, job.id = %finding.job,
+                            submission.token = %finding.token, task = finding.task_id, detail = finding.detail,
+                            "the ledger and the vendor's list differ");
+                    }
                     self.stop_if_forgotten(&comparison, seen).await?;
                     comparisons.push(comparison);
                 }
@@ -398,15 +403,8 @@ impl AuditSweep {
         };
         crash::point(Point::AuditBegun);
         let comparisons = self.auditor.run(id, since, false).await?;
-        for comparison in &comparisons {
-            if let Some(why) = blind(comparison) {
-                tracing::warn!("{why}");
-            }
-            for finding in comparison.findings.iter().filter(|f| f.is_open()) {
-                tracing::error!(vendor = %comparison.vendor, kind = %finding.kind, job.id = %finding.job,
-                    submission.token = %finding.token, task = finding.task_id, detail = finding.detail,
-                    "the ledger and the vendor's list differ");
-            }
+        for why in comparisons.iter().filter_map(blind) {
+            tracing::warn!("{why}");
         }
         Ok(())
     }

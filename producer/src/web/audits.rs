@@ -57,15 +57,7 @@ pub(super) async fn list(
     State(Audits { db, .. }): State<Audits>,
     parameters: Parameters,
 ) -> Result<Json<AuditPage>, Problem> {
-    let (mut limit, mut before) = (list::DEFAULT_LIMIT, None);
-    list::each(parameters, |name, value| {
-        match name {
-            "limit" => limit = list::read_limit(value)?,
-            "cursor" => before = Some(list::read_number(value)?),
-            _ => return Err(list::unknown()),
-        }
-        Ok(())
-    })?;
+    let (limit, before) = list::read_numbered(parameters)?;
     // One more than asked for says whether there is another page.
     let audits = db.audits(before, limit + 1).await;
     let mut audits = audits.map_err(|error| database(&error))?;

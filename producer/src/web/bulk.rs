@@ -288,15 +288,7 @@ pub(super) async fn list(
     State(Operator { db, .. }): State<Operator>,
     parameters: Parameters,
 ) -> Result<Json<OperationPage>, Problem> {
-    let (mut limit, mut before) = (list::DEFAULT_LIMIT, None);
-    list::each(parameters, |name, value| {
-        match name {
-            "limit" => limit = list::read_limit(value)?,
-            "cursor" => before = Some(list::read_number(value)?),
-            _ => return Err(list::unknown()),
-        }
-        Ok(())
-    })?;
+    let (limit, before) = list::read_numbered(parameters)?;
     let page = OperationPage::read(&db, before, limit).await;
     page.map(Json).map_err(|error| database(&error))
 }

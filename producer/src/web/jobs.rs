@@ -141,15 +141,7 @@ pub(super) async fn history(
     parameters: Parameters,
 ) -> Result<Json<HistoryPage>, Problem> {
     let id = read_id(id)?;
-    let (mut limit, mut before) = (list::DEFAULT_LIMIT, None);
-    list::each(parameters, |name, value| {
-        match name {
-            "limit" => limit = list::read_limit(value)?,
-            "cursor" => before = Some(list::read_number(value)?),
-            _ => return Err(list::unknown()),
-        }
-        Ok(())
-    })?;
+    let (limit, before) = list::read_numbered(parameters)?;
     // One more than asked for says whether there is another page.
     let read = db.job_events_before(id, before, limit + 1).await;
     let mut events = read.map_err(|error| database(&error))?;

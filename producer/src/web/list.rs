@@ -187,6 +187,20 @@ pub(super) fn read_time(value: &str) -> Result<DateTime<Utc>, Fault> {
         })
 }
 
+/// Limit and cursor of a list that is in the order of a number and has no filters.
+pub(super) fn read_numbered(parameters: Parameters) -> Result<(i64, Option<i64>), Problem> {
+    let (mut limit, mut before) = (DEFAULT_LIMIT, None);
+    each(parameters, |name, value| {
+        match name {
+            "limit" => limit = read_limit(value)?,
+            "cursor" => before = Some(read_number(value)?),
+            _ => return Err(unknown()),
+        }
+        Ok(())
+    })?;
+    Ok((limit, before))
+}
+
 /// The number at the end of a path.
 pub(super) fn read_number_in_path(id: Result<Path<String>, PathRejection>) -> Result<i64, Problem> {
     let id: Option<i64> = id.ok().and_then(|Path(id)| id.parse().ok());

@@ -100,14 +100,18 @@ impl Db {
         };
         let mut connection = self.connection().await?;
         // Of a restored backup, what is older than the first minutes of its new life ends where the backup was made.
-        let before: Before = diesel::sql_query(
-            "SELECT (SELECT max(at) FROM job_events WHERE at < clock_timestamp() - interval '5 minutes') AS at",
-        )
-        .get_result(&mut connection)
-        .await?;
+        let trail_before = if audit_first {
+            let before: Before = diesel::sql_query(
+                "SELECT (SELECT max(at) FROM job_events WHERE at < clock_timestamp() - interval '5 minutes') AS at",
+            )
+            .get_result(&mut connection)
+            .await?;
+            before.at.map(|at| at - AROUND)
+        } else {
+            None
+        };
         // A sign that knows since when outranks one that does not.
-        let value = json!({ "reason": reason, "audit_first": audit_first, "audit_since": since,
-            "trail_before": before.at.filter(|_| audit_first).map(|at| at - AROUND) });
+        let value = json!({ "reason": reason, "audit_first": audit_first, "audit_since": since, "trail_before": trail_before });
         let written = connection
             .transaction(async |connection| {
                 // Waits for a resume that is being committed, so that the next statement sees it.
@@ -140,7 +144,8 @@ impl Db {
     }
 
     /// Allows paid sends again. After a database that forgot commits it wants an audit that was begun `in_flight_ms` after the stop,
-    /// when nothing sent before could still arrive, looked back to before what was forgotten (where that is not known a day, or to the last line of the trail before), and left
+    /// when nothing sent before could still arrive, looked back to before what was forgotten (where that is not known a day, or to the last line of the trail before, whichever is longer
+    /// ago), and left
     /// nothing unrepaired; `force` goes without.
     ///
     /// # Errors
