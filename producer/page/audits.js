@@ -3,20 +3,7 @@
 import { action, ask, roleNote, sends } from "./act.js";
 import { call, get, now } from "./api.js";
 import { definitions, h } from "./dom.js";
-import { count, plural, time, vendorName, words } from "./words.js";
-
-/** What a finding is. */
-const FINDINGS = {
-  orphan: "paid for and forgotten",
-  denied: "the vendor has a work that it refused, or that was not sent",
-  unsettled: "the vendor has it, the ledger does not say so",
-  second_work: "paid twice: a second work",
-  second_submission: "paid twice: a second submission",
-  vanished: "the vendor does not show it",
-};
-
-/** What no repair can end: money that has to be asked back, or a work that the vendor has lost. */
-const LASTING = ["denied", "second_work", "second_submission", "vanished"];
+import { badge, count, findingMeaning, isRepairable, plural, time, vendorName } from "./words.js";
 
 export function audits({ query }) {
   return {
@@ -50,7 +37,7 @@ export function audits({ query }) {
                   h("td", { "data-label": "Began" }, time(one.started_at)),
                   h("td", { "data-label": "Back to" }, time(one.since)),
                   h("td.wrap", { "data-label": "Who" }, one.actor, h("small", " ", one.reason)),
-                  h("td", { "data-label": "Found" }, one.error ?? (one.finished_at ? count(one.findings) : "not finished")),
+                  h("td.wrap", { "data-label": "Found" }, found(one)),
                   h("td", { "data-label": "To be repaired" }, count(one.open)),
                 ),
               ),
@@ -64,6 +51,12 @@ export function audits({ query }) {
         ),
     ],
   };
+}
+
+/** What it came to, in short. */
+function found(one) {
+  if (one.error) return [badge("failed"), " ", one.error];
+  return one.finished_at ? count(one.findings) : "not finished";
 }
 
 /** Asks for an audit, which looks back so many hours, and goes to it. */
@@ -98,9 +91,9 @@ export function audit({ id, page }) {
       h("p.crumbs", h("a", { href: "#/audits" }, "Audits"), ` / ${one.id}`),
       h("h1", { tabindex: "-1" }, `Audit ${one.id}`),
       h(
-        "p.why",
+        one.error ? "p.problem" : "p.why",
         one.error
-          ? `It was not finished: ${one.error}`
+          ? `It proves nothing, because it was not finished: ${one.error}`
           : !one.finished_at
             ? "It is being made, after those that were asked for before. One that does not end was cut off: ask again."
             : one.findings === 0
@@ -159,7 +152,7 @@ function table(findings, page) {
         h(
           "tr",
           { id: `${one.kind} ${one.token} ${one.task_id}` },
-          h("th", { scope: "row" }, FINDINGS[one.kind] ?? words(one.kind)),
+          h("th", { scope: "row" }, findingMeaning(one.kind)),
           h("td", { "data-label": "Work" }, one.task_id ?? "–"),
           h("td", { "data-label": "Job" }, h("a.id", { href: `#/jobs/${one.job}` }, one.job)),
           h("td", { "data-label": "Taken" }, time(one.at)),
@@ -175,7 +168,7 @@ function table(findings, page) {
 function end(one, page) {
   if (one.repaired || one.repair) return [one.repaired ? "✓ repaired " : "", one.repair ?? ""];
   if (one.acknowledged) return `dealt with by ${one.acknowledged}`;
-  if (!LASTING.includes(one.kind)) return "can be repaired";
+  if (isRepairable(one.kind)) return "can be repaired";
   return action("acknowledge", "Dealt with…", () =>
     ask({
       title: "Is this dealt with?",

@@ -19,7 +19,7 @@ const REFUSED = {
 
 /** What an operation would come to; does nothing. */
 export function preview(action, filter) {
-  return post("/v1/operations/preview", { action, filter, reason: "preview" });
+  return post("/v1/operations/preview", { action, filter });
 }
 
 /** A preview in sentences. */

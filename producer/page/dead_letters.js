@@ -80,7 +80,7 @@ function card(group, letters, { previews, page, filter, canAct }) {
     canAct &&
       h(
         "div.buttons.left",
-        action("group-preview", "Preview a replay", look),
+        h("button", { id: "group-preview", type: "button", test: "group-preview", onclick: look }, "Preview a replay"),
         action("group-replay", "Replay…", () => begin(page, { ...REPLAY, filter: selection })),
         action("group-discard", "Discard…", () => begin(page, { ...DISCARD, filter: selection }), { danger: true }),
       ),
@@ -133,12 +133,15 @@ function list(letters) {
           h("td", { "data-label": "Received" }, time(letter.received_at)),
           h("td", { "data-label": "Stage" }, letter.stage),
           h("td.wrap", { "data-label": "Why" }, coded(letter.reason), letter.error && h("small", { title: letter.error }, " ", plain(letter.error))),
-          h("td", { "data-label": "Job" }, letter.job_id ? h("a.id", { href: `#/jobs/${letter.job_id}` }, letter.job_id) : "–"),
+          h("td.wrap", { "data-label": "Job" }, jobLink(letter) ?? "–"),
         ),
       ),
     ),
   );
 }
+
+const jobLink = letter =>
+  letter.job_id && h("a", { href: `#/jobs/${letter.job_id}` }, letter.job_name, h("small.id", ` ${letter.job_id}`));
 
 export function deadLetter({ id }) {
   return {
@@ -151,7 +154,7 @@ export function deadLetter({ id }) {
         ["Reason", coded(letter.reason)],
         ["Error", letter.error && said(letter.error)],
         ["Group", said(letter.class)],
-        ["Job", letter.job_id && h("a", { href: `#/jobs/${letter.job_id}` }, letter.job_id)],
+        ["Job", jobLink(letter)],
         [
           "Closed",
           letter.resolution && [

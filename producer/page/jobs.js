@@ -43,7 +43,7 @@ const ACTIONS = [
     text: "They go to where the ledger says: what is paid for is polled or stored, and only what is not there is paid for again.",
     fields: [{ name: "another_attempt", type: "checkbox", label: "Allow one paid attempt beyond the bound" }],
   },
-  { action: "resume", verb: "Resume", text: "Parked jobs become due now." },
+  { action: "resume", verb: "Resume", text: "Jobs that are parked, or wait for their time, become due now." },
 ];
 
 export function jobs({ query, page }) {

@@ -52,7 +52,7 @@ function tiles({ fleet, costs }) {
   return h(
     "section.tiles",
     { "aria-label": "In short" },
-    twice !== undefined && tile("duplicates", "#/audits", ...paidTwice(twice, ever("open"), status.last_audit)),
+    twice !== undefined && tile("duplicates", "#/audits", ...paidTwice(twice, ever("open"), status)),
     tile(
       "count-dead-letters",
       "#/dead-letters",
@@ -73,10 +73,11 @@ function tiles({ fleet, costs }) {
 }
 
 /** What the ledger has, and no more than that while an audit has found works that it does not have. */
-function paidTwice(twice, open, audit) {
+function paidTwice(twice, open, { last_audit: audit, failed_audit: failed }) {
   if (twice && !open) return [count(twice), `${plural(twice, "submission was", "submissions were")} paid twice, and dealt with`, "calm"];
   if (twice) return [count(twice), `${plural(twice, "submission was", "submissions were")} paid twice`, "bad"];
   if (audit?.open) return ["None known", `the last audit found ${plural(audit.open, "work")} that the ledger does not have`, "warn"];
+  if (failed) return ["None known", ["the audit of ", time(failed.started_at), " could not be made: ", failed.error], "warn"];
   const since = audit ? ["; the vendors’ lists agreed ", time(audit.finished_at)] : "; no audit has compared the vendors’ lists yet";
   return ["None", ["Nothing was ever paid twice", since], "good"];
 }
@@ -173,6 +174,11 @@ function held(row) {
   ];
 }
 
+/** As it was last read: works may have been charged since. */
+function balance({ vendor, balance, balance_at: at }) {
+  return balance === null ? "not told by the vendor" : [money(vendor, balance), " ", h("small", time(at))];
+}
+
 function accounts({ vendors, costs, fleet }) {
   return h(
     "section",
@@ -192,7 +198,7 @@ function accounts({ vendors, costs, fleet }) {
           spentToday(account),
           h("div", { title: COSTS.wasted }, gauge("Of the charged, wasted", 0, 0, money(account.vendor, cost?.wasted ?? 0))),
           gauge("Rate", 0, 0, account.max_per_minute === null ? "no limit" : `${account.max_per_minute} a minute`),
-          gauge("Balance", 0, 0, account.balance === null ? "not told by the vendor" : money(account.vendor, account.balance)),
+          gauge("Balance", 0, 0, balance(account)),
         );
       }),
     ),

@@ -84,8 +84,9 @@ function tone({ workers, duplicates_ever: duplicates = [] }, parts) {
 /** What waits for a person, each with a link. */
 function waiting({ status, stages = [], duplicates_ever: duplicates = [], workers, operations = [] }) {
   const parts = [];
-  for (const { vendor, submissions } of duplicates.filter(row => row.open > 0)) {
-    parts.push(link("#/audits", `${vendorName(vendor)} was paid twice for ${plural(submissions, "work")}`));
+  for (const { vendor, open, jobs = [] } of duplicates.filter(row => row.open > 0)) {
+    const href = jobs.length === 1 ? `#/jobs/${jobs[0]}` : "#/audits";
+    parts.push(link(href, `${vendorName(vendor)} was paid twice for ${plural(open, "work")}`));
   }
   const left = unserved(stages);
   if (workers?.running === 0) {

@@ -158,7 +158,7 @@ function confirm(path, one, page) {
         name: "force",
         type: "checkbox",
         label: "Force: do not wait, and go without a list that proves it",
-        hint: "If the work is there after all, it is paid for twice.",
+        hint: `If the work is there after all, it is paid for twice, with ${money(one.vendor, one.cost_reserved)} more.`,
       },
     ],
     confirm: "Confirm",

@@ -24,12 +24,14 @@ export const vendorName = vendor => VENDOR_NAMES[vendor] ?? vendor;
 // What the words of the API mean, as it says itself.
 let reasons = new Map();
 let refusals = new Map();
+let findings = new Map();
 
 /** Takes in what `GET /v1/words` says. */
 export function learn(told) {
   const byCode = list => new Map(list.map(word => [word.code, word]));
   reasons = byCode(told.reasons);
   refusals = byCode(told.refusals);
+  findings = byCode(told.findings ?? []);
 }
 
 /** Why a job stands or failed: what that means, and what can be done. */
@@ -37,6 +39,10 @@ export const meaning = reason => reasons.get(reason)?.meaning ?? words(reason ??
 export const remedy = reason => reasons.get(reason)?.remedy ?? "";
 /** Why nothing is sent to an account. */
 export const refusalMeaning = refusal => refusals.get(refusal)?.meaning ?? words(refusal);
+/** How the ledger and a vendor's list differ. */
+export const findingMeaning = kind => findings.get(kind)?.meaning ?? words(kind);
+/** Whether a repair ends it: not money that has to be asked back, nor a work that the vendor has lost. */
+export const isRepairable = kind => findings.get(kind)?.repairable ?? false;
 
 /** Whether a text is the code of a reason. */
 export const isReason = text => reasons.has(text);

@@ -10,7 +10,7 @@ use shared::db::{
     RestartOrder,
 };
 use shared::domain::bulk::{BulkAction, BulkState, fits};
-use shared::domain::{JobStatus, StageState};
+use shared::domain::JobStatus;
 use shared::telemetry::chain;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -85,13 +85,13 @@ pub enum Begun {
 }
 
 impl Selection {
-    /// What a filter means for this action: a cancel is of what is not over, a resume of what is parked and a retry of what
-    /// failed unless another state or status is asked for.
+    /// What a filter means for this action: a cancel is of what is not over, a resume of what is parked or waits for its time and a
+    /// retry of what failed unless a state or status is asked for.
     #[must_use]
     pub fn for_action(action: BulkAction, mut jobs: JobFilter, letters: LetterFilter) -> Self {
         match action {
             BulkAction::Cancel => jobs.unfinished = true,
-            BulkAction::Resume => jobs.state = jobs.state.or(Some(StageState::Parked)),
+            BulkAction::Resume => jobs.resumable = jobs.state.is_none(),
             BulkAction::Retry => jobs.status = jobs.status.or(Some(JobStatus::Failed)),
             BulkAction::Replay | BulkAction::Discard => return Self::Letters(letters),
         }

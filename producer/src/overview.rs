@@ -7,6 +7,7 @@ use shared::db::{AuditRecord, BacklogGauge, Db, DbResult, VendorStatus};
 use shared::domain::worker_order::WorkerState;
 use shared::domain::{Stage, StageState, Vendor};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use crate::held::{Held, Holds};
 use crate::status::Status;
@@ -73,6 +74,8 @@ pub struct Duplicates {
     pub submissions: i64,
     /// Those of them of which nobody has said that they are dealt with (`POST /v1/findings/{token}/acknowledge`).
     pub open: i64,
+    /// The jobs of these, ten at most.
+    pub jobs: Vec<Uuid>,
 }
 
 /// Workers by state.
@@ -104,6 +107,7 @@ impl Overview {
                 vendor: *vendor,
                 submissions: found.map_or(0, |row| row.submissions),
                 open: found.map_or(0, |row| row.open),
+                jobs: found.and_then(|row| row.jobs.clone()).unwrap_or_default(),
             }
         });
         let mut workers = WorkerCount::default();

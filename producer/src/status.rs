@@ -29,6 +29,8 @@ pub struct Status {
     pub dead_letters: i64,
     /// The last audit that was finished without an error.
     pub last_audit: Option<AuditRecord>,
+    /// The newest audit after that one which was not finished; null when none failed.
+    pub failed_audit: Option<AuditRecord>,
 }
 
 impl Status {
@@ -48,6 +50,7 @@ impl Status {
         let accounts = holds.accounts().iter();
         let accounts = accounts.filter(|account| account.refusal.is_some());
         let letters = db.dead_letter_gauges().await?;
+        let last_audit = db.last_audit().await?;
         Ok(Self {
             paid_sends_stopped: holds.stop().cloned(),
             accounts_stopped: accounts.cloned().collect(),
@@ -55,7 +58,8 @@ impl Status {
             standing: db.standing_jobs().await?,
             failed_last_day: db.failed_lately(LATELY, MOST_FAILED).await?,
             dead_letters: letters.iter().map(|row| row.letters).sum(),
-            last_audit: db.last_audit().await?,
+            failed_audit: db.failed_audit(last_audit.as_ref()).await?,
+            last_audit,
         })
     }
 }

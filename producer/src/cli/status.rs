@@ -106,6 +106,11 @@ fn human(overview: &Overview) -> String {
         },
     ]);
     lines.push(["last audit".to_owned(), audited(status.last_audit.as_ref())]);
+    lines.extend(status.failed_audit.as_ref().map(|audit| {
+        let error = audit.error.as_deref().unwrap_or_default();
+        let text = format!("the one of {} failed: {error}", told(audit.started_at));
+        ["audit".to_owned(), text]
+    }));
     table(["WHAT", "STATE"], lines)
 }
 

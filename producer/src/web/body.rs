@@ -99,6 +99,14 @@ impl Body {
         }
     }
 
+    /// `reason` and `by` of a request that changes nothing: checked where they are there, so that the same body can be sent to do it.
+    pub(super) fn who_would(&mut self, caller: &Caller) -> Who {
+        self.fields
+            .entry("reason")
+            .or_insert_with(|| "preview".into());
+        self.who(caller)
+    }
+
     /// `token`, which has to be there.
     pub(super) fn token(&mut self) -> String {
         match self.fields.remove("token") {

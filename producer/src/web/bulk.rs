@@ -24,7 +24,7 @@ use super::jobs::database;
 use super::list::{self, Parameters};
 use super::operations::{Operator, RawBody, detached};
 use super::problem::{Kind, Problem};
-use super::requests::{OperationRequest, ReasonRequest};
+use super::requests::{OperationRequest, PreviewRequest, ReasonRequest};
 use crate::bulk::{self, Begun, Selection, Wanted};
 use crate::operations::Tally;
 
@@ -182,10 +182,9 @@ async fn shown(db: &Db, id: i64) -> Result<OperationDocument, Problem> {
 }
 
 /// Reads what is wanted; every fault is told.
-fn read(caller: &Caller, headers: &HeaderMap, body: RawBody) -> Result<Wanted, Problem> {
-    let mut body = Body::read(headers, body)?;
+fn read(mut body: Body, who: impl FnOnce(&mut Body) -> Who) -> Result<Wanted, Problem> {
     let action = body.word::<BulkAction>("action", BulkAction::ALL);
-    let Who { by, reason } = body.who(caller);
+    let Who { by, reason } = who(&mut body);
     let (canary, another_attempt) = (body.flag("canary"), body.flag("another_attempt"));
     let (per_minute, expect) = (body.count("per_minute"), body.count("expect"));
     let (mut jobs, mut letters) = (JobFilter::default(), LetterFilter::default());
@@ -226,7 +225,7 @@ fn read(caller: &Caller, headers: &HeaderMap, body: RawBody) -> Result<Wanted, P
 /// Do something to many jobs or dead letters
 ///
 /// It goes on in the background, piece by piece, whatever process is killed meanwhile. `cancel` is of jobs that are not over, `resume` of
-/// parked ones, `retry` of failed ones unless `status` says `canceled`; `replay` and `discard` are of open dead letters.
+/// parked ones and those that wait for their time unless `state` says which, `retry` of failed ones unless `status` says `canceled`; `replay` and `discard` are of open dead letters.
 #[utoipa::path(post, path = "/v1/operations", tag = "operations", operation_id = "begin_operation", request_body = OperationRequest,
     responses((status = 202, description = "It goes on", body = OperationDocument,
             headers(("Location" = String, description = "The path of the operation"))),
@@ -237,7 +236,7 @@ pub(super) async fn begin(
     headers: HeaderMap,
     body: RawBody,
 ) -> Result<Response, Problem> {
-    let wanted = read(&caller, &headers, body)?;
+    let wanted = read(Body::read(&headers, body)?, |body| body.who(&caller))?;
     let db = operator.db.clone();
     let begun = detached(async move { bulk::begin(&db, wanted).await }).await?;
     let id = match begun {
@@ -260,16 +259,17 @@ pub(super) async fn begin(
 
 /// What an operation would be about
 ///
-/// Counts up to 10,000, and says for `replay` and `retry` what would become of them and what may be paid.
+/// Counts up to 10,000, and says for `replay` and `retry` what would become of them and what may be paid. Takes the body of an operation,
+/// and changes nothing.
 #[utoipa::path(post, path = "/v1/operations/preview", tag = "operations", operation_id = "preview_operation",
-    request_body = OperationRequest, responses((status = 200, description = "How many", body = SelectionDocument)))]
+    request_body = PreviewRequest, responses((status = 200, description = "How many", body = SelectionDocument)))]
 pub(super) async fn preview(
     State(operator): State<Operator>,
     caller: Caller,
     headers: HeaderMap,
     body: RawBody,
 ) -> Result<Json<SelectionDocument>, Problem> {
-    let wanted = read(&caller, &headers, body)?;
+    let wanted = read(Body::read(&headers, body)?, |body| body.who_would(&caller))?;
     let counted = bulk::count(&operator.db, &wanted).await;
     let counted = counted.map_err(|error| database(&error))?;
     Ok(Json(SelectionDocument {

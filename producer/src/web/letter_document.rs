@@ -26,6 +26,8 @@ pub struct LetterDocument {
     pub class: String,
     /// The job it is about.
     pub job_id: Option<Uuid>,
+    /// How people call the job; null when it is gone.
+    pub job_name: Option<String>,
     /// The raw body of a message that says nothing; in lists its length only.
     pub body: Option<BodyDocument>,
     /// The broker's headers.
@@ -93,6 +95,7 @@ impl LetterDocument {
             error: letter.error.map(redacted),
             class: letter.error_class,
             job_id: letter.job_id,
+            job_name: letter.job_name,
             body: letter
                 .body_bytes
                 .map(|bytes| BodyDocument::new(bytes, body)),

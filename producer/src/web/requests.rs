@@ -327,6 +327,37 @@ pub(super) struct OperationRequest {
     another_attempt: Option<bool>,
 }
 
+/// What would be done to many: an operation, of which the reason may be left out.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PreviewRequest {
+    action: BulkAction,
+    /// Not kept.
+    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
+    reason: Option<String>,
+    /// Not kept.
+    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
+    by: Option<String>,
+    /// Which; has to name something unless `all` is true.
+    #[schema(nullable = false)]
+    filter: Option<OperationSelection>,
+    /// Everything that the action can be done to.
+    #[schema(nullable = false)]
+    all: Option<bool>,
+    /// As of the operation; changes nothing here.
+    #[schema(nullable = false, minimum = 1, maximum = 2147483647)]
+    expect: Option<u32>,
+    /// As of the operation; changes nothing here.
+    #[schema(nullable = false)]
+    canary: Option<bool>,
+    /// As of the operation; changes nothing here.
+    #[schema(nullable = false, minimum = 1, maximum = 2147483647)]
+    per_minute: Option<u32>,
+    /// Count one paid attempt beyond the bound.
+    #[schema(nullable = false)]
+    another_attempt: Option<bool>,
+}
+
 /// New limits of an account. Those that are not named stay; null is no limit.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

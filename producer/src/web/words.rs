@@ -3,6 +3,7 @@
 use axum::Json;
 use serde::Serialize;
 use shared::domain::admission::Refusal;
+use shared::domain::audit::FindingKind;
 use shared::domain::outcome::Reason;
 use utoipa::ToSchema;
 
@@ -13,6 +14,8 @@ pub(super) struct Words {
     reasons: Vec<ReasonWord>,
     /// Why nothing is sent to an account: `refusal` of the account, `by` of what holds a job.
     refusals: Vec<RefusalWord>,
+    /// How the ledger and a vendor's list differ: `kind` of an audit's findings.
+    findings: Vec<FindingWord>,
 }
 
 /// Why a job stands or has failed.
@@ -35,6 +38,17 @@ struct RefusalWord {
     meaning: &'static str,
 }
 
+/// How the ledger and a vendor's list differ.
+#[derive(Serialize, ToSchema)]
+struct FindingWord {
+    /// The word.
+    code: FindingKind,
+    /// What it means.
+    meaning: &'static str,
+    /// Whether a repair ends it; what it does not, a person acknowledges.
+    repairable: bool,
+}
+
 /// What the words of the API mean
 ///
 /// They change with the version of the producer alone.
@@ -50,8 +64,14 @@ pub(super) async fn words() -> Json<Words> {
         code: *code,
         meaning: code.meaning(),
     };
+    let finding = |code: &FindingKind| FindingWord {
+        code: *code,
+        meaning: code.meaning(),
+        repairable: code.repairable(),
+    };
     Json(Words {
         reasons: Reason::ALL.iter().map(reason).collect(),
         refusals: Refusal::ALL.iter().map(refusal).collect(),
+        findings: FindingKind::ALL.iter().map(finding).collect(),
     })
 }

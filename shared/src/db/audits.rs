@@ -69,6 +69,9 @@ pub struct AuditRecord {
     pub open: i32,
 }
 
+/// Those of an [`AuditRecord`].
+const COLUMNS: &str = "id, started_at, finished_at, since, actor, reason, repair, error, comparisons, findings, open";
+
 /// A work with our marker that the ledger does not know.
 #[derive(Clone, Debug, Serialize)]
 pub struct Rebuild {
@@ -333,10 +336,9 @@ impl Db {
     /// When the database is away.
     pub async fn audits(&self, before: Option<i64>, limit: i64) -> DbResult<Vec<AuditRecord>> {
         let mut connection = self.connection().await?;
-        Ok(diesel::sql_query(
-            "SELECT id, started_at, finished_at, since, actor, reason, repair, error, comparisons, findings, open FROM audits \
-             WHERE id < $1 ORDER BY id DESC LIMIT $2",
-        )
+        Ok(diesel::sql_query(format!(
+            "SELECT {COLUMNS} FROM audits WHERE id < $1 ORDER BY id DESC LIMIT $2"
+        ))
         .bind::<BigInt, _>(before.unwrap_or(i64::MAX))
         .bind::<BigInt, _>(limit)
         .load(&mut connection)
@@ -359,12 +361,27 @@ impl Db {
     /// When the database is away.
     pub async fn last_audit(&self) -> DbResult<Option<AuditRecord>> {
         let mut connection = self.connection().await?;
-        Ok(diesel::sql_query(
-            "SELECT id, started_at, finished_at, since, actor, reason, repair, error, comparisons, findings, open FROM audits \
+        Ok(diesel::sql_query(format!(
+            "SELECT {COLUMNS} FROM audits \
              WHERE finished_at IS NOT NULL AND error IS NULL AND started_at - since >= coalesce((SELECT s.started_at - s.since - interval '1 minute' \
                  FROM audits s WHERE s.finished_at IS NOT NULL AND s.error IS NULL AND s.actor = 'audit' AND s.reason = 'scheduled' \
-                 ORDER BY s.started_at DESC LIMIT 1), interval '0') ORDER BY started_at DESC LIMIT 1",
-        )
+                 ORDER BY s.started_at DESC LIMIT 1), interval '0') ORDER BY started_at DESC LIMIT 1"
+        ))
+        .get_result(&mut connection)
+        .await
+        .optional()?)
+    }
+
+    /// The newest audit that ended with an error and began after `last`: what the last good one says is no longer the newest word.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn failed_audit(&self, last: Option<&AuditRecord>) -> DbResult<Option<AuditRecord>> {
+        let mut connection = self.connection().await?;
+        Ok(diesel::sql_query(format!(
+            "SELECT {COLUMNS} FROM audits WHERE error IS NOT NULL AND id > $1 ORDER BY id DESC LIMIT 1"
+        ))
+        .bind::<BigInt, _>(last.map_or(0, |audit| audit.id))
         .get_result(&mut connection)
         .await
         .optional()?)

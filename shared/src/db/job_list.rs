@@ -55,6 +55,9 @@ pub struct JobFilter {
     /// Only those that the fleet has taken in and that are not over.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unfinished: bool,
+    /// Only those that are parked, or wait for a time that may be shortened.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub resumable: bool,
     /// Only those that had come to be what they are by then: what was created or has ended since is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upto: Option<DateTime<Utc>>,
@@ -82,7 +85,11 @@ pub struct JobPage {
 
 impl JobFilter {
     fn is_by_stage(&self) -> bool {
-        self.stage.is_some() || self.state.is_some() || self.reason.is_some() || self.unfinished
+        self.stage.is_some()
+            || self.state.is_some()
+            || self.reason.is_some()
+            || self.unfinished
+            || self.resumable
     }
 
     /// Whether no index has what fits in the order of the list.
@@ -139,6 +146,11 @@ impl JobFilter {
             (
                 self.unfinished,
                 "j.status IN ('queued', 'uploading', 'processing')",
+            ),
+            // As the function `resume_job` has it.
+            (
+                self.resumable,
+                "(st.state = 'parked' OR st.state = 'waiting' AND st.due_at > clock_timestamp() AND st.stage <> 'inpaint.reconcile')",
             ),
             (
                 self.upto.is_some(),

@@ -60,6 +60,9 @@ pub struct Letter {
     /// The job; none for an undecidable message.
     #[diesel(sql_type = Nullable<SqlUuid>)]
     pub job_id: Option<Uuid>,
+    /// How people call the job.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub job_name: Option<String>,
     /// The stage it died in.
     #[diesel(sql_type = Nullable<Text>)]
     pub stage: Option<String>,
@@ -150,7 +153,8 @@ struct Newest {
     id: i64,
 }
 
-const COLUMNS: &str = "l.id, l.received_at, l.job_id, l.stage, l.epoch, l.reason, l.error, l.error_class, \
+const COLUMNS: &str = "l.id, l.received_at, l.job_id, \
+    (SELECT coalesce(j.display_name, j.original_filename) FROM video_jobs j WHERE j.id = l.job_id) AS job_name, l.stage, l.epoch, l.reason, l.error, l.error_class, \
     length(l.body) AS body_bytes, l.headers, l.resolved_at, l.resolution, l.resolved_by, l.note";
 
 /// The condition of a filter, which is bound as `$1`. That a letter is open stands in the text, so that the partial indexes

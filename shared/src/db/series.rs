@@ -4,8 +4,11 @@
 
 use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
-use diesel::sql_types::{BigInt, Double, Integer, Nullable, Text, Timestamptz};
+use diesel::sql_types::{
+    Array, BigInt, Double, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid,
+};
 use diesel_async::RunQueryDsl as _;
+use uuid::Uuid;
 
 use super::{Db, DbResult};
 
@@ -50,6 +53,9 @@ pub struct DuplicateCount {
     /// Those of them of which nobody has said that they are dealt with.
     #[diesel(sql_type = BigInt)]
     pub open: i64,
+    /// The jobs of these, ten at most.
+    #[diesel(sql_type = Nullable<Array<SqlUuid>>)]
+    pub jobs: Option<Vec<Uuid>>,
 }
 
 /// The bound stands in each condition as it is: PostgreSQL knows then how little it asks for. Nobody restarts a completed job, so its
@@ -101,13 +107,15 @@ impl Db {
     pub async fn duplicates_ever(&self) -> DbResult<Vec<DuplicateCount>> {
         let mut connection = self.connection().await?;
         Ok(diesel::sql_query(
-            "SELECT vendor, count(*) AS submissions, count(*) FILTER (WHERE NOT EXISTS (SELECT FROM operator_events o \
-                 WHERE o.action = 'finding_acknowledged' AND o.subject = d.token::text)) AS open FROM ( \
-                 SELECT token, vendor FROM submissions WHERE state = 'duplicate' \
-                 UNION SELECT s.token, s.vendor FROM job_events e JOIN submissions s ON s.token = e.token \
+            "SELECT vendor, count(*) AS submissions, count(*) FILTER (WHERE open) AS open, \
+                 (array_agg(DISTINCT job_id) FILTER (WHERE open))[1:10] AS jobs \
+             FROM (SELECT d.*, NOT EXISTS (SELECT FROM operator_events o \
+                 WHERE o.action = 'finding_acknowledged' AND o.subject = d.token::text) AS open FROM ( \
+                 SELECT token, vendor, job_id FROM submissions WHERE state = 'duplicate' \
+                 UNION SELECT s.token, s.vendor, s.job_id FROM job_events e JOIN submissions s ON s.token = e.token \
                      WHERE e.kind = 'duplicate' \
-                 UNION SELECT s.token, s.vendor FROM job_events e JOIN submissions s ON s.token = e.token \
-                     WHERE e.kind = 'second_work') d GROUP BY vendor",
+                 UNION SELECT s.token, s.vendor, s.job_id FROM job_events e JOIN submissions s ON s.token = e.token \
+                     WHERE e.kind = 'second_work') d) found GROUP BY vendor",
         )
         .load(&mut connection)
         .await?)

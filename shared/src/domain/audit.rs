@@ -40,6 +40,19 @@ impl FindingKind {
         matches!(self, Self::Orphan | Self::Unsettled)
     }
 
+    /// What it means, for people.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Orphan => "paid for and forgotten",
+            Self::Unsettled => "the vendor has it, the ledger does not say so",
+            Self::Denied => "the vendor has a work that it refused, or that was not sent",
+            Self::SecondWork => "paid twice: a second work",
+            Self::SecondSubmission => "paid twice: a second submission",
+            Self::Vanished => "the vendor does not show it",
+        }
+    }
+
     /// Whether something was paid for twice.
     #[must_use]
     pub const fn is_twice(self) -> bool {
