@@ -105,6 +105,9 @@ function nice(value) {
   return [1, 2, 5, 10].find(step => step * size >= value) * size;
 }
 
+/** A line of a card without a bar, aligned with those that have one. */
+export const fact = (label, text) => gauge(label, 0, 0, text);
+
 /** How much of what there may be, as a bar with the numbers in words beside it. */
 export function gauge(label, value, most, text) {
   const full = most ? Math.min(1, value / most) : 0;

@@ -1,8 +1,8 @@
-// What the amounts count, in the words of `producer costs`, and the gauge of what was spent today.
+// What the amounts count, in the words of `producer costs`, what was spent today, and what is left.
 
 import { gauge } from "./chart.js";
 import { h } from "./dom.js";
-import { money } from "./words.js";
+import { money, time } from "./words.js";
 
 /** What each amount of a day counts. */
 export const COSTS = {
@@ -18,4 +18,9 @@ export function spentToday({ vendor, spent_today: spent, daily_budget: budget })
   const text = budget === null ? money(vendor, spent) : `${money(vendor, spent)} of ${money(vendor, budget)}`;
   const title = "Of requests claimed since midnight UTC: charged for works that have ended, reserved for the others";
   return h("div", { test: "spent-today", title }, gauge("Charged and reserved today (UTC)", spent, budget, text));
+}
+
+/** What is left, as it was last read: works may have been charged since. */
+export function balance({ vendor, balance, balance_at: at }) {
+  return balance === null ? "not told by the vendor" : [money(vendor, balance), " ", h("small", time(at))];
 }

@@ -225,9 +225,12 @@ function table({ jobs: rows, next_cursor: next }) {
 function reason(job) {
   const wait = job.held ?? job.put_off;
   if (wait) return h("span", { test: job.held ? "held" : "put-off", title: wait.sentence }, plain(wait.sentence));
-  if (job.stage?.reason) return coded(job.stage.reason);
-  if (!job.error) return h("span.zero", "–");
-  return [job.error.code && coded(job.error.code), h("small", { title: job.error.message }, " ", plain(job.error.message))];
+  const code = job.stage?.reason ?? job.error?.code;
+  const message = job.error && h("small", { title: job.error.message }, " ", plain(job.error.message));
+  if (code || message) return [code && coded(code), message];
+  // Not put off by an answer: there was none.
+  if (job.stage?.stage === "inpaint.reconcile") return "the answer to its paid request was lost; the work is searched for";
+  return h("span.zero", "–");
 }
 
 /** The end of the id: ids that were counted up begin alike. */

@@ -2,11 +2,11 @@
 
 import { roleNote } from "./act.js";
 import { get } from "./api.js";
-import { bars, gauge, lines } from "./chart.js";
+import { bars, fact, gauge, lines } from "./chart.js";
 import { h } from "./dom.js";
 import { headed, paidStop } from "./paid.js";
 import { STAGES, STATES, VENDORS, badge, count, money, plural, refusalMeaning, span, time, vendorName } from "./words.js";
-import { COSTS, spentToday } from "./costs.js";
+import { COSTS, balance, spentToday } from "./costs.js";
 import { sending, standing } from "./why.js";
 import { nobodyTakes, unservedBox, workers } from "./workers.js";
 
@@ -174,11 +174,6 @@ function held(row) {
   ];
 }
 
-/** As it was last read: works may have been charged since. */
-function balance({ vendor, balance, balance_at: at }) {
-  return balance === null ? "not told by the vendor" : [money(vendor, balance), " ", h("small", time(at))];
-}
-
 function accounts({ vendors, costs, fleet }) {
   return h(
     "section",
@@ -196,9 +191,9 @@ function accounts({ vendors, costs, fleet }) {
           standing(account, fleet.status),
           gauge("In flight", account.in_flight, cap, cap ? `${account.in_flight} of ${cap}` : `${account.in_flight}, no cap`),
           spentToday(account),
-          h("div", { title: COSTS.wasted }, gauge("Of the charged, wasted", 0, 0, money(account.vendor, cost?.wasted ?? 0))),
-          gauge("Rate", 0, 0, account.max_per_minute === null ? "no limit" : `${account.max_per_minute} a minute`),
-          gauge("Balance", 0, 0, balance(account)),
+          h("div", { title: COSTS.wasted }, fact("Of the charged, wasted", money(account.vendor, cost?.wasted ?? 0))),
+          fact("Rate", account.max_per_minute === null ? "no limit" : `${account.max_per_minute} a minute`),
+          fact("Balance", balance(account)),
         );
       }),
     ),

@@ -2,11 +2,11 @@
 
 import { action, ask, roleNote, sends } from "./act.js";
 import { call, get } from "./api.js";
-import { gauge } from "./chart.js";
-import { definitions, h, toast } from "./dom.js";
-import { COSTS, spentToday } from "./costs.js";
+import { fact, gauge } from "./chart.js";
+import { h, toast } from "./dom.js";
+import { COSTS, balance, spentToday } from "./costs.js";
 import { headed, paidStop } from "./paid.js";
-import { badge, count, money, time, vendorName } from "./words.js";
+import { badge, count, money, vendorName } from "./words.js";
 import { sending, standing, stopped } from "./why.js";
 
 const PAUSES = [
@@ -51,17 +51,12 @@ function card(account, status, page) {
       account.in_flight_cap ? `${account.in_flight} of ${account.in_flight_cap}` : `${account.in_flight}, no cap`,
     ),
     spentToday(account),
-    definitions("dl.facts", [
-      ["Cap set by operators", limit(account.max_in_flight)],
-      ["Paid sends a minute", limit(account.max_per_minute)],
-      ["Of them at once", limit(account.burst)],
-      ["Daily budget", limit(account.daily_budget, pays(account.daily_budget))],
-      [
-        "Balance",
-        account.balance === null ? "not told by the vendor" : [pays(account.balance), " ", h("small", time(account.balance_at))],
-      ],
-      ["Lowest balance", limit(account.balance_floor, pays(account.balance_floor))],
-    ]),
+    fact("Cap set by operators", limit(account.max_in_flight)),
+    fact("Paid sends a minute", limit(account.max_per_minute)),
+    fact("Of them at once", limit(account.burst)),
+    fact("Daily budget", limit(account.daily_budget, pays(account.daily_budget))),
+    fact("Balance", balance(account)),
+    fact("Lowest balance", limit(account.balance_floor, pays(account.balance_floor))),
     h(
       "div.buttons.left",
       action("pause", "Pause…", () => pause(account, page), { danger: true }),

@@ -25,6 +25,9 @@ export function why(job) {
     const shorter = job.put_off.answer ? " A resume does not wait." : "";
     return `In ${stage} ${plain(job.put_off.sentence)}.${overByNow(job.put_off.until)}${shorter}${tried}`;
   }
+  if (stage === "inpaint.reconcile") {
+    return `The answer to its paid request was lost. The work is searched for at GhostCut, next ${relative(due)}, and nothing is paid again before it is clear.${tried}`;
+  }
   const vendor = POLLS[stage];
   // Between polls there is nothing to be done but to wait for the vendor; one that stays due for long is another matter.
   if (vendor && Date.parse(due) > now() - POLL_GRACE_MS) {

@@ -9,8 +9,8 @@ use shared::db::{
     Candidate, Db, DbError, DbResult, JobFilter, LetterFilter, MAX_GROUPS, NewOperation,
     RestartOrder,
 };
-use shared::domain::bulk::{BulkAction, BulkState, fits};
 use shared::domain::JobStatus;
+use shared::domain::bulk::{BulkAction, BulkState, fits};
 use shared::telemetry::chain;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;

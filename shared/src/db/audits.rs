@@ -70,7 +70,8 @@ pub struct AuditRecord {
 }
 
 /// Those of an [`AuditRecord`].
-const COLUMNS: &str = "id, started_at, finished_at, since, actor, reason, repair, error, comparisons, findings, open";
+const COLUMNS: &str =
+    "id, started_at, finished_at, since, actor, reason, repair, error, comparisons, findings, open";
 
 /// A work with our marker that the ledger does not know.
 #[derive(Clone, Debug, Serialize)]

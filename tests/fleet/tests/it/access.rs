@@ -130,10 +130,9 @@ async fn every_route_asks_for_what_its_line_says() -> anyhow::Result<()> {
                     Need::Signature | Need::Nothing => {}
                 }
                 let is_read_only = matches!(need, Need::Right(_)) && *role == Role::Read;
-                assert!(
-                    !is_read_only || *method == Method::GET || status == 403,
-                    "{line}"
-                );
+                // A preview is a POST because its filter may be long.
+                let only_reads = *method == Method::GET || *route == "/v1/operations/preview";
+                assert!(!is_read_only || only_reads || status == 403, "{line}");
             }
             // What has no line is not reachable, whoever asks.
             let other = producer

@@ -27,7 +27,7 @@ pub(crate) const SECOND_SUBMISSION: &str = "ALTER TABLE submissions DISABLE TRIG
                      ALTER TABLE submissions ENABLE TRIGGER ALL";
 
 /// Deletes submissions behind the guards, as a restored backup would.
-async fn forget(url: &str, which: &str) -> anyhow::Result<()> {
+pub(crate) async fn forget(url: &str, which: &str) -> anyhow::Result<()> {
     let forget = format!(
         "ALTER TABLE submissions DISABLE TRIGGER ALL; DELETE FROM submissions WHERE {which}; \
          ALTER TABLE submissions ENABLE TRIGGER ALL;"
@@ -178,6 +178,14 @@ async fn an_audit_is_asked_for_and_a_finding_acknowledged_over_http() -> anyhow:
         let twice = audited(false).await?;
         let second = &twice["comparisons"][1]["findings"][0];
         assert_eq!(second["kind"], "second_submission", "{twice}");
+        let ever =
+            async || anyhow::Ok(api.get("/v1/overview").await?.json["duplicates_ever"][1].clone());
+        let open = ever().await?;
+        assert_eq!(
+            (&open["open"], &open["jobs"]),
+            (&json!(1), &json!([second["job"]])),
+            "{open}"
+        );
         let noted = api.send(acknowledge(second)).await?;
         assert_eq!(
             (noted.status, &noted.json["findings"]),
@@ -188,11 +196,11 @@ async fn an_audit_is_asked_for_and_a_finding_acknowledged_over_http() -> anyhow:
             known["comparisons"][1]["findings"][0]["acknowledged"], "ann: refunded",
             "{known}"
         );
-        let ever = &api.get("/v1/overview").await?.json["duplicates_ever"][1];
+        let ended = ever().await?;
         assert_eq!(
-            (&ever["submissions"], &ever["open"]),
-            (&json!(1), &json!(0)),
-            "{ever}"
+            (&ended["submissions"], &ended["open"], &ended["jobs"]),
+            (&json!(1), &json!(0), &json!([])),
+            "{ended}"
         );
         let nothing = format!("/v1/findings/{}/acknowledge", Uuid::new_v4());
         api.refused(
@@ -213,6 +221,57 @@ async fn an_audit_is_asked_for_and_a_finding_acknowledged_over_http() -> anyhow:
             .map(|fault| &fault["path"])
             .collect();
         assert_eq!(paths, ["/reason", "/since"], "{problem}");
+        api.stop().await
+    })
+    .await
+}
+
+/// Whoever asks again and again while a vendor is slow is told to wait; what was taken is made.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_audits_are_taken_than_can_wait() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let slow = Fault::Delay {
+            ms: 1_000,
+            when: When::Before,
+        };
+        let slow =
+            fleet
+                .sandbox
+                .faults()
+                .add(FaultRule::new(Payee::Sync, Operation::List, slow))?;
+        let api = Producer::start(fleet, &fleet.environment).await?;
+        let ask = || {
+            api.request(Method::POST, "/v1/audits")
+                .json(&json!({ "reason": "a test" }))
+        };
+        let mut taken = 0;
+        let refused = loop {
+            let answer = api.send(ask()).await?;
+            if answer.status != StatusCode::ACCEPTED {
+                break answer;
+            }
+            taken += 1;
+            anyhow::ensure!(taken < 10, "nobody is told to wait");
+        };
+        assert_eq!(refused.status, StatusCode::CONFLICT, "{}", refused.json);
+        assert_eq!(
+            refused.json["type"],
+            "urn:ghostfleet:problem:audits-waiting"
+        );
+        fleet.sandbox.faults().remove(slow);
+        eventually(DEADLINE, async || {
+            let audits = api.get("/v1/audits").await?.json["audits"].clone();
+            let ended = |audit: &&Value| audit["finished_at"].is_string();
+            let made = audits
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(ended)
+                .count();
+            anyhow::ensure!(made >= taken, "{made} of {taken}: {audits}");
+            Ok(())
+        })
+        .await?;
         api.stop().await
     })
     .await
@@ -243,6 +302,26 @@ async fn a_short_audit_does_not_take_the_place_of_a_longer_one() -> anyhow::Resu
         assert_eq!(last().await?, Some(scheduled));
         let (by_hand, _) = audited("ann", "look", day).await?;
         assert_eq!(last().await?, Some(by_hand), "it looked back as far");
+
+        // One that failed since is the newest word until a good one is made.
+        let failed = async || {
+            let last = db.last_audit().await?;
+            anyhow::Ok(db.failed_audit(last.as_ref()).await?.map(|audit| audit.id))
+        };
+        assert_eq!(failed().await?, None);
+        let (by, reason, repair) = ("ann", "look", false);
+        let audit = NewAudit {
+            since: db.now().await? - day,
+            by,
+            reason,
+            repair,
+        };
+        let broken = db.begin_audit(&audit, None).await?.unwrap();
+        db.fail_audit(broken, "the list is away").await?;
+        audited("ann", "look", TimeDelta::minutes(1)).await?;
+        assert_eq!(failed().await?, Some(broken));
+        audited("ann", "look", day).await?;
+        assert_eq!(failed().await?, None);
 
         let next = |since| NewAudit {
             since,
@@ -348,6 +427,9 @@ async fn an_orphan_stops_paid_sends_although_the_other_vendors_list_is_away() ->
             value(&fleet.database.url, failed).await?.as_deref(),
             Some("1")
         );
+        producer(&environment, &["status"])
+            .await?
+            .said(0, "failed: sync cannot be audited");
         Ok(())
     })
     .await

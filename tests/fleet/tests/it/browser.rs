@@ -167,6 +167,9 @@ async fn somebody_who_may_only_read_changes_nothing() -> anyhow::Result<()> {
                 "{path}: {status} {problem}"
             );
         }
+        let all = json!({ "action": "cancel", "filter": { "status": "queued" } });
+        let (status, preview) = browser.post("/v1/operations/preview", all).await?;
+        anyhow::ensure!(status == 200 && preview["count"] == 1, "{status} {preview}");
         let job = fleet.db.job(job).await?;
         anyhow::ensure!(job.is_some_and(|job| job.status == "queued"));
         anyhow::ensure!(fleet.db.paid_stop().await?.is_none());

@@ -217,7 +217,10 @@ async fn the_api_cancels_retries_replays_and_discards() -> anyhow::Result<()> {
         assert_eq!((&groups["groups"][0]["stage"], &groups["next_cursor"]), (&json!("unknown"), &Value::Null));
         let flat = api.get("/v1/dead-letters?view=flat&stage=lipsync.store").await?.json;
         assert_eq!(flat["letters"][0]["error"], "got https://a.example/v?[redacted] after 3 s");
+        let name = api.get(&format!("/v1/jobs/{id}")).await?.json["display_name"].clone();
+        assert_eq!((flat["letters"][0]["job_name"].clone(), name.is_string()), (name, true));
         let poison = api.get("/v1/dead-letters/2").await?.json;
+        assert_eq!(poison["job_name"], Value::Null);
         assert_eq!(poison["body"], json!({ "bytes": 2, "hex": "00ff" }));
         let get = |path: &str| api.request(Method::GET, path);
         api.refused(get("/v1/dead-letters/99"), 404, "dead-letter-not-found").await?;
