@@ -95,7 +95,7 @@ export function audit({ id, page }) {
         one.error
           ? `It proves nothing, because it was not finished: ${one.error}`
           : !one.finished_at
-            ? "It is being made, after those that were asked for before. One that does not end was cut off: ask again."
+            ? "It is being made, after those that were asked for before. One that is cut off counts as failed after an hour."
             : one.findings === 0
               ? "The ledger and the vendors agree."
               : `${plural(one.findings, "work differs", "works differ")}; ${one.open ? `${count(one.open)} can be repaired.` : "nothing is left to be repaired."}`,

@@ -351,6 +351,9 @@ impl AuditSweep {
             {
                 tracing::warn!("cannot audit: {error:#}");
             }
+            if let Err(error) = self.auditor.db.fail_cut_off_audits().await {
+                tracing::warn!(error = chain(&error), "cannot end audits that were cut off");
+            }
             if let Err(error) = self.gauges.show(&self.auditor.db).await {
                 tracing::warn!("cannot show the last audit: {error:#}");
             }

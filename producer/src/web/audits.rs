@@ -94,7 +94,7 @@ async fn shown(db: &Db, id: i64) -> Result<AuditRecord, Problem> {
 ///
 /// It is made in the background, after those that were asked for before. It pays for nothing. With `repair` the works that the ledger
 /// does not know are booked, and their jobs go on; nothing that is booked is taken away. A work that is paid for, not in the ledger and
-/// not repaired stops all paid sends of the fleet. One that does not end was cut off: ask again.
+/// not repaired stops all paid sends of the fleet. One that does not end within an hour was cut off, and counts as failed.
 #[utoipa::path(post, path = "/v1/audits", tag = "fleet", operation_id = "begin_audit", request_body = AuditRequest,
     responses((status = 202, description = "The audit, which has begun", body = AuditRecord,
             headers(("Location" = String, description = "Where its progress and its findings are"))),

@@ -304,7 +304,7 @@ impl Db {
         let open = all().filter(|finding| finding.kind.repairable() && !finding.repaired);
         let mut connection = self.connection().await?;
         diesel::sql_query(
-            "UPDATE audits SET finished_at = clock_timestamp(), comparisons = $2, findings = $3, open = $4 WHERE id = $1",
+            "UPDATE audits SET finished_at = clock_timestamp(), error = NULL, comparisons = $2, findings = $3, open = $4 WHERE id = $1",
         )
         .bind::<BigInt, _>(id)
         .bind::<Jsonb, _>(to_json(&comparisons)?)
@@ -329,6 +329,21 @@ impl Db {
         .execute(&mut connection)
         .await?;
         Ok(())
+    }
+
+    /// Ends audits that have not ended for an hour: their process, or the database, was killed. One that is made all the same is
+    /// finished later, and then counts.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn fail_cut_off_audits(&self) -> DbResult<usize> {
+        let mut connection = self.connection().await?;
+        Ok(diesel::sql_query(
+            "UPDATE audits SET finished_at = clock_timestamp(), error = 'cut off: it did not end within an hour; ask again' \
+             WHERE finished_at IS NULL AND started_at < clock_timestamp() - interval '1 hour'",
+        )
+        .execute(&mut connection)
+        .await?)
     }
 
     /// Audits, newest first: those before `before`.

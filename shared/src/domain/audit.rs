@@ -222,7 +222,11 @@ pub fn compare(vendor: Vendor, ledger: &[Booked], works: &[Work], window: Window
             (None, Some(marker)) => {
                 let nth = seen.entry(marker.token).or_default();
                 *nth += 1;
-                comparison.findings.push(unknown_token(marker, work, *nth));
+                let beside =
+                    (ledger.iter()).find(|booked| booked.job == marker.job && is_paid(booked));
+                comparison
+                    .findings
+                    .push(unknown_token(marker, work, *nth, beside));
             }
             (None, None) => {
                 comparison.foreign += 1;
@@ -288,18 +292,26 @@ fn known_token(booked: &Booked, work: &Work, nth: usize, window: Window) -> Opti
     })
 }
 
-fn unknown_token(marker: Marker, work: &Work, nth: usize) -> Finding {
-    let (kind, detail) = if nth > 1 {
+/// A work of ours whose submission the ledger does not have; `beside` is one of the same job that was paid for.
+fn unknown_token(marker: Marker, work: &Work, nth: usize, beside: Option<&Booked>) -> Finding {
+    let (kind, mut detail) = if nth > 1 {
         (
             FindingKind::SecondWork,
-            "the vendor has more than one work with this token, which the ledger does not know",
+            "the vendor has more than one work with this token, which the ledger does not know"
+                .to_owned(),
         )
     } else {
         (
             FindingKind::Orphan,
-            "the vendor has the work, the ledger does not know its token",
+            "the vendor has the work, the ledger does not know its token".to_owned(),
         )
     };
+    if let Some(booked) = beside {
+        detail += &format!(
+            "; the job has the submission {} too: paid twice",
+            booked.token
+        );
+    }
     Finding {
         kind,
         task_id: Some(work.task_id.clone()),
@@ -308,7 +320,7 @@ fn unknown_token(marker: Marker, work: &Work, nth: usize) -> Finding {
         job: marker.job,
         attempt: marker.attempt,
         at: created(work),
-        detail: detail.to_owned(),
+        detail,
         repair: None,
         repaired: false,
         acknowledged: None,
@@ -370,20 +382,22 @@ const fn is_expected(booked: &Booked) -> bool {
     at_the_vendor && !booked.imported
 }
 
+/// Whether it is paid for: at the vendor and not failed.
+fn is_paid(booked: &Booked) -> bool {
+    let at_the_vendor = matches!(
+        booked.state,
+        LedgerState::Accepted
+            | LedgerState::Redoing
+            | LedgerState::Succeeded
+            | LedgerState::Duplicate
+    );
+    at_the_vendor && booked.work_state.as_deref() != Some("failed")
+}
+
 /// Submissions that are one too many for their job: at the vendor, not failed, beside another one that is the same.
 fn second_submissions(ledger: &[Booked]) -> Vec<Finding> {
-    let paid = |booked: &&Booked| {
-        let at_the_vendor = matches!(
-            booked.state,
-            LedgerState::Accepted
-                | LedgerState::Redoing
-                | LedgerState::Succeeded
-                | LedgerState::Duplicate
-        );
-        at_the_vendor && booked.work_state.as_deref() != Some("failed")
-    };
     let mut jobs: HashMap<Uuid, Vec<&Booked>> = HashMap::new();
-    for booked in ledger.iter().filter(paid) {
+    for booked in ledger.iter().filter(|booked| is_paid(booked)) {
         jobs.entry(booked.job).or_default().push(booked);
     }
     let mut findings = Vec::new();

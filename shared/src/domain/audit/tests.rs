@@ -106,6 +106,13 @@ fn what_is_paid_and_not_booked_is_found_once_each() {
         [F::Orphan, F::SecondWork],
         "two works, one token"
     );
+    for (state, twice) in [(LedgerState::Succeeded, true), (LedgerState::Absent, false)] {
+        let beside = booked(2, 11, state, None, 10);
+        let comparison = compare(Vendor::Ghostcut, &[beside], &works[..1], window());
+        let orphan = &comparison.findings[0];
+        assert_eq!(orphan.kind, F::Orphan);
+        assert_eq!(orphan.detail.ends_with("too: paid twice"), twice, "{state}");
+    }
     let comparison = compare(Vendor::Ghostcut, &[], &works, window());
     let first = &comparison.findings[0];
     assert_eq!((first.job, first.token, first.attempt), (id(11), id(1), 1));

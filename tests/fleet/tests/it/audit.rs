@@ -280,7 +280,7 @@ async fn no_more_audits_are_taken_than_can_wait() -> anyhow::Result<()> {
 /// Whoever only looks at the last minutes has not found that all is well.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_audit_does_not_take_the_place_of_a_longer_one() -> anyhow::Result<()> {
-    with_database(true, async |_, db| {
+    with_database(true, async |url, db| {
         let audited = async |by: &str, reason: &str, ago: TimeDelta| {
             let since = db.now().await? - ago;
             let audit = NewAudit {
@@ -322,6 +322,15 @@ async fn a_short_audit_does_not_take_the_place_of_a_longer_one() -> anyhow::Resu
         assert_eq!(failed().await?, Some(broken));
         audited("ann", "look", day).await?;
         assert_eq!(failed().await?, None);
+
+        // One whose process was killed ends after an hour; one that was only slow counts when it is finished.
+        let slow = db.begin_audit(&audit, None).await?.unwrap();
+        assert_eq!(db.fail_cut_off_audits().await?, 0);
+        execute(url, &format!("UPDATE audits SET started_at = started_at - interval '61 minutes' WHERE id = {slow}")).await?;
+        assert_eq!((db.fail_cut_off_audits().await?, db.fail_cut_off_audits().await?), (1, 0));
+        assert_eq!(failed().await?, Some(slow));
+        db.finish_audit(slow, &[]).await?;
+        assert_eq!((failed().await?, db.audit(slow).await?.unwrap().error), (None, None));
 
         let next = |since| NewAudit {
             since,
