@@ -10,7 +10,7 @@ export const me = { name: null, role: null };
 export const mayOperate = () => me.role === "operate" || me.role === "admin";
 
 /** A button that does something; without the right it is there and says why it does nothing. */
-export function action(test, text, onclick, { danger = false, disabled = false } = {}) {
+export function action(test, text, onclick, { danger = false, disabled = false, why = null } = {}) {
   const refused = !mayOperate();
   return h(
     `button${danger ? ".danger" : ""}`,
@@ -21,7 +21,7 @@ export function action(test, text, onclick, { danger = false, disabled = false }
       test,
       onclick,
       disabled: refused || disabled,
-      title: refused ? `Your role is ${me.role}; this needs the role operate` : null,
+      title: refused ? `Your role is ${me.role}; this needs the role operate` : disabled ? why : null,
     },
     text,
   );

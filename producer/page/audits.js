@@ -80,6 +80,17 @@ function begin({ hours = 24, repair = false } = {}) {
   });
 }
 
+function differs({ findings, open, comparisons }) {
+  const all = comparisons.flatMap(comparison => comparison.findings);
+  const lasting = all.filter(one => !isRepairable(one.kind) && !one.acknowledged).length;
+  const parts = [
+    `${plural(findings, "work differs", "works differ")}`,
+    open ? `${count(open)} can be repaired` : "nothing is left to be repaired",
+    lasting > 0 && `${count(lasting)} of them wait until somebody has dealt with them`,
+  ];
+  return `${parts.filter(Boolean).join("; ")}.`;
+}
+
 /** As far back as that audit. */
 const hoursBack = one => Math.ceil((now() - Date.parse(one.since)) / 3_600_000);
 
@@ -98,7 +109,7 @@ export function audit({ id, page }) {
             ? "It is being made, after those that were asked for before. One that is cut off counts as failed after an hour."
             : one.findings === 0
               ? "The ledger and the vendors agree."
-              : `${plural(one.findings, "work differs", "works differ")}; ${one.open ? `${count(one.open)} can be repaired.` : "nothing is left to be repaired."}`,
+              : differs(one),
       ),
       h(
         "div.buttons.left",
@@ -152,7 +163,7 @@ function table(findings, page) {
         h(
           "tr",
           { id: `${one.kind} ${one.token} ${one.task_id}` },
-          h("th", { scope: "row" }, findingMeaning(one.kind)),
+          h("th", { scope: "row" }, findingMeaning(one.kind), one.twice && ", and paid twice"),
           h("td", { "data-label": "Work" }, one.task_id ?? "–"),
           h("td", { "data-label": "Job" }, h("a.id", { href: `#/jobs/${one.job}` }, one.job)),
           h("td", { "data-label": "Taken" }, time(one.at)),
@@ -169,15 +180,18 @@ function end(one, page) {
   if (one.repaired || one.repair) return [one.repaired ? "✓ repaired " : "", one.repair ?? ""];
   if (one.acknowledged) return `dealt with by ${one.acknowledged}`;
   if (isRepairable(one.kind)) return "can be repaired";
-  return action("acknowledge", "Dealt with…", () =>
-    ask({
-      title: "Is this dealt with?",
-      text: [
-        "No repair can end it: ask the vendor for the money, or what has become of the work.",
-        "Later audits show it and count it no longer; another work of the same submission counts again.",
-      ],
-      confirm: "It is dealt with",
-      ...sends("POST", `/v1/findings/${one.token}/acknowledge`, page, "Noted: the next audit counts it no longer."),
-    }),
-  );
+  return action("acknowledge", "Dealt with…", () => dealtWith(one.token, page));
+}
+
+/** Asks whether what was found about a submission is dealt with. */
+export function dealtWith(token, page) {
+  ask({
+    title: "Is this dealt with?",
+    text: [
+      "No repair can end it: ask the vendor for the money, or what has become of the work.",
+      "It is shown and counted no longer; another work of the same submission counts again.",
+    ],
+    confirm: "It is dealt with",
+    ...sends("POST", `/v1/findings/${token}/acknowledge`, page, "Noted: it counts no longer."),
+  });
 }

@@ -25,7 +25,7 @@ export function deadLetters({ query, page }) {
       h("h1", { tabindex: "-1" }, "Dead letters"),
       h(
         "p.note",
-        "Jobs that were given up. A replay puts them back to where the ledger says; it sends no paid request by itself.",
+        "Jobs that were given up. A replay puts them back to where the ledger says: what is paid for is not paid for again, what has to be is told before.",
       ),
       Object.keys(filter).length > 0 &&
         h(

@@ -15,7 +15,8 @@ export function history(job) {
       known[key] = value;
       return change(h("code", key), before, value);
     });
-    const { reason, error, from, to, was, status, ...rest } = line.detail ?? {};
+    // The times of a run are in the timeline.
+    const { reason, error, from, to, was, status, dispatched_at, started_at, ...rest } = line.detail ?? {};
     return h(
       "tr",
       { id: line.id, test: "event-row", "data-kind": line.kind },

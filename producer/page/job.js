@@ -3,6 +3,7 @@
 import { action, ask, me, refused, roleNote, sends } from "./act.js";
 import { get, now, post } from "./api.js";
 import { definitions, h } from "./dom.js";
+import { dealtWith } from "./audits.js";
 import { submissions } from "./proof.js";
 import { runs, timeline } from "./timeline.js";
 import { jobName } from "./jobs.js";
@@ -25,6 +26,7 @@ export function job({ id, page }) {
       h("p.crumbs", h("a", { href: "#/jobs" }, "Jobs"), " / ", h("span.id", job.id)),
       h("h1", { tabindex: "-1" }, jobName(job), " ", badge(job.status, { test: "job-status", "data-status": job.status })),
       h("p.why", { test: "why" }, why(job), " ", help(job, proof)),
+      proof && paidTwice(proof, page),
       buttons(job, path, page),
       facts(job),
       way(job),
@@ -33,6 +35,19 @@ export function job({ id, page }) {
       history(job),
     ],
   };
+}
+
+/** Submissions that are one too many, with what can be done about them. */
+function paidTwice(proof, page) {
+  const twice = proof.filter(one => one.state === "duplicate");
+  return twice.map(one =>
+    h(
+      "div.problem",
+      { test: "paid-twice", id: one.token },
+      h("p", `${vendorName(one.vendor)} was paid twice: the work ${one.task_id ?? "without an id"} of attempt ${one.attempt} is one too many. Ask the vendor for the money back.`),
+      action("acknowledge", "Dealt with…", () => dealtWith(one.token, page)),
+    ),
+  );
 }
 
 /** Leads to where a job that stands is decided about. */
@@ -78,21 +93,32 @@ function buttons(job, path, page) {
   );
 }
 
-/** Says first where the job would go and whom that pays. */
+/** Says first where the job would go and whom that pays: without another paid attempt, or, where there is no other way, with one. */
 async function retry(path, page) {
+  const preview = more => post(`${path}/retry`, { reason: "preview", preview: true, ...more });
   let plan;
+  let needsMore = false;
   try {
-    plan = await post(`${path}/retry`, { reason: "preview", preview: true, another_attempt: true });
-  } catch (problem) {
-    return refused("Retry this job", problem);
+    plan = await preview();
+  } catch (first) {
+    try {
+      plan = await preview({ another_attempt: true });
+      needsMore = true;
+    } catch {
+      return refused("Retry this job", first);
+    }
   }
   const pays = plan.pays
     ? `This pays ${vendorName(plan.pays)} again, about ${money(plan.pays, plan.last_cost)} by the last time.`
     : "This pays for nothing.";
   ask({
     title: "Retry this job?",
-    text: [`It goes to ${plan.stage}, which will first ${plan.first}.`, pays],
-    fields: [{ name: "another_attempt", type: "checkbox", label: "Allow one paid attempt beyond the bound" }],
+    text: [
+      `It goes to ${plan.stage}, which will first ${plan.first}.`,
+      pays,
+      needsMore && "It has used up its paid attempts: without one beyond the bound it stays failed.",
+    ],
+    fields: [{ name: "another_attempt", type: "checkbox", value: needsMore, label: "Allow one paid attempt beyond the bound" }],
     confirm: "Retry the job",
     ...sends("POST", `${path}/retry`, page, "The job goes on."),
   });

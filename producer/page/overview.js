@@ -10,7 +10,9 @@ import { COSTS, balance, spentToday } from "./costs.js";
 import { sending, standing } from "./why.js";
 import { nobodyTakes, unservedBox, workers } from "./workers.js";
 
-export function overview({ page }) {
+export function overview({ query, page }) {
+  let shown = query.show;
+
   return {
     title: "Overview",
     async load() {
@@ -22,7 +24,11 @@ export function overview({ page }) {
       ]);
       return { series: series.points, workers: workers.workers, vendors: vendors.vendors, costs: costs.days };
     },
-    draw: data => [
+    draw: data => {
+      // Where a link leads to a part of it.
+      if (shown) requestAnimationFrame(() => document.querySelector(`[data-test="${CSS.escape(shown)}"]`)?.scrollIntoView({ block: "center" }));
+      shown = null;
+      return [
       headed("Overview", data.fleet.status, page),
       paidStop(data.fleet.status),
       unservedBox(data.fleet.stages),
@@ -32,7 +38,8 @@ export function overview({ page }) {
       stages(data.fleet.stages),
       accounts(data),
       workers(data.workers, data.fleet.stages, page),
-    ],
+      ];
+    },
   };
 }
 
@@ -52,7 +59,7 @@ function tiles({ fleet, costs }) {
   return h(
     "section.tiles",
     { "aria-label": "In short" },
-    twice !== undefined && tile("duplicates", "#/audits", ...paidTwice(twice, ever("open"), status)),
+    twice !== undefined && tile("duplicates", "#/audits", ...paidTwice(twice, ever("open"), fleet)),
     tile(
       "count-dead-letters",
       "#/dead-letters",
@@ -72,12 +79,14 @@ function tiles({ fleet, costs }) {
   );
 }
 
-/** What the ledger has, and no more than that while an audit has found works that it does not have. */
-function paidTwice(twice, open, { last_audit: audit, failed_audit: failed }) {
-  if (twice && !open) return [count(twice), `${plural(twice, "submission was", "submissions were")} paid twice, and dealt with`, "calm"];
-  if (twice) return [count(twice), `${plural(twice, "submission was", "submissions were")} paid twice`, "bad"];
-  if (audit?.open) return ["None known", `the last audit found ${plural(audit.open, "work")} that the ledger does not have`, "warn"];
+/** What the ledger has and what audits found: none of it is hidden by the other. */
+function paidTwice(twice, open, { status, audited_duplicates: audited, open_findings: findings }) {
+  const { last_audit: audit, failed_audit: failed } = status;
+  if (open) return [count(open), `${plural(open, "submission was", "submissions were")} paid twice`, "bad"];
+  if (audited) return [count(audited), `${plural(audited, "work was", "works were")} paid twice, by what an audit found`, "bad"];
+  if (findings) return ["None known", `an audit found ${plural(findings, "work that differs", "works that differ")} from the ledger`, "warn"];
   if (failed) return ["None known", ["the audit of ", time(failed.started_at), " could not be made: ", failed.error], "warn"];
+  if (twice) return [count(twice), `${plural(twice, "submission was", "submissions were")} paid twice, and dealt with`, "calm"];
   const since = audit ? ["; the vendors’ lists agreed ", time(audit.finished_at)] : "; no audit has compared the vendors’ lists yet";
   return ["None", ["Nothing was ever paid twice", since], "good"];
 }

@@ -1,7 +1,7 @@
 // The proof of what was paid for: a submission with what was sent, answered, charged and called back.
 
 import { definitions, h } from "./dom.js";
-import { badge, money, said, time, told, vendorName, words } from "./words.js";
+import { badge, moment, money, said, time, told, vendorName, words } from "./words.js";
 
 /** All submissions of a job. */
 export function submissions(all) {
@@ -29,9 +29,9 @@ export function proof(one) {
     ["Token", h("code", one.token)],
     ["Account", `${vendorName(one.vendor)} / ${one.account}`],
     ["What was sent", [`${one.request_bytes} bytes, SHA-256 `, h("code", one.request_sha256)]],
-    ["Claimed", time(one.claimed_at)],
-    ["Could be sent until", time(one.send_deadline)],
-    ["Last change", time(one.settled_at)],
+    ["Claimed", time(one.claimed_at, moment)],
+    ["Could be sent until", time(one.send_deadline, moment)],
+    ["Last change", time(one.settled_at, moment)],
     ["Vendor’s id", one.task_id && h("code", one.task_id)],
     ["Name at the vendor", h("code", one.marker)],
     [
@@ -59,7 +59,7 @@ export function proof(one) {
       one.callbacks.length === 0
         ? "none"
         : one.callbacks.map((callback, index) =>
-            h("div", { id: index }, time(callback.received_at), ` ${words(callback.outcome ?? "not processed yet")}`),
+            h("div", { id: index }, time(callback.received_at, moment), ` ${words(callback.outcome ?? "not processed yet")}`),
           ),
     ],
   ];

@@ -65,37 +65,49 @@ export async function strip() {
       { test: "strip", "data-act": String(parts.length > 0) },
       parts.length
         ? ["Somebody has to act: ", parts.map((part, index) => [index > 0 && "; ", part]), "."]
-        : "Nothing is waiting for you.",
+        : `Nothing is waiting for you${again(fleet)}.`,
     ),
   );
   return fleet;
+}
+
+/** What the fleet tries again by itself: mostly a vendor that does not answer. */
+function again({ stages = [] }) {
+  const jobs = sum(stages, row => row.failing);
+  return jobs > 0 ? `; ${plural(jobs, "job is", "jobs are")} tried again after errors` : "";
 }
 
 const sum = (rows, of) => rows.reduce((total, row) => total + of(row), 0);
 const link = (href, ...text) => h("a", { href }, ...text);
 
 /** Red where nothing moves any more, or money was lost. */
-function tone({ workers, duplicates_ever: duplicates = [] }, parts) {
+function tone({ workers, duplicates_ever: duplicates = [], audited_duplicates: audited }, parts) {
   if (parts.length === 0) return "calm";
-  const isBad = workers?.running === 0 || duplicates.some(row => row.open > 0);
+  const isBad = workers?.running === 0 || audited > 0 || duplicates.some(row => row.open > 0);
   return isBad ? "act.alarm" : "act";
 }
 
 /** What waits for a person, each with a link. */
-function waiting({ status, stages = [], duplicates_ever: duplicates = [], workers, operations = [] }) {
+function waiting(fleet) {
+  const { status, stages = [], duplicates_ever: duplicates = [], workers, operations = [] } = fleet;
+  const { audited_duplicates: audited = 0, open_findings: findings = 0 } = fleet;
   const parts = [];
   for (const { vendor, open, jobs = [] } of duplicates.filter(row => row.open > 0)) {
     const href = jobs.length === 1 ? `#/jobs/${jobs[0]}` : "#/audits";
     parts.push(link(href, `${vendorName(vendor)} was paid twice for ${plural(open, "work")}`));
   }
+  if (audited) parts.push(link("#/audits", `an audit found ${plural(audited, "work")} paid twice`));
+  else if (findings > (status.last_audit?.open ?? 0)) {
+    parts.push(link("#/audits", `an audit found ${plural(findings, "work that differs", "works that differ")} from the ledger`));
+  }
   const left = unserved(stages);
   if (workers?.running === 0) {
     const jobs = sum(left, row => row.unserved);
     const wait = jobs > 0 ? `: ${plural(jobs, "job waits", "jobs wait")}` : "";
-    parts.push(link("#/", `${workers.quiet ? "every worker is quiet" : "no worker runs"}${wait}`));
-  } else for (const row of left) parts.push(link("#/", nobodyTakes(row)));
+    parts.push(link("#/?show=workers", `${workers.quiet ? "every worker is quiet" : "no worker runs"}${wait}`));
+  } else for (const row of left) parts.push(link("#/?show=workers", nobodyTakes(row)));
   // Where others do their work, nobody has to act.
-  if (workers?.lost && (left.length > 0 || workers.running === 0)) parts.push(link("#/", `${plural(workers.lost, "worker")} went away without a word`));
+  if (workers?.lost && (left.length > 0 || workers.running === 0)) parts.push(link("#/?show=workers", `${plural(workers.lost, "worker")} went away without a word`));
   const stop = status.paid_sends_stopped;
   if (stop) parts.push(link("#/vendors", `all paid sends are stopped (${stop.by}: ${stop.reason})`));
   for (const account of status.accounts_stopped.filter(account => NEEDS_SOMEBODY.includes(account.refusal))) {

@@ -22,7 +22,10 @@ const stageOf = ({ stage, detail }) => {
   return to && to !== "none" ? to : stage;
 };
 
-/** `{ stage, from, claimed, to, by, tries, outcome, state }` of each run, oldest first; the last one of a job that goes on has no end. */
+/**
+ * `{ stage, from, sent, started, claimed, to, by, tries, outcome, state }` of each run, oldest first; the last one of a job that goes on
+ * has no end. It was due from `from` on; where it was sent out more than once, `sent` and `started` are of the last time.
+ */
 export function runs(job) {
   const all = [];
   let open = null;
@@ -44,6 +47,7 @@ export function runs(job) {
     }
     if (line.kind === "claimed") open.claimed = line.at;
     if (line.kind === "retry") open.tries += 1;
+    if (line.detail?.started_at) Object.assign(open, { sent: line.detail.dispatched_at, started: line.detail.started_at });
     if (!end) continue;
     Object.assign(open, { to: line.at, by: line.actor, state: end, outcome: outcome(line) });
     last = line.at;
@@ -57,7 +61,10 @@ export function runs(job) {
   } else if (stage)
     all.push({ stage: stage.stage, from: stage.entered_at, tries: stage.tries, state: stage.state, due: stage.due_at });
   const newest = all.at(-1);
-  if (job.held && (newest?.state === "waiting" || newest?.state === "dispatched")) newest.state = "held";
+  if (stage?.dispatched_at) {
+    Object.assign(newest, { sent: stage.dispatched_at, started: stage.started_at, state: stage.started_at ? "running" : "sent out" });
+  }
+  if (job.held && (newest?.state === "waiting" || newest?.state === "sent out")) newest.state = "held";
   // Nothing runs of a job that is over, nor before the run that it is in.
   for (const [index, run] of all.entries()) {
     if (run.to || (stage && run === newest)) continue;
@@ -77,6 +84,9 @@ function outcome(line) {
       .toLowerCase(),
   );
 }
+
+/** How long after the step before it something happened. */
+const after = (before, then) => (before && then ? `+${between(before, then)}` : "–");
 
 /** A row for each run: a bar from when it was entered to when it was settled, with the paid claim marked. */
 export function timeline(job) {
@@ -98,10 +108,12 @@ export function timeline(job) {
         "aria-label": `from ${span((at(run.from) - begin) / 1000)} on`,
       },
       svg("rect.rest", { y: 4, width: 100, height: 2 }),
+      // Waiting and on its way to a worker, then with one.
+      run.started && svg("rect.calm", { x: from, y: 3, width: Math.max(0, x(run.started) - from), height: 4 }),
       svg(`rect.${{ settled: "good", dead: "bad", failed: "bad", parked: "warn" }[run.state] ?? "busy"}`, {
-        x: Math.min(from, 99.4),
+        x: Math.min(run.started ? x(run.started) : from, 99.4),
         y: 1,
-        width: Math.max(0.6, to - from),
+        width: Math.max(0.6, to - (run.started ? x(run.started) : from)),
         height: 8,
         rx: 0.5,
       }),
@@ -120,7 +132,7 @@ export function timeline(job) {
         "thead",
         h(
           "tr",
-          ["Stage", "Due", "", "Took", "State", "Who", "What came of it"].map(text => h("th", text)),
+          ["Stage", "Due", "", "Sent out", "Taken", "Took", "State", "Who", "What came of it"].map(text => h("th", text)),
         ),
       ),
       h(
@@ -132,6 +144,8 @@ export function timeline(job) {
             h("th", { scope: "row" }, run.stage),
             h("td", { "data-label": "Due" }, time(run.from, moment)),
             h("td.plot", bar(run)),
+            h("td.number", { "data-label": "Sent out", title: run.sent && moment(run.sent) }, after(run.from, run.sent)),
+            h("td.number", { "data-label": "Taken", title: run.started && moment(run.started) }, after(run.sent, run.started)),
             h("td.number", { "data-label": "Took" }, run.to ? between(run.from, run.to) : span((now() - at(run.from)) / 1000)),
             h("td", { "data-label": "State" }, badge(run.state ?? "running")),
             h("td", { "data-label": "Who" }, run.by ?? "–"),

@@ -3,7 +3,7 @@
 import { get, query as queryOf } from "./api.js";
 import { h } from "./dom.js";
 import { inWords } from "./selection.js";
-import { VENDORS, time, told, words } from "./words.js";
+import { VENDORS, moment, time, told, words } from "./words.js";
 
 const FILTERS = ["by", "action", "subject"];
 
@@ -16,7 +16,7 @@ export function trail({ query }) {
       h("h1", { tabindex: "-1" }, "Trail of operators"),
       h("p.note", "What operators did, with name and reason. Lines are never changed."),
       form(filter),
-      events.length === 0 ? h("p.empty", "Nothing was done.") : table(events),
+      events.length === 0 ? h("p.empty", Object.keys(filter).length ? "No line fits the filter: it compares whole words and names." : "Nothing was done.") : table(events),
       next &&
         h(
           "nav.pager",
@@ -74,7 +74,7 @@ function table(events) {
         h(
           "tr",
           { test: "trail-row", id: `${event.job_id ? "job" : "fleet"} ${event.id}` },
-          h("td", { "data-label": "When" }, time(event.at)),
+          h("td", { "data-label": "When" }, time(event.at, moment)),
           h("td", { "data-label": "Who" }, event.by),
           h("td", { "data-label": "What", title: event.action }, words(event.action)),
           h("td", { "data-label": "To what" }, subject(event)),
@@ -91,6 +91,7 @@ function subject({ job_id: job, subject }) {
   if (job) return h("a.id", { href: `#/jobs/${job}` }, job);
   if (subject.startsWith("operation/"))
     return h("a", { href: `#/operations/${subject.slice("operation/".length)}` }, words(subject));
+  if (subject.startsWith("audit/")) return h("a", { href: `#/audits/${subject.slice("audit/".length)}` }, words(subject));
   if (VENDORS.some(vendor => subject.startsWith(`${vendor}/`))) return h("a", { href: "#/vendors" }, subject);
   return words(subject);
 }

@@ -35,6 +35,7 @@ export function why(job) {
     return `It is at ${vendorName(vendor)}, ${job.progress_percentage} % of the whole done; the vendor is asked again ${at}.${tried}`;
   }
   if (Date.parse(due) > now()) {
+    if (job.stage.started_at) return `It runs: a worker took up ${stage} ${relative(job.stage.started_at)}.${tried}`;
     return state === "dispatched"
       ? `It moves: ${stage} is with a worker or in its queue. If nothing comes of that until ${moment(due)}, it is due again.`
       : `It waits for its time: ${stage} is due ${relative(due)}.${tried}`;

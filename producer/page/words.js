@@ -70,7 +70,7 @@ export function reasonList(id) {
 }
 
 /** Those that do not pass by themselves. */
-export const NEEDS_SOMEBODY = ["manual", "misconfigured", "out_of_credit", "floor", "circuit"];
+export const NEEDS_SOMEBODY = ["manual", "misconfigured", "out_of_credit", "floor", "budget", "circuit"];
 
 export const words = text => String(text).replaceAll("_", " ");
 
@@ -176,6 +176,7 @@ const TONES = {
   "dead again": "bad",
   lost: "bad",
   parked: "warn",
+  "sent out": "busy",
   held: "warn",
   paused: "warn",
   unknown: "warn",

@@ -91,11 +91,11 @@ function orders(row, { rows, stages, page }) {
           danger,
           ...sends("POST", `/v1/workers/${row.id}/${what}`, page, `${row.name} ${said} with its next heartbeat.`),
         }),
-      { danger, disabled: !reads },
+      { danger, disabled: !reads, why: "It reads nothing any more; whatever started it has to start it again" },
     );
   return [
     row.asked?.what === "quiet"
-      ? order("resume", "Resume", "It takes work again.", "Resume", "takes work again")
+      ? order("resume", "Resume", [`It was ${asked(row.asked)}.`, "It takes work again."], "Resume", "takes work again")
       : order(
           "quiet",
           "Quiet",

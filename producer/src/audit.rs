@@ -30,14 +30,22 @@ use crate::booking::{About, found};
 use crate::config::AuditConfig;
 use crate::vendors::Vendors;
 pub use orders::{AuditOrders, Order};
-pub use told::blind;
-use told::words;
+use told::{blind, words};
 
 /// How long a vendor's list may lag behind, and a submission be unclear, before that is a finding.
 const LAG: TimeDelta = AROUND;
 
 /// Who audits, in the trail.
 const ACTOR: &str = "audit";
+
+/// What an audit came to.
+#[derive(Debug, Default)]
+pub struct Audited {
+    /// What each vendor's list showed; not of a vendor whose list could not be read.
+    pub comparisons: Vec<Comparison>,
+    /// Why it counts as not made: what was found is true, but proves nothing about the rest.
+    pub failed: Option<String>,
+}
 
 /// The handles of an audit.
 #[derive(Clone)]
@@ -52,15 +60,19 @@ impl Auditor {
     /// Runs an audit that has begun under this number, and stores what it came to.
     ///
     /// # Errors
-    /// When a vendor or the database does not answer: then it proves nothing.
-    pub async fn run(
-        &self,
-        id: i64,
-        since: DateTime<Utc>,
-        repair: bool,
-    ) -> anyhow::Result<Vec<Comparison>> {
-        let compared = self.compare_all(since, repair).await;
-        self.finish(id, compared).await
+    /// When what it came to cannot be stored.
+    pub async fn run(&self, id: i64, since: DateTime<Utc>, repair: bool) -> DbResult<Audited> {
+        let audited = self.compare_all(since, repair).await;
+        crash::point(Point::AuditCompared);
+        match &audited.failed {
+            // It counts as not made: it must not allow paid sends again, nor silence the alert.
+            Some(error) => {
+                let found = &audited.comparisons;
+                self.db.fail_audit(id, error, found).await?;
+            }
+            None => self.db.finish_audit(id, &audited.comparisons).await?,
+        }
+        Ok(audited)
     }
 
     /// Stops paid sends if the vendor has a work of ours that the ledger does not have, still: whatever else it does not have would
@@ -88,50 +100,40 @@ impl Auditor {
         self.db.stop_forgotten(&forgotten, ACTOR).await
     }
 
-    /// Stores what an audit came to, and gives it back.
-    async fn finish(
-        &self,
-        id: i64,
-        compared: anyhow::Result<Vec<Comparison>>,
-    ) -> anyhow::Result<Vec<Comparison>> {
-        crash::point(Point::AuditCompared);
-        match &compared {
-            // It counts as not made: it must not allow paid sends again, nor silence the alert.
-            Ok(comparisons) if comparisons.iter().any(Comparison::is_blind) => {
-                let blind: Vec<_> = comparisons.iter().filter_map(blind).collect();
-                self.db.fail_audit(id, &blind.join("; ")).await?;
-            }
-            Ok(comparisons) => self.db.finish_audit(id, comparisons).await?,
-            Err(error) => self.db.fail_audit(id, &format!("{error:#}")).await?,
-        }
-        compared
-    }
-
     /// Each vendor alone: what one shows must not wait for the other's list. Paid sends are stopped before the audit counts as made:
     /// killed in between, it is made again, and not only after its interval.
-    async fn compare_all(
-        &self,
-        since: DateTime<Utc>,
-        repair: bool,
-    ) -> anyhow::Result<Vec<Comparison>> {
+    async fn compare_all(&self, since: DateTime<Utc>, repair: bool) -> Audited {
+        let mut audited = Audited::default();
         // What somebody resumes from now on counts more than what is found.
-        let seen = self.db.last_resume().await?;
-        let (mut comparisons, mut failed) = (Vec::new(), None);
-        for vendor in Vendor::ALL {
-            match self.compare(*vendor, since, repair).await {
-                Ok(comparison) => {
-                    for finding in comparison.findings.iter().filter(|f| f.is_open()) {
-                        tracing::error!(vendor = %comparison.vendor, kind = %finding.kind, job.id = %finding.job,
-                            submission.token = %finding.token, task = finding.task_id, detail = finding.detail,
-                            "the ledger and the vendor's list differ");
-                    }
-                    self.stop_if_forgotten(&comparison, seen).await?;
-                    comparisons.push(comparison);
-                }
-                Err(error) => failed = Some(error),
+        let seen = match self.db.last_resume().await {
+            Ok(seen) => seen,
+            Err(error) => {
+                audited.failed = Some(chain(&error).to_string());
+                return audited;
             }
+        };
+        let mut why = Vec::new();
+        for vendor in Vendor::ALL {
+            let comparison = match self.compare(*vendor, since, repair).await {
+                Ok(comparison) => comparison,
+                Err(error) => {
+                    why.push(format!("{error:#}"));
+                    continue;
+                }
+            };
+            for finding in comparison.findings.iter().filter(|f| f.is_open()) {
+                tracing::error!(vendor = %comparison.vendor, kind = %finding.kind, job.id = %finding.job,
+                    submission.token = %finding.token, task = finding.task_id, detail = finding.detail,
+                    "the ledger and the vendor's list differ");
+            }
+            if let Err(error) = self.stop_if_forgotten(&comparison, seen).await {
+                why.push(format!("paid sends cannot be stopped: {}", chain(&error)));
+            }
+            why.extend(blind(&comparison));
+            audited.comparisons.push(comparison);
         }
-        failed.map_or(Ok(comparisons), Err)
+        audited.failed = (!why.is_empty()).then(|| why.join("; "));
+        audited
     }
 
     async fn compare(
@@ -165,7 +167,7 @@ impl Auditor {
             lag: LAG,
         };
         let mut comparison = compare(vendor, &ledger, &works, window);
-        self.acknowledge(&mut comparison).await?;
+        self.db.note_acknowledged(&mut comparison).await?;
         if repair {
             for finding in &mut comparison.findings {
                 let work = works
@@ -177,24 +179,6 @@ impl Auditor {
             }
         }
         Ok(comparison)
-    }
-
-    /// Marks what somebody has said to know about. What can be repaired is not ended by words.
-    async fn acknowledge(&self, comparison: &mut Comparison) -> DbResult<()> {
-        let lasting = |finding: &&mut Finding| !finding.kind.repairable();
-        let tokens: Vec<_> = (comparison.findings.iter_mut().filter(lasting))
-            .map(|finding| finding.token)
-            .collect();
-        let known = self.db.acknowledged(&tokens).await?;
-        for finding in comparison.findings.iter_mut().filter(lasting) {
-            let of = known.iter().find(|said| {
-                said.token == finding.token
-                    && said.kind.as_deref() == Some(finding.kind.as_str())
-                    && said.task_id == finding.task_id
-            });
-            finding.acknowledged = of.map(|said| said.words.clone());
-        }
-        Ok(())
     }
 
     /// Books a work. Killed between two of them: the next audit finds the rest.
@@ -283,7 +267,7 @@ impl Gauges {
             findings: register_int_gauge_vec_with_registry!(
                 Opts::new(
                     "audit_findings",
-                    "Differences between the ledger and the vendor's list that the last audit found, did not repair and nobody has acknowledged"
+                    "Differences between the ledger and the vendor's list that nobody has repaired or acknowledged: of the last audit, and what was paid for in vain of any"
                 ),
                 &["vendor", "kind"],
                 registry
@@ -297,17 +281,17 @@ impl Gauges {
     }
 
     async fn show(&self, db: &Db) -> anyhow::Result<()> {
-        let Some(last) = db.last_audit().await? else {
-            return Ok(());
-        };
-        self.last_success.set(last.started_at.timestamp() as f64);
-        let comparisons = last.comparisons()?;
+        let last = db.last_audit().await?;
+        let failed = db.failed_audit(last.as_ref()).await?;
+        if let Some(last) = &last {
+            self.last_success.set(last.started_at.timestamp() as f64);
+        }
+        let open = db.open_findings(last.iter().chain(&failed)).await?;
         for vendor in Vendor::ALL {
             for kind in FindingKind::ALL {
-                let of_vendor = comparisons.iter().filter(|c| c.vendor == *vendor);
-                let found = of_vendor
-                    .flat_map(|c| &c.findings)
-                    .filter(|finding| finding.kind == *kind && finding.is_open());
+                let found = open
+                    .iter()
+                    .filter(|(of, finding)| of == vendor && finding.kind == *kind);
                 self.findings
                     .with_label_values(&[vendor.as_str(), kind.as_str()])
                     .set(i64::try_from(found.count()).unwrap_or(i64::MAX));
@@ -370,7 +354,7 @@ impl AuditSweep {
             let failed = self
                 .auditor
                 .db
-                .fail_audit(order.id, "the producer was stopped");
+                .fail_audit(order.id, "the producer was stopped", &[]);
             if let Err(error) = failed.await {
                 tracing::warn!(
                     audit = order.id,
@@ -383,8 +367,17 @@ impl AuditSweep {
 
     async fn audit_as_ordered(&self, order: &Order) {
         let made = self.auditor.run(order.id, order.since, order.repair);
-        if let Err(error) = made.await {
-            tracing::warn!(audit = order.id, "cannot audit: {error:#}");
+        match made.await {
+            Ok(Audited { failed: None, .. }) => {}
+            Ok(Audited {
+                failed: Some(error),
+                ..
+            }) => tracing::warn!(audit = order.id, error, "cannot audit"),
+            Err(error) => tracing::warn!(
+                audit = order.id,
+                error = chain(&error),
+                "cannot store an audit"
+            ),
         }
     }
 
@@ -405,10 +398,9 @@ impl AuditSweep {
             return Ok(());
         };
         crash::point(Point::AuditBegun);
-        let comparisons = self.auditor.run(id, since, false).await?;
-        for why in comparisons.iter().filter_map(blind) {
-            tracing::warn!("{why}");
+        match self.auditor.run(id, since, false).await?.failed {
+            Some(error) => Err(anyhow::anyhow!(error)),
+            None => Ok(()),
         }
-        Ok(())
     }
 }

@@ -122,6 +122,27 @@ impl Holds {
         lack.filter(|_| !self.served.has_in_hand(stage))
     }
 
+    /// What held a job back that was sent out, because others may be let through: what holds all of its stage, or what it was told.
+    #[must_use]
+    pub fn of_one(&self, stage: Stage, by: Refusal) -> Option<Held> {
+        if let Some(held) = self.of(stage) {
+            return Some(held);
+        }
+        let vendor = stage.vendor()?;
+        let account = (self.accounts.iter()).find(|account| account.vendor == vendor.as_str())?;
+        let name = format!("{}/{}", account.vendor, account.account);
+        let why = match by {
+            Refusal::Budget => "less is left of the day's budget than it may cost",
+            by => by.meaning(),
+        };
+        Some(Held {
+            by,
+            until: None,
+            sentence: format!("it is not sent to {name} now: {why}; it asks again within a minute"),
+            account: Some(name),
+        })
+    }
+
     fn of_vendor(&self, stage: Stage) -> Option<Held> {
         let vendor = stage.pays()?;
         if let Some(stop) = &self.stop {
@@ -161,7 +182,8 @@ impl Waits {
             None => Utc::now(),
         };
         let is_paying = |row: &StageRow| {
-            stage_of(row).is_some_and(|stage| stage.pays().is_some()) && is_due(row, now)
+            let pays = stage_of(row).is_some_and(|stage| stage.pays().is_some());
+            pays && is_due(row, now) || refused(row).is_some()
         };
         let holds = if moving().any(|(_, row)| is_paying(row)) {
             Holds::read(db).await?
@@ -192,6 +214,13 @@ impl Waits {
         let Some(row) = stage.filter(|row| moves(row)) else {
             return Wait::default();
         };
+        if let Some(by) = refused(row) {
+            let held = stage_of(row).and_then(|stage| self.holds.of_one(stage, by));
+            return Wait {
+                held,
+                put_off: None,
+            };
+        }
         if is_due(row, self.now) || is_sent(row) {
             let of = if is_due(row, self.now) {
                 Holds::of
@@ -227,6 +256,11 @@ fn is_sent(row: &StageRow) -> bool {
 
 fn stage_of(row: &StageRow) -> Option<Stage> {
     row.stage.parse().ok()
+}
+
+/// Why the job was not let through when it came to send. It asks again and again, so it is mostly neither due nor put off.
+fn refused(row: &StageRow) -> Option<Refusal> {
+    row.reason.as_deref()?.parse().ok()
 }
 
 /// Why an account sends nothing new now: as the database says, or the rate.

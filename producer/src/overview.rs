@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use shared::db::{AuditRecord, BacklogGauge, Db, DbResult, VendorStatus};
+use shared::db::{BacklogGauge, Db, DbResult, VendorStatus};
 use shared::domain::worker_order::WorkerState;
 use shared::domain::{Stage, StageState, Vendor};
 use utoipa::ToSchema;
@@ -25,9 +25,10 @@ pub struct Overview {
     pub vendors: Vec<VendorStatus>,
     /// Submissions that were ever paid for twice; both vendors, and 0 is what is wanted.
     pub duplicates_ever: Vec<Duplicates>,
-    /// What the last audit found to be paid for twice and nobody has dealt with, also where only the vendor knows; null: no audit was
-    /// made yet.
+    /// What audits found to be paid for twice and nobody has dealt with, also where only the vendor knows; null: no audit was made yet.
     pub audited_duplicates: Option<usize>,
+    /// What audits found that is neither repaired nor dealt with: these, and whatever else the last one found.
+    pub open_findings: usize,
     /// Submissions whose outcome is unknown.
     pub open_unknowns: i64,
     /// Dead letters that nobody has closed.
@@ -120,8 +121,9 @@ impl Overview {
                 WorkerState::Stopped => continue,
             } += 1;
         }
-        let audited = status.last_audit.as_ref();
-        let audited = audited.map(AuditRecord::open_findings).transpose()?;
+        let audits = || status.last_audit.iter().chain(&status.failed_audit);
+        let found = db.open_findings(audits()).await?;
+        let twice = found.iter().filter(|(_, finding)| finding.is_twice());
         let stages: Vec<_> = Stage::ALL
             .iter()
             .map(|stage| count(*stage, &backlog, &holds))
@@ -132,8 +134,8 @@ impl Overview {
             stages,
             vendors: holds.accounts().to_vec(),
             duplicates_ever: duplicates.collect(),
-            audited_duplicates: audited
-                .map(|findings| findings.iter().filter(|one| one.kind.is_twice()).count()),
+            audited_duplicates: audits().next().map(|_| twice.count()),
+            open_findings: found.len(),
             open_unknowns: status.unknown.iter().map(|row| row.unknown).sum(),
             open_dead_letters: status.dead_letters,
             status,

@@ -184,6 +184,7 @@ pub struct Gauges {
     vendors: VendorGauges,
     notices: notices::Metrics,
     dead_letters: IntGaugeVec,
+    duplicates: IntGaugeVec,
     last_success: Gauge,
 }
 
@@ -234,6 +235,11 @@ impl Gauges {
                 "dead_letters",
                 "Dead letters that nobody has resolved",
                 &["stage", "reason"],
+            )?,
+            duplicates: int(
+                "duplicates_open",
+                "Submissions that were paid for twice, by the ledger and its trail, and that nobody has dealt with",
+                &["vendor"],
             )?,
             paid_stopped: register_int_gauge_with_registry!(
                 "paid_sends_stopped",
@@ -297,6 +303,12 @@ impl Gauges {
             self.dead_letters
                 .with_label_values(&[&row.stage, &row.reason])
                 .set(row.letters);
+        }
+        let duplicates = db.duplicates_ever().await?;
+        for vendor in Vendor::ALL.iter().map(|vendor| vendor.as_str()) {
+            let row = duplicates.iter().find(|row| row.vendor == vendor);
+            let open = row.map_or(0, |row| row.open);
+            self.duplicates.with_label_values(&[vendor]).set(open);
         }
         self.notices.count(db).await?;
         // Last: it reads most, and what people are paged for must not wait for it.

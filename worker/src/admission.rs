@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use serde_json::json;
 use shared::db::{Refused, WorkItem};
 use shared::domain::admission::SignalKind;
 use shared::domain::answer::{Limit, SubmitAnswer};
@@ -20,7 +19,10 @@ const ASK_AGAIN: Duration = Duration::from_secs(60);
 #[must_use]
 pub fn later(environment: &Environment, refused: Refused) -> Run {
     let pause = environment.settings.protocol.vendor_pause.min(ASK_AGAIN);
-    Run::later(refused.after.unwrap_or(pause)).with_detail(json!({ "why": refused.why.as_str() }))
+    Run {
+        refused: Some(refused.why),
+        ..Run::later(refused.after.unwrap_or(pause))
+    }
 }
 
 /// What the answer to the paid call of a submission says about the account.

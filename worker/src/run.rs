@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use shared::db::{Fact, WorkItem};
-use shared::domain::admission::SignalKind;
+use shared::domain::admission::{Refusal, SignalKind};
 use shared::domain::outcome::{Outcome, Reason};
 use shared::domain::transition::Event;
 use uuid::Uuid;
@@ -18,6 +18,8 @@ pub struct Run {
     pub fact: Option<Fact>,
     /// What was learned about our account at the stage's vendor.
     pub signal: Option<Signal>,
+    /// Why a send was not let through, where that is all that it came to: shown while it waits, and no line of the trail.
+    pub refused: Option<Refusal>,
     /// Set when a result was stored.
     pub stored: Option<StoredResult>,
     /// Evidence for the trail.
@@ -56,6 +58,7 @@ impl Run {
             outcome,
             fact: None,
             signal: None,
+            refused: None,
             stored: None,
             detail: Value::Null,
         }

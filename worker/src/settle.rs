@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use shared::config::ProtocolConfig;
 use shared::db::{self, JobPatch, Move, MoveState, NewEvent, Settlement, WorkItem};
+use shared::domain::admission::Refusal;
 use shared::domain::outcome::{Outcome, Reason, retry_delay};
 use shared::domain::transition::{self, Event, Next};
 use shared::domain::{JobStatus, LedgerState, Stage, Vendor, progress};
@@ -67,10 +68,12 @@ fn decide(
     run: &Run,
     context: Context<'_>,
 ) -> (Move, Option<JobPatch>, Option<NewEvent>) {
+    // When it was sent out and taken up is nowhere else once it is settled.
+    let times = json!({ "dispatched_at": item.dispatched_at, "started_at": item.now });
     let event = |kind: &'static str, detail: Value| {
         Some(NewEvent {
             kind,
-            detail: merged(detail, &run.detail),
+            detail: merged(merged(detail, &run.detail), &times),
         })
     };
     // What put the job off: people read it, and `release_jobs` finds by it who may go on when the cause is mended.
@@ -104,7 +107,11 @@ fn decide(
             } else {
                 None
             };
-            (waiting(stage, *after, 0), patch, line)
+            let mv = Move {
+                reason: run.refused.map(Refusal::as_str),
+                ..waiting(stage, *after, 0)
+            };
+            (mv, patch, line)
         }
         Outcome::Retry { after, error } => {
             let delay = after.unwrap_or_else(|| {
@@ -122,7 +129,7 @@ fn decide(
                 stage: None,
                 delay_ms: 0,
                 tries: Some(0),
-                reason: Some(*reason),
+                reason: Some(reason.as_str()),
                 from: transition::accepted_from(stage),
             };
             (
@@ -248,7 +255,7 @@ fn dead(stage: Stage, reason: Reason, error: &str) -> (Move, Option<JobPatch>) {
         stage: None,
         delay_ms: 0,
         tries: None,
-        reason: Some(reason),
+        reason: Some(reason.as_str()),
         from: &[],
     };
     (mv, Some(failed(stage, reason, error)))

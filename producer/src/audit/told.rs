@@ -4,8 +4,7 @@ use shared::db::{LedgerVerdict, MetadataVerdict, MoveVerdict, Verdict};
 use shared::domain::audit::Comparison;
 
 /// Why a comparison proves nothing, if so.
-#[must_use]
-pub fn blind(comparison: &Comparison) -> Option<String> {
+pub(super) fn blind(comparison: &Comparison) -> Option<String> {
     comparison.is_blind().then(|| {
         format!(
             "{}'s list shows none of the {} works that the ledger has there: it proves nothing. Young works may be missing for {} \

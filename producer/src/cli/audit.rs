@@ -16,7 +16,7 @@ use super::exit::{Exit, NotFound};
 use super::operator::not_blank;
 use super::output::{OutputArgs, table};
 use super::since::since;
-use crate::audit::{Auditor, blind};
+use crate::audit::{Audited, Auditor};
 use crate::held;
 
 const EXAMPLES: &str = "Examples:
@@ -79,6 +79,8 @@ struct Report {
     since: DateTime<Utc>,
     repair: bool,
     differs: bool,
+    /// Why it counts as not made: what was found is true, but proves nothing about the rest.
+    error: Option<String>,
     vendors: Vec<Comparison>,
 }
 
@@ -107,9 +109,8 @@ pub async fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
             held::stopped(&stop)
         );
     }
-    let blind: Vec<_> = report.vendors.iter().filter_map(blind).collect();
-    if !blind.is_empty() {
-        tracing::error!("the audit could not be made: {}", blind.join("; "));
+    if let Some(error) = report.error {
+        tracing::error!("the audit could not be made: {error}");
         return Ok(Exit::Failed.into());
     }
     Ok(Exit::done_if(!report.differs).into())
@@ -150,8 +151,12 @@ async fn audit(args: &AuditArgs) -> anyhow::Result<Report> {
     let id = db.begin_audit(&new, None).await?;
     let id = id.ok_or_else(|| anyhow::anyhow!("the audit could not be begun"))?;
     crash::point(Point::AuditBegun);
-    let vendors = Auditor { db, vendors }.run(id, since, args.repair).await?;
+    let Audited {
+        comparisons: vendors,
+        failed: error,
+    } = Auditor { db, vendors }.run(id, since, args.repair).await?;
     Ok(Report {
+        error,
         audit: id,
         since,
         repair: args.repair,

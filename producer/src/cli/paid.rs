@@ -108,7 +108,7 @@ pub async fn resume(args: ResumeArgs) -> anyhow::Result<ExitCode> {
         PaidResumed::Unrepaired { findings } => (
             false,
             format!(
-                "paid sends stay stopped: the last audit found {findings} paid works that the ledger does not have. Run \
+                "paid sends stay stopped: audits found {findings} paid works that the ledger does not have. Run \
                  `producer audit --since DURATION --repair`, then resume"
             ),
         ),

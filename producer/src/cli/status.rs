@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use shared::config::DatabaseConfig;
-use shared::db::{AuditRecord, Db};
+use shared::db::Db;
 use shared::domain::admission::Refusal;
 
 use super::output::{OutputArgs, counted, table};
@@ -105,7 +105,7 @@ fn human(overview: &Overview) -> String {
             open => format!("{open} open: `producer dead-letters list`"),
         },
     ]);
-    lines.push(["last audit".to_owned(), audited(status.last_audit.as_ref())]);
+    lines.push(["last audit".to_owned(), audited(overview)]);
     lines.extend(status.failed_audit.as_ref().map(|audit| {
         let error = audit.error.as_deref().unwrap_or_default();
         let text = format!("the one of {} failed: {error}", told(audit.started_at));
@@ -127,7 +127,7 @@ fn paid_twice(overview: &Overview) -> Option<[String; 2]> {
     );
     if open > 0 || audited > 0 {
         let told = format!(
-            "{open} in the ledger and {audited} in the last audit that nobody has dealt with: `producer audit` names them"
+            "{open} in the ledger and {audited} by audits that nobody has dealt with: `producer audit` names them"
         );
         return Some(["PAID TWICE".to_owned(), told]);
     }
@@ -199,23 +199,19 @@ fn stopped(status: &Status) -> String {
     }
 }
 
-fn audited(audit: Option<&AuditRecord>) -> String {
-    audit.map_or_else(
-        || "never".to_owned(),
-        |audit| {
-            let (begun, since) = (told(audit.started_at), told(audit.since));
-            let all = usize::try_from(audit.findings).unwrap_or_default();
-            let open = audit.open_findings().map_or(all, |open| open.len());
-            let dealt_with = match all.saturating_sub(open) {
-                0 => String::new(),
-                known => format!(", {known} dealt with"),
-            };
-            format!(
-                "{begun} back to {since}: {}, {} to be repaired{dealt_with}",
-                counted(i64::from(audit.findings), "finding"),
-                audit.open
-            )
-        },
+fn audited(overview: &Overview) -> String {
+    let Some(audit) = &overview.status.last_audit else {
+        return "never".to_owned();
+    };
+    let (begun, since) = (told(audit.started_at), told(audit.since));
+    let dealt_with = match audit.findings > 0 && overview.open_findings == 0 {
+        true => ", all dealt with",
+        false => "",
+    };
+    format!(
+        "{begun} back to {since}: {}, {} to be repaired{dealt_with}",
+        counted(i64::from(audit.findings), "finding"),
+        audit.open
     )
 }
 

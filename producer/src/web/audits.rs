@@ -8,6 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use chrono::{TimeDelta, Utc};
 use serde::Serialize;
 use shared::db::{AuditRecord, Db, NewAudit};
+use shared::domain::audit::Comparison;
 use shared::domain::fields::FieldCode;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -37,6 +38,15 @@ pub(super) struct AuditPage {
     audits: Vec<AuditRecord>,
     /// Leads to the next page; null on the last one.
     next_cursor: Option<String>,
+}
+
+/// An audit and what it found.
+#[derive(Serialize, ToSchema)]
+pub(super) struct AuditDocument {
+    #[serde(flatten)]
+    audit: AuditRecord,
+    /// What each vendor's list showed; not of a vendor whose list could not be read.
+    comparisons: Vec<Comparison>,
 }
 
 /// What somebody has dealt with.
@@ -73,17 +83,18 @@ pub(super) async fn list(
 /// Show an audit and what it found
 #[utoipa::path(get, path = "/v1/audits/{id}", tag = "fleet", operation_id = "show_audit",
     params(("id" = i64, Path, description = "The audit")),
-    responses((status = 200, description = "The audit", body = AuditRecord), (status = 404, description = "There is no such audit")))]
+    responses((status = 200, description = "The audit", body = AuditDocument), (status = 404, description = "There is no such audit")))]
 pub(super) async fn show(
     State(Audits { db, .. }): State<Audits>,
     id: Result<Path<String>, PathRejection>,
-) -> Result<Json<AuditRecord>, Problem> {
+) -> Result<Json<AuditDocument>, Problem> {
     let id = list::read_number_in_path(id)?;
     shown(&db, id).await.map(Json)
 }
 
-async fn shown(db: &Db, id: i64) -> Result<AuditRecord, Problem> {
+async fn shown(db: &Db, id: i64) -> Result<AuditDocument, Problem> {
     let found = db.audit(id).await.map_err(|error| database(&error))?;
+    let found = found.map(|(audit, comparisons)| AuditDocument { audit, comparisons });
     found.ok_or_else(|| {
         let detail = format!("there is no audit {id}");
         Problem::new(Kind::AuditNotFound, detail)
@@ -96,7 +107,7 @@ async fn shown(db: &Db, id: i64) -> Result<AuditRecord, Problem> {
 /// does not know are booked, and their jobs go on; nothing that is booked is taken away. A work that is paid for, not in the ledger and
 /// not repaired stops all paid sends of the fleet. One that does not end within an hour was cut off, and counts as failed.
 #[utoipa::path(post, path = "/v1/audits", tag = "fleet", operation_id = "begin_audit", request_body = AuditRequest,
-    responses((status = 202, description = "The audit, which has begun", body = AuditRecord,
+    responses((status = 202, description = "The audit, which has begun", body = AuditDocument,
             headers(("Location" = String, description = "Where its progress and its findings are"))),
         (status = 409, description = "Others that were asked for have to be made first, or the producer is stopping")))]
 pub(super) async fn begin(

@@ -58,6 +58,12 @@ struct StageDocument {
     reason: Option<String>,
     #[schema(format = DateTime)]
     entered_at: String,
+    /// When it was sent out; null unless it is `dispatched`.
+    #[schema(format = DateTime)]
+    dispatched_at: Option<String>,
+    /// Since when a worker runs it; null while it is on its way to one.
+    #[schema(format = DateTime)]
+    started_at: Option<String>,
 }
 
 /// Why a job failed.
@@ -222,7 +228,11 @@ impl FullDocument {
 
 impl From<StageRow> for StageDocument {
     fn from(row: StageRow) -> Self {
+        // Of the run before, otherwise.
+        let is_out = row.state == StageState::Dispatched.as_str();
         Self {
+            dispatched_at: row.dispatched_at.filter(|_| is_out).map(utc),
+            started_at: row.started_at.filter(|_| is_out).map(utc),
             stage: row.stage,
             state: row.state,
             due_at: row.due_at.map(utc),

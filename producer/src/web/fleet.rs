@@ -99,7 +99,7 @@ pub(super) async fn resume_paid(
             not_before.format("%Y-%m-%dT%H:%M:%SZ")
         ),
         PaidResumed::Unrepaired { findings } => format!(
-            "the last audit found {findings} paid works that the ledger does not have: audit with repair (`POST /v1/audits`, \
+            "audits found {findings} paid works that the ledger does not have: audit with repair (`POST /v1/audits`, \
              `producer audit`), then resume"
         ),
     };

@@ -9,10 +9,11 @@ use diesel::sql_types::{
 use diesel::{OptionalExtension as _, QueryableByName};
 use diesel_async::{AsyncConnection as _, RunQueryDsl as _};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::dispatch::millis;
+use super::operations::record;
 use super::protocol::{Settlement, Verdict, to_json};
 use super::{Db, DbError, DbResult};
 use crate::domain::Vendor;
@@ -40,7 +41,7 @@ pub struct AuditRecord {
     /// When it began.
     #[diesel(sql_type = Timestamptz)]
     pub started_at: DateTime<Utc>,
-    /// When it ended; none while it runs, and for one whose process ended before.
+    /// When it ended; null while it runs, or waits for its turn. One that has not ended after an hour counts as failed until it does.
     #[diesel(sql_type = Nullable<Timestamptz>)]
     pub finished_at: Option<DateTime<Utc>>,
     /// From when on it compared.
@@ -58,9 +59,6 @@ pub struct AuditRecord {
     /// Why it was not finished.
     #[diesel(sql_type = Nullable<Text>)]
     pub error: Option<String>,
-    /// One object per vendor.
-    #[diesel(sql_type = Jsonb)]
-    pub comparisons: Value,
     /// How much differed.
     #[diesel(sql_type = Integer)]
     pub findings: i32,
@@ -147,7 +145,7 @@ impl Db {
                 diesel::sql_query("SELECT pg_advisory_xact_lock(hashtext('ghostfleet audit'))")
                     .execute(connection)
                     .await?;
-                diesel::sql_query(
+                let begun: Option<Begun> = diesel::sql_query(
                     "INSERT INTO audits (since, actor, reason, repair) SELECT $1, $2, $3, $4 \
                      WHERE $5 IS NULL OR NOT EXISTS (SELECT FROM audits \
                          WHERE started_at > clock_timestamp() - make_interval(secs => $5 / 1000.0) AND since <= $1 \
@@ -161,7 +159,14 @@ impl Db {
                 .bind::<Nullable<BigInt>, _>(not_within.map(millis))
                 .get_result(connection)
                 .await
-                .optional()
+                .optional()?;
+                // By hand; what the producers do by themselves is nobody's act.
+                if let (Some(begun), None) = (&begun, not_within) {
+                    let detail = json!({ "since": audit.since, "repair": audit.repair });
+                    let subject = format!("audit/{}", begun.id);
+                    record(connection, "audit_begun", &subject, audit.by, audit.reason, &detail).await?;
+                }
+                Ok::<_, diesel::result::Error>(begun)
             })
             .await?;
         Ok(begun.map(|begun| begun.id))
@@ -261,8 +266,8 @@ impl Db {
         .await?)
     }
 
-    /// Says that somebody has dealt with what audits of the last 90 days found about a submission and no repair can end: each kind and
-    /// work as it was found, so that another work is a finding again. Says how many there were.
+    /// Says that somebody has dealt with what audits of the last 90 days found about a submission and no repair can end, or what the ledger
+    /// itself has as paid twice: each kind and work as it was found, so that another work counts again. Says how many there were.
     ///
     /// # Errors
     /// When the database is away.
@@ -284,7 +289,13 @@ impl Db {
                  jsonb_build_object('kind', f -> 'kind', 'task_id', f -> 'task_id') \
              FROM audits a, jsonb_array_elements(a.comparisons) c, jsonb_array_elements(c -> 'findings') f \
              WHERE a.finished_at > now() - interval '90 days' AND jsonb_typeof(a.comparisons) = 'array' AND f ->> 'token' = $1::text \
-             AND f ->> 'kind' = ANY($4)",
+             AND f ->> 'kind' = ANY($4) \
+             UNION SELECT $2, $3, 'finding_acknowledged', $1::text, \
+                 jsonb_build_object('kind', 'second_submission', 'task_id', s.vendor_task_id) \
+             FROM submissions s WHERE s.token = $1 AND s.state = 'duplicate' \
+             UNION SELECT $2, $3, 'finding_acknowledged', $1::text, \
+                 jsonb_build_object('kind', 'second_work', 'task_id', e.detail -> 'task_id') \
+             FROM job_events e WHERE e.token = $1 AND e.kind = 'second_work'",
         )
         .bind::<SqlUuid, _>(token)
         .bind::<Text, _>(by)
@@ -300,32 +311,39 @@ impl Db {
     /// # Errors
     /// When the database is away; it then counts as not finished.
     pub async fn finish_audit(&self, id: i64, comparisons: &[Comparison]) -> DbResult<()> {
+        self.end_audit(id, None, comparisons).await
+    }
+
+    /// Writes why an audit was not finished, and what it found all the same: it is no less true, but proves nothing about the rest.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn fail_audit(
+        &self,
+        id: i64,
+        error: &str,
+        comparisons: &[Comparison],
+    ) -> DbResult<()> {
+        self.end_audit(id, Some(error), comparisons).await
+    }
+
+    async fn end_audit(
+        &self,
+        id: i64,
+        error: Option<&str>,
+        comparisons: &[Comparison],
+    ) -> DbResult<()> {
         let all = || comparisons.iter().flat_map(|c| &c.findings);
         let open = all().filter(|finding| finding.kind.repairable() && !finding.repaired);
         let mut connection = self.connection().await?;
         diesel::sql_query(
-            "UPDATE audits SET finished_at = clock_timestamp(), error = NULL, comparisons = $2, findings = $3, open = $4 WHERE id = $1",
+            "UPDATE audits SET finished_at = clock_timestamp(), error = $2, comparisons = $3, findings = $4, open = $5 WHERE id = $1",
         )
         .bind::<BigInt, _>(id)
+        .bind::<Nullable<Text>, _>(error)
         .bind::<Jsonb, _>(to_json(&comparisons)?)
         .bind::<Integer, _>(count(all().count()))
         .bind::<Integer, _>(count(open.count()))
-        .execute(&mut connection)
-        .await?;
-        Ok(())
-    }
-
-    /// Writes why an audit was not finished.
-    ///
-    /// # Errors
-    /// When the database is away.
-    pub async fn fail_audit(&self, id: i64, error: &str) -> DbResult<()> {
-        let mut connection = self.connection().await?;
-        diesel::sql_query(
-            "UPDATE audits SET finished_at = clock_timestamp(), error = $2 WHERE id = $1",
-        )
-        .bind::<BigInt, _>(id)
-        .bind::<Text, _>(error)
         .execute(&mut connection)
         .await?;
         Ok(())
@@ -361,13 +379,91 @@ impl Db {
         .await?)
     }
 
-    /// One audit.
+    /// One audit and what it found, with what somebody has said about it since.
+    ///
+    /// # Errors
+    /// When the database is away, or a newer build wrote it.
+    pub async fn audit(&self, id: i64) -> DbResult<Option<(AuditRecord, Vec<Comparison>)>> {
+        let found = self.audits(Some(id.saturating_add(1)), 1).await?.pop();
+        let Some(audit) = found.filter(|audit| audit.id == id) else {
+            return Ok(None);
+        };
+        let found: Option<Compared> = {
+            let mut connection = self.connection().await?;
+            diesel::sql_query("SELECT comparisons FROM audits WHERE id = $1")
+                .bind::<BigInt, _>(id)
+                .get_result(&mut connection)
+                .await
+                .optional()?
+        };
+        let mut comparisons = match found {
+            Some(found) => read_comparisons(found.comparisons)?,
+            None => Vec::new(),
+        };
+        for comparison in &mut comparisons {
+            self.note_acknowledged(comparison).await?;
+        }
+        Ok(Some((audit, comparisons)))
+    }
+
+    /// Marks what somebody has said to have dealt with. What can be repaired is not ended by words.
     ///
     /// # Errors
     /// When the database is away.
-    pub async fn audit(&self, id: i64) -> DbResult<Option<AuditRecord>> {
-        let found = self.audits(Some(id.saturating_add(1)), 1).await?.pop();
-        Ok(found.filter(|audit| audit.id == id))
+    pub async fn note_acknowledged(&self, comparison: &mut Comparison) -> DbResult<()> {
+        let lasting = |finding: &&mut Finding| !finding.kind.repairable();
+        let tokens: Vec<_> = (comparison.findings.iter_mut().filter(lasting))
+            .map(|finding| finding.token)
+            .collect();
+        let known = self.acknowledged(&tokens).await?;
+        for finding in comparison.findings.iter_mut().filter(lasting) {
+            let of = known.iter().find(|said| {
+                said.token == finding.token
+                    && said.kind.as_deref() == Some(finding.kind.as_str())
+                    && said.task_id == finding.task_id
+            });
+            finding.acknowledged = of.map(|said| said.words.clone());
+        }
+        Ok(())
+    }
+
+    /// What audits found and nobody has repaired or acknowledged, once each: by the last good one and one that failed since, and whatever
+    /// was paid for in vain by any that is kept. That stays true when it is older than what audits look back to.
+    ///
+    /// # Errors
+    /// When the database is away, or a newer build wrote one.
+    pub async fn open_findings(
+        &self,
+        newest: impl IntoIterator<Item = &AuditRecord>,
+    ) -> DbResult<Vec<(Vendor, Finding)>> {
+        let newest: Vec<i64> = newest.into_iter().map(|audit| audit.id).collect();
+        let kinds = FindingKind::ALL.iter();
+        let in_vain: Vec<_> = kinds
+            .filter(|kind| kind.is_in_vain())
+            .map(|kind| kind.as_str())
+            .collect();
+        let mut connection = self.connection().await?;
+        let rows: Vec<OpenFinding> = diesel::sql_query(
+            "SELECT DISTINCT ON (f ->> 'token', f ->> 'kind', f ->> 'task_id') c ->> 'vendor' AS vendor, f AS finding \
+             FROM audits a, jsonb_array_elements(a.comparisons) c, jsonb_array_elements(c -> 'findings') f \
+             WHERE a.findings > 0 AND (a.id = ANY($1) OR f ->> 'kind' = ANY($2)) \
+             AND NOT coalesce((f ->> 'repaired')::boolean, false) \
+             AND NOT EXISTS (SELECT FROM operator_events o WHERE o.action = 'finding_acknowledged' AND o.subject = f ->> 'token' \
+                 AND o.detail ->> 'kind' = f ->> 'kind' AND o.detail ->> 'task_id' IS NOT DISTINCT FROM f ->> 'task_id') \
+             ORDER BY f ->> 'token', f ->> 'kind', f ->> 'task_id', a.id DESC",
+        )
+        .bind::<Array<BigInt>, _>(newest)
+        .bind::<Array<Text>, _>(in_vain)
+        .load(&mut connection)
+        .await?;
+        let read = |row: OpenFinding| {
+            let finding = serde_json::from_value(row.finding);
+            Ok((
+                row.vendor.parse()?,
+                finding.map_err(|error| DbError::Value(error.to_string()))?,
+            ))
+        };
+        rows.into_iter().map(read).collect()
     }
 
     /// The last audit that was finished without an error. One by hand that looks back less far than the producers' own does not take their
@@ -439,25 +535,22 @@ struct Clock {
     now: DateTime<Utc>,
 }
 
-impl AuditRecord {
-    /// What it came to, vendor by vendor.
-    ///
-    /// # Errors
-    /// When a newer build wrote it.
-    pub fn comparisons(&self) -> DbResult<Vec<Comparison>> {
-        serde_json::from_value(self.comparisons.clone())
-            .map_err(|error| DbError::Value(error.to_string()))
-    }
+#[derive(QueryableByName)]
+struct Compared {
+    #[diesel(sql_type = Jsonb)]
+    comparisons: Value,
+}
 
-    /// What it found and nobody has repaired or acknowledged before.
-    ///
-    /// # Errors
-    /// When a newer build wrote it.
-    pub fn open_findings(&self) -> DbResult<Vec<Finding>> {
-        let comparisons = self.comparisons()?.into_iter();
-        let findings = comparisons.flat_map(|compared| compared.findings);
-        Ok(findings.filter(Finding::is_open).collect())
-    }
+#[derive(QueryableByName)]
+struct OpenFinding {
+    #[diesel(sql_type = Text)]
+    vendor: String,
+    #[diesel(sql_type = Jsonb)]
+    finding: Value,
+}
+
+fn read_comparisons(value: Value) -> DbResult<Vec<Comparison>> {
+    serde_json::from_value(value).map_err(|error| DbError::Value(error.to_string()))
 }
 
 fn count(n: usize) -> i32 {

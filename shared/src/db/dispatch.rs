@@ -86,6 +86,7 @@ impl Db {
                  SELECT * FROM unclear UNION SELECT * FROM fresh \
                  ORDER BY priority, due_at LIMIT (SELECT n FROM room)) \
              UPDATE job_stages s SET state = 'dispatched', epoch = s.epoch + 1, \
+                 dispatched_at = clock_timestamp(), started_at = NULL, \
                  due_at = clock_timestamp() + make_interval(secs => $4 / 1000.0) \
              FROM picked WHERE s.job_id = picked.job_id \
              RETURNING s.job_id, s.epoch, floor(extract(epoch FROM clock_timestamp() - picked.due_at) * 1000)::bigint AS late_ms",

@@ -66,6 +66,10 @@ pub struct StageRow {
     pub reason: Option<String>,
     /// Since when it is in this stage.
     pub entered_at: DateTime<Utc>,
+    /// When it was last dispatched.
+    pub dispatched_at: Option<DateTime<Utc>>,
+    /// When a worker took it up after that; none while it is on its way to one.
+    pub started_at: Option<DateTime<Utc>>,
 }
 
 /// A line of the ledger.

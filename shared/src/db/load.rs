@@ -74,6 +74,8 @@ pub struct WorkItem {
     pub in_stage: Duration,
     /// The database's clock when this was read.
     pub now: DateTime<Utc>,
+    /// When it was sent out; none where a producer of an older version did.
+    pub dispatched_at: Option<DateTime<Utc>>,
     /// The job's owner.
     pub user_id: Uuid,
     /// Where the job stands for its owner; none when that is a word that the fleet does not know.
@@ -124,6 +126,8 @@ struct Row {
     in_stage_ms: i64,
     #[diesel(sql_type = Timestamptz)]
     now: DateTime<Utc>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    dispatched_at: Option<DateTime<Utc>>,
     #[diesel(sql_type = SqlUuid)]
     user_id: Uuid,
     #[diesel(sql_type = Text)]
@@ -234,13 +238,13 @@ WITH locked AS ( \
     JOIN job_stages s ON s.job_id = r.job_id AND s.epoch = r.epoch AND s.stage = $1 AND s.state = 'dispatched' \
     ORDER BY s.job_id FOR UPDATE OF s), \
 started AS ( \
-    UPDATE job_stages s SET starts = s.starts + 1, due_at = clock_timestamp() + make_interval(secs => $5 / 1000.0) \
+    UPDATE job_stages s SET starts = s.starts + 1, started_at = clock_timestamp(), due_at = clock_timestamp() + make_interval(secs => $5 / 1000.0) \
     FROM locked WHERE s.job_id = locked.job_id \
-    RETURNING s.job_id, s.epoch, s.tries, s.starts, s.due_at, s.entered_at) \
+    RETURNING s.job_id, s.epoch, s.tries, s.starts, s.due_at, s.entered_at, s.dispatched_at) \
 SELECT started.job_id, started.epoch, started.tries, started.starts, \
     floor(extract(epoch FROM started.due_at - clock_timestamp()) * 1000)::bigint AS lease_ms, \
     floor(extract(epoch FROM clock_timestamp() - started.entered_at) * 1000)::bigint AS in_stage_ms, \
-    clock_timestamp() AS now, j.user_id, coalesce(j.status, 'queued') AS status, j.processing_config::text, j.segments_data::text, j.job_metadata::text, \
+    clock_timestamp() AS now, started.dispatched_at, j.user_id, coalesce(j.status, 'queued') AS status, j.processing_config::text, j.segments_data::text, j.job_metadata::text, \
     j.video_duration_seconds AS video_seconds, ended.attempts, ended.failed_attempts, \
     sub.token, sub.attempt, sub.state, sub.imported, sub.request_body, sub.source_key, sub.source_url, \
     sub.source_deleted_at, sub.vendor_task_id, sub.vendor_project_id, sub.work_state, sub.answer, sub.claimed_at, sub.send_deadline, \
@@ -318,6 +322,7 @@ impl Db {
                 lease: Duration::from_millis(row.lease_ms.max(0).unsigned_abs()),
                 in_stage: Duration::from_millis(row.in_stage_ms.max(0).unsigned_abs()),
                 now: row.now,
+                dispatched_at: row.dispatched_at,
                 user_id: row.user_id,
                 status: row.status.parse().ok(),
                 processing_config: readable(row.processing_config),

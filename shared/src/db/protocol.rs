@@ -148,9 +148,10 @@ pub struct Move {
     /// The count of tries from now on; the same when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tries: Option<u32>,
-    /// For `parked` and `dead`: why.
+    /// For `parked` and `dead`: why, a word of [`crate::domain::outcome::Reason`]. For `waiting`: what did not let it send, a word of
+    /// [`crate::domain::admission::Refusal`].
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<Reason>,
+    pub reason: Option<&'static str>,
     /// Stages from which a new fact about the job's own submission moves it whatever the epoch.
     pub from: &'static [Stage],
 }

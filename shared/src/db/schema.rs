@@ -36,6 +36,8 @@ diesel::table! {
         fairness_key -> Uuid,
         reason -> Nullable<Text>,
         entered_at -> Timestamptz,
+        dispatched_at -> Nullable<Timestamptz>,
+        started_at -> Nullable<Timestamptz>,
     }
 }
 

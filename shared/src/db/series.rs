@@ -109,13 +109,14 @@ impl Db {
         Ok(diesel::sql_query(
             "SELECT vendor, count(*) AS submissions, count(*) FILTER (WHERE open) AS open, \
                  (array_agg(DISTINCT job_id) FILTER (WHERE open))[1:10] AS jobs \
-             FROM (SELECT d.*, NOT EXISTS (SELECT FROM operator_events o \
-                 WHERE o.action = 'finding_acknowledged' AND o.subject = d.token::text) AS open FROM ( \
-                 SELECT token, vendor, job_id FROM submissions WHERE state = 'duplicate' \
-                 UNION SELECT s.token, s.vendor, s.job_id FROM job_events e JOIN submissions s ON s.token = e.token \
+             FROM (SELECT token, vendor, job_id, NOT EXISTS (SELECT FROM operator_events o \
+                 WHERE o.action = 'finding_acknowledged' AND o.subject = token::text AND o.at >= max(d.at) \
+                 AND o.detail ->> 'kind' IN ('second_work', 'second_submission')) AS open FROM ( \
+                 SELECT token, vendor, job_id, claimed_at AS at FROM submissions WHERE state = 'duplicate' \
+                 UNION ALL SELECT s.token, s.vendor, s.job_id, e.at FROM job_events e JOIN submissions s ON s.token = e.token \
                      WHERE e.kind = 'duplicate' \
-                 UNION SELECT s.token, s.vendor, s.job_id FROM job_events e JOIN submissions s ON s.token = e.token \
-                     WHERE e.kind = 'second_work') d) found GROUP BY vendor",
+                 UNION ALL SELECT s.token, s.vendor, s.job_id, e.at FROM job_events e JOIN submissions s ON s.token = e.token \
+                     WHERE e.kind = 'second_work') d GROUP BY 1, 2, 3) found GROUP BY vendor",
         )
         .load(&mut connection)
         .await?)

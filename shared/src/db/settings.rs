@@ -42,7 +42,7 @@ pub enum PaidResumed {
         /// So far it has to look back.
         since: DateTime<Utc>,
     },
-    /// The last audit since found works that the ledger does not have.
+    /// Audits found works that the ledger does not have, still.
     Unrepaired {
         /// How many.
         findings: i32,
@@ -191,7 +191,22 @@ impl Db {
                                 since: stopped.since,
                             });
                         }
-                        Some(Open { open: 0 }) => {}
+                        Some(Open { open: 0 }) => {
+                            // Whatever that audit's list showed: what audits since the last resume have seen to be gone has to be there again.
+                            let gone: Open = diesel::sql_query(
+                                "SELECT count(DISTINCT f ->> 'token')::integer AS open FROM audits a, \
+                                     jsonb_array_elements(a.comparisons) c, jsonb_array_elements(c -> 'findings') f \
+                                 WHERE a.findings > 0 AND f ->> 'kind' = 'orphan' \
+                                 AND a.started_at > coalesce((SELECT changed_at FROM settings WHERE name = 'paid_resumed'), '-infinity') \
+                                 AND NOT EXISTS (SELECT FROM submissions s \
+                                     WHERE s.token = (f ->> 'token')::uuid)",
+                            )
+                            .get_result(connection)
+                            .await?;
+                            if gone.open > 0 {
+                                return Ok(PaidResumed::Unrepaired { findings: gone.open });
+                            }
+                        }
                         Some(Open { open }) => return Ok(PaidResumed::Unrepaired { findings: open }),
                     }
                 }

@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::answer::Work;
+use super::answer::{Work, WorkState};
 use super::search::{Marker, tokens};
 use super::words::vocabulary;
 use super::{LedgerState, Vendor};
@@ -38,6 +38,15 @@ impl FindingKind {
     #[must_use]
     pub const fn repairable(self) -> bool {
         matches!(self, Self::Orphan | Self::Unsettled)
+    }
+
+    /// Whether money was paid for nothing, which no later look undoes.
+    #[must_use]
+    pub const fn is_in_vain(self) -> bool {
+        matches!(
+            self,
+            Self::SecondWork | Self::SecondSubmission | Self::Denied
+        )
     }
 
     /// What it means, for people.
@@ -86,7 +95,7 @@ pub struct Booked {
 }
 
 /// One difference.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Finding {
     /// What kind.
     pub kind: FindingKind,
@@ -104,6 +113,9 @@ pub struct Finding {
     pub at: Option<DateTime<Utc>>,
     /// What is different, for people.
     pub detail: String,
+    /// The job has another submission that is paid for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub twice: bool,
     /// What the repair came to; none when none was tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repair: Option<String>,
@@ -121,10 +133,16 @@ impl Finding {
     pub const fn is_open(&self) -> bool {
         !self.repaired && self.acknowledged.is_none()
     }
+
+    /// Whether something was paid for twice, as far as is known before a repair books it.
+    #[must_use]
+    pub const fn is_twice(&self) -> bool {
+        self.kind.is_twice() || self.twice
+    }
 }
 
 /// What the comparison with one vendor came to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Comparison {
     /// The vendor.
     pub vendor: Vendor,
@@ -286,6 +304,7 @@ fn known_token(booked: &Booked, work: &Work, nth: usize, window: Window) -> Opti
         attempt: booked.attempt,
         at: created(work),
         detail,
+        twice: false,
         repair: None,
         repaired: false,
         acknowledged: None,
@@ -306,6 +325,8 @@ fn unknown_token(marker: Marker, work: &Work, nth: usize, beside: Option<&Booked
             "the vendor has the work, the ledger does not know its token".to_owned(),
         )
     };
+    // A work that failed is not one that was paid for.
+    let beside = beside.filter(|_| !matches!(work.state, WorkState::Failed { .. }));
     if let Some(booked) = beside {
         detail += &format!(
             "; the job has the submission {} too: paid twice",
@@ -321,6 +342,7 @@ fn unknown_token(marker: Marker, work: &Work, nth: usize, beside: Option<&Booked
         attempt: marker.attempt,
         at: created(work),
         detail,
+        twice: beside.is_some(),
         repair: None,
         repaired: false,
         acknowledged: None,
@@ -366,7 +388,8 @@ fn missing(
                 "the ledger says {}, the vendor's list shows works from before and after and not this one",
                 booked.state
             ),
-            repair: None,
+            twice: false,
+        repair: None,
             repaired: false,
         acknowledged: None,
         });
@@ -417,6 +440,7 @@ fn second_submissions(ledger: &[Booked]) -> Vec<Finding> {
                 attempt: second.attempt,
                 at: Some(second.claimed_at),
                 detail: format!("the job has the submission {} too", submissions[0].token),
+                twice: false,
                 repair: None,
                 repaired: false,
                 acknowledged: None,

@@ -23,6 +23,7 @@ fn item(tries: u32, state: Option<LedgerState>) -> WorkItem {
         lease: Duration::from_secs(60),
         in_stage: Duration::ZERO,
         now,
+        dispatched_at: Some(now - chrono::TimeDelta::seconds(1)),
         user_id: Uuid::from_u128(2),
         status: Some(JobStatus::Processing),
         processing_config: None,

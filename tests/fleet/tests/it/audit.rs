@@ -317,7 +317,7 @@ async fn a_short_audit_does_not_take_the_place_of_a_longer_one() -> anyhow::Resu
             repair,
         };
         let broken = db.begin_audit(&audit, None).await?.unwrap();
-        db.fail_audit(broken, "the list is away").await?;
+        db.fail_audit(broken, "the list is away", &[]).await?;
         audited("ann", "look", TimeDelta::minutes(1)).await?;
         assert_eq!(failed().await?, Some(broken));
         audited("ann", "look", day).await?;
@@ -330,7 +330,7 @@ async fn a_short_audit_does_not_take_the_place_of_a_longer_one() -> anyhow::Resu
         assert_eq!((db.fail_cut_off_audits().await?, db.fail_cut_off_audits().await?), (1, 0));
         assert_eq!(failed().await?, Some(slow));
         db.finish_audit(slow, &[]).await?;
-        assert_eq!((failed().await?, db.audit(slow).await?.unwrap().error), (None, None));
+        assert_eq!((failed().await?, db.audit(slow).await?.unwrap().0.error), (None, None));
 
         let next = |since| NewAudit {
             since,

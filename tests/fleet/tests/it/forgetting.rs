@@ -222,6 +222,7 @@ fn orphan() -> Finding {
         attempt: 1,
         at: None,
         detail: String::new(),
+        twice: false,
         repair: None,
         repaired: false,
         acknowledged: None,

@@ -129,7 +129,7 @@ pub(crate) async fn give_up(db: &Db, job: Uuid, error: &str) -> anyhow::Result<(
                 stage: None,
                 delay_ms: 0,
                 tries: None,
-                reason: Some(Reason::TriesExhausted),
+                reason: Some(Reason::TriesExhausted.as_str()),
                 from: &[],
             }),
             job_patch: Some(shared::db::JobPatch {

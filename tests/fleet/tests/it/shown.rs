@@ -278,7 +278,7 @@ async fn failed(
             stage: None,
             delay_ms: 0,
             tries: None,
-            reason: Some(Reason::InvalidResult),
+            reason: Some(Reason::InvalidResult.as_str()),
             from: &[],
         }),
         job_patch: Some(JobPatch {

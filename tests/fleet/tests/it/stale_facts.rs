@@ -83,7 +83,7 @@ async fn a_job_is_given_up_only_when_nothing_may_be_paid() -> anyhow::Result<()>
                 stage: None,
                 delay_ms: 0,
                 tries: None,
-                reason: Some(Reason::KillsConsumers),
+                reason: Some(Reason::KillsConsumers.as_str()),
                 from: &[],
             });
             dead.job_patch = Some(JobPatch {

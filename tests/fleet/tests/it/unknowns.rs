@@ -124,7 +124,7 @@ pub(crate) async fn parked(
             stage: None,
             delay_ms: 0,
             tries: Some(0),
-            reason: Some(Reason::OutcomeUndecided),
+            reason: Some(Reason::OutcomeUndecided.as_str()),
             from: &[],
         }),
         job_patch: None,
