@@ -8,7 +8,7 @@ use sandbox::{Fault, FaultRule, Operation, SandboxConfig, Vendor as Payee, When}
 use serde_json::{Value, json};
 use shared::db::{Db, LedgerVerdict, MetadataVerdict, MoveVerdict, NewAudit, Rebuild};
 use shared::domain::answer::{Work, WorkState};
-use shared::domain::audit::{Booked, Window, compare};
+use shared::domain::audit::{Booked, Comparison, Finding, FindingKind, Window, compare};
 use shared::domain::search::Marker;
 use shared::domain::{LedgerState, Vendor};
 use uuid::Uuid;
@@ -348,6 +348,58 @@ async fn a_short_audit_does_not_take_the_place_of_a_longer_one() -> anyhow::Resu
     .await
 }
 
+/// What was paid for in vain stays open until somebody has dealt with it, however short the audits are that follow, and an
+/// acknowledgement ends what it is about and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_paid_in_vain_is_open_until_it_is_dealt_with() -> anyhow::Result<()> {
+    with_database(true, async |url, db| {
+        let (token, job) = (Uuid::new_v4(), Uuid::new_v4());
+        let finding = |kind, task: &str| Finding {
+            kind, task_id: Some(task.to_owned()), project_id: None, token, job, attempt: 1, at: None, detail: String::new(),
+            twice: false, repair: None, repaired: false, acknowledged: None,
+        };
+        let audited = async |findings: Vec<Finding>| {
+            let audit = NewAudit { since: db.now().await? - TimeDelta::days(1), by: "ann", reason: "look", repair: false };
+            let id = db.begin_audit(&audit, None).await?.unwrap();
+            let comparison = Comparison { vendor: Vendor::Ghostcut, listed: 1, booked: 1, foreign: 0, unproved: 0, expected: 1,
+                foreign_ids: Vec::new(), findings };
+            db.finish_audit(id, &[comparison]).await?;
+            anyhow::Ok(id)
+        };
+        let open = async || {
+            let last = db.last_audit().await?;
+            let found = db.open_findings(&last).await?;
+            let mut kinds: Vec<_> = found.iter().map(|(_, one)| format!("{} {}", one.kind, one.task_id.as_deref().unwrap())).collect();
+            kinds.sort();
+            anyhow::Ok(kinds)
+        };
+        let first = audited(vec![finding(FindingKind::SecondWork, "7"), finding(FindingKind::Vanished, "6")]).await?;
+        assert_eq!(open().await?, ["second_work 7", "vanished 6"]);
+        audited(Vec::new()).await?;
+        assert_eq!(open().await?, ["second_work 7"], "what a list did not show it may show by now");
+        assert_eq!(db.acknowledge_findings(token, "ann", "refunded").await?, 2);
+        assert_eq!(open().await?, [""; 0]);
+        let (_, shown) = db.audit(first).await?.unwrap();
+        assert_eq!(shown[0].findings[0].acknowledged.as_deref(), Some("ann: refunded"), "at once, also where it was found");
+        audited(vec![finding(FindingKind::SecondWork, "8")]).await?;
+        assert_eq!(open().await?, ["second_work 8"], "another work of the same submission");
+
+        // The ledger's own count, too.
+        let ever = async || anyhow::Ok(db.duplicates_ever().await?.into_iter().map(|row| row.open).sum::<i64>());
+        let second = format!(
+            "INSERT INTO submissions (token, job_id, vendor, account, attempt, state, request_body, request_sha256, send_deadline) \
+                 VALUES ('{token}', '{job}', 'ghostcut', 'default', 1, 'absent', '', sha256(''), now() + interval '1 s'); \
+             INSERT INTO job_events (job_id, kind, actor, token, detail) VALUES ('{job}', 'second_work', 'w', '{token}', '{{\"task_id\": \"9\"}}')"
+        );
+        execute(url, &second).await?;
+        assert_eq!(ever().await?, 1, "what was acknowledged before was another one");
+        db.acknowledge_findings(token, "ann", "refunded too").await?;
+        assert_eq!(ever().await?, 0);
+        Ok(())
+    })
+    .await
+}
+
 /// What the audit calls repairable is what the ledger takes; the rest must not keep paid sends stopped for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_the_ledger_takes_counts_as_repairable() -> anyhow::Result<()> {
@@ -439,6 +491,15 @@ async fn an_orphan_stops_paid_sends_although_the_other_vendors_list_is_away() ->
         producer(&environment, &["status"])
             .await?
             .said(0, "failed: sync cannot be audited");
+        // What it found is kept all the same.
+        let newest = fleet.db.audits(None, 1).await?.remove(0);
+        let (_, compared) = fleet.db.audit(newest.id).await?.unwrap();
+        let kinds: Vec<_> = compared
+            .iter()
+            .map(|one| (one.vendor, one.findings[0].kind))
+            .collect();
+        assert_eq!(kinds, [(Vendor::Ghostcut, FindingKind::Orphan)]);
+        assert_eq!((newest.findings, newest.open), (1, 1));
         Ok(())
     })
     .await

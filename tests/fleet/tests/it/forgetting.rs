@@ -189,9 +189,18 @@ async fn what_a_process_saw_committed_must_stay() -> anyhow::Result<()> {
                 foreign_ids: Vec::new(), findings };
             Ok(db.finish_audit(id, &[comparison]).await?)
         };
-        audited(vec![orphan()]).await?;
+        let gone = orphan();
+        audited(vec![gone.clone()]).await?;
         assert_eq!(resume(db).await?, PaidResumed::Unrepaired { findings: 1 });
-        audited(vec![Finding { repaired: true, ..orphan() }]).await?;
+        // A list that does not show it any more proves nothing: it has to be in the ledger.
+        audited(Vec::new()).await?;
+        assert_eq!(resume(db).await?, PaidResumed::Unrepaired { findings: 1 });
+        let book = format!(
+            "INSERT INTO submissions (token, job_id, vendor, account, attempt, state, request_body, request_sha256, send_deadline) \
+             VALUES ('{}', '{}', 'sync', 'default', 1, 'absent', '', sha256(''), now() + interval '1 s')",
+            gone.token, gone.job
+        );
+        execute(url, &book).await?;
         // An audit may have been made while requests were still on their way.
         let too_early = db.resume_paid("test", "test", Duration::from_secs(60), false).await?;
         assert!(matches!(too_early, PaidResumed::AuditFirst { .. }));

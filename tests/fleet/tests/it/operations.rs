@@ -705,6 +705,12 @@ async fn a_parked_job_is_resumed_once_where_it_stands() -> anyhow::Result<()> {
         both.sort_by_key(|resumed| *resumed != Resumed::Now);
         assert_eq!(both, [Resumed::Now, Resumed::Stays("waiting".to_owned())]);
         assert_eq!(stage_of(url, job).await?.as_deref(), Some("inpaint.submit waiting 6"));
+        // One that waits for its time gets its tries back: who resumes again and again must not use them up.
+        let later = format!("UPDATE job_stages SET due_at = now() + interval '1 hour', tries = 5, starts = 2 WHERE job_id = '{job}'");
+        execute(url, &later).await?;
+        assert_eq!(resume(job).await?, Resumed::Now);
+        let due = format!("SELECT (due_at <= clock_timestamp()) || ' ' || tries || ' ' || starts AS value FROM job_stages WHERE job_id = '{job}'");
+        assert_eq!(value(url, &due).await?.as_deref(), Some("true 0 0"));
         cancel(db, job).await?;
         assert_eq!(resume(job).await?, Resumed::Over);
         assert_eq!(resume(Uuid::new_v4()).await?, Resumed::Gone);

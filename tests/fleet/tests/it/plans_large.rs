@@ -199,6 +199,13 @@ async fn lists(db: &Db) -> anyhow::Result<Vec<String>> {
             },
         ),
         (
+            "whether they can be resumed",
+            JobFilter {
+                resumable: true,
+                ..none()
+            },
+        ),
+        (
             "unfinished",
             JobFilter {
                 unfinished: true,
@@ -251,6 +258,12 @@ async fn pages(db: &Db) -> anyhow::Result<Vec<String>> {
     };
     Ok(vec![
         fast("overview", async || Overview::read(db).await).await?,
+        fast("costs of two weeks", async || db.cost_days(14, false).await).await?,
+        fast("costs of a day by user", async || {
+            db.cost_days(1, true).await
+        })
+        .await?,
+        fast("accounts", async || db.vendor_status().await).await?,
         fast("series", async || db.series(60).await).await?,
         fast("workers", async || db.workers().await).await?,
         fast("operations", async || db.operations(None, 50).await).await?,
