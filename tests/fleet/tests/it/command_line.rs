@@ -8,6 +8,7 @@ use sandbox::SandboxConfig;
 use serde_json::json;
 use worker::config::WorkerConfig;
 
+use crate::api::Producer;
 use crate::command::producer;
 use crate::sql::{execute, value, with_database};
 
@@ -119,6 +120,7 @@ async fn commands_print_one_object_and_end_as_the_table_says() -> anyhow::Result
             (&["vendors", "list"], "vendors"),
             (&["vendors"], "vendors"),
             (&["costs"], "days"),
+            (&["series"], "points"),
             (&["tokens", "list"], "tokens"),
             (&["unknowns", "list"], "unknowns"),
             (&["jobs", "list"], "jobs"),
@@ -253,6 +255,41 @@ async fn jobs_are_found_by_vendor_and_by_when_they_were_created() -> anyhow::Res
             assert_eq!(lines["jobs"][0]["job"], found.to_string());
             assert_eq!(value(url, trail).await?.as_deref(), Some(words));
         }
+        Ok(())
+    })
+    .await
+}
+
+/// What `GET /v1/series` says, and for people only the minutes in which something happened.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_minutes_in_which_something_happened_are_shown() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let environment = &fleet.environment;
+        producer(environment, &["series"]).await?.said(0, "nothing happened");
+        let job = fleet.submit_kind(Kind::Inpaint, 0).await?.job;
+        let ended = format!(
+            "DELETE FROM job_stages; UPDATE video_jobs SET status = 'completed', completed_at = timezone('utc', now()), \
+             created_at = timezone('utc', now()) - interval '90 s' WHERE id = '{job}'"
+        );
+        execute(&fleet.database.url, &ended).await?;
+        let table = producer(environment, &["series"]).await?;
+        table.said(0, "90.0");
+        assert_eq!(table.stdout.lines().count(), 2, "{table:?}");
+        let all = producer(environment, &["series", "--minutes", "30", "--all"]).await?;
+        all.said(0, "90.0");
+        assert_eq!(all.stdout.lines().count(), 31, "{all:?}");
+        let api = Producer::start(fleet, environment).await?;
+        let series = producer(environment, &["series", "--minutes", "5", "--json"]).await?.json(0);
+        let answered = api.get("/v1/series?minutes=5").await?.json;
+        let minutes = |series: &serde_json::Value| {
+            let points = series["points"].as_array().cloned().unwrap_or_default();
+            points.iter().filter(|point| point["finished"] == 1).cloned().collect::<Vec<_>>()
+        };
+        // A minute may have begun between the two.
+        assert_eq!(minutes(&series), minutes(&answered));
+        assert_eq!(minutes(&series).len(), 1, "{series}");
+        api.stop().await?;
+        producer(environment, &["series", "--minutes", "1441"]).await?.said(2, "1440");
         Ok(())
     })
     .await
