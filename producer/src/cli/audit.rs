@@ -32,8 +32,9 @@ const EXAMPLES: &str = "Examples:
     producer audit --acknowledge 6f0f9d0a-0f8b-4a1e-9d0a-0f8b00000001 --reason 'refunded, ticket 4711'
 
 Findings: orphan (paid, not in the ledger) and unsettled (paid, the ledger says it is not, or does not know) can be
-repaired; an orphan that is left stops all paid sends, because whatever else was forgotten would be paid for again; denied (the ledger says that it was refused or never sent) was paid for nothing, second_work and
-second_submission were paid twice: ask the vendor for the money; vanished: ask the vendor.
+repaired; an orphan that is left stops all paid sends, because whatever else was forgotten would be paid for again.
+denied: the vendor made a work that we hold to be refused; the money is lost unless it pays back.
+second_work and second_submission were paid twice: ask the vendor for the money. vanished: ask the vendor.
 
 LISTED: works that the vendor shows. BOOKED: those of them that the ledger has. FOREIGN: those that are not the fleet's, such
 as one sent by hand with the same key; their ids follow. UNPROVED: works of the ledger that the list does not show, without

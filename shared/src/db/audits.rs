@@ -69,7 +69,7 @@ pub struct AuditRecord {
     pub open: i32,
 }
 
-/// Those of an [`AuditRecord`].
+/// The columns of [`AuditRecord`].
 const COLUMNS: &str =
     "id, started_at, finished_at, since, actor, reason, repair, error, comparisons, findings, open";
 
