@@ -21,7 +21,7 @@ export function deadLetters({ query, page }) {
       ]);
       return { groups: grouped.groups, moreGroups: grouped.next_cursor, letters: flat.letters, next: flat.next_cursor };
     },
-    draw: ({ groups, moreGroups, letters, next, fleet }) => [
+    draw: ({ groups, moreGroups, letters, next }) => [
       h("h1", { tabindex: "-1" }, "Dead letters"),
       h(
         "p.note",
@@ -36,7 +36,7 @@ export function deadLetters({ query, page }) {
       roleNote(),
       groups.length === 0
         ? h("p.empty", "Nothing was given up. All is well.")
-        : groups.map(group => card(group, letters, { previews, page, filter, canAct: fleet.operations })),
+        : groups.map(group => card(group, letters, { previews, page, filter })),
       moreGroups && h("nav.pager", h("a.button", { href: address({ ...filter, groups: moreGroups }) }, "More groups")),
       letters.length > 0 && [h("h2", "One by one"), list(letters)],
       next &&
@@ -52,7 +52,7 @@ export function deadLetters({ query, page }) {
 const address = parameters => `#/dead-letters?${new URLSearchParams(parameters)}`;
 const name = group => `${group.stage}/${group.reason}/${group.class}`;
 
-function card(group, letters, { previews, page, filter, canAct }) {
+function card(group, letters, { previews, page, filter }) {
   const selection = { ...filter, stage: group.stage, reason: group.reason, class: group.class };
   const sample = letters.find(
     letter => letter.stage === group.stage && letter.reason === group.reason && letter.class === group.class,
@@ -77,13 +77,12 @@ function card(group, letters, { previews, page, filter, canAct }) {
       h("a", { href: `#/dead-letters/${group.first}` }, `Sample: no. ${group.first}`),
       sample?.error && `: ${plain(sample.error)}`,
     ),
-    canAct &&
-      h(
-        "div.buttons.left",
-        h("button", { id: "group-preview", type: "button", test: "group-preview", onclick: look }, "Preview a replay"),
-        action("group-replay", "Replay…", () => begin(page, { ...REPLAY, filter: selection })),
-        action("group-discard", "Discard…", () => begin(page, { ...DISCARD, filter: selection }), { danger: true }),
-      ),
+    h(
+      "div.buttons.left",
+      h("button", { id: "group-preview", type: "button", test: "group-preview", onclick: look }, "Preview a replay"),
+      action("group-replay", "Replay…", () => begin(page, { ...REPLAY, filter: selection })),
+      action("group-discard", "Discard…", () => begin(page, { ...DISCARD, filter: selection }), { danger: true }),
+    ),
     looked && (looked.problem ? problemBox(looked.problem) : told(looked)),
   );
 }

@@ -53,10 +53,10 @@ export function jobs({ query, page }) {
     title: "Jobs",
     head,
     load: async () => ({ list: await get("/v1/jobs", { ...filter, cursor: query.cursor }) }),
-    draw: ({ list, fleet }) => [
+    draw: ({ list }) => [
       h("h1", { tabindex: "-1" }, "Jobs"),
       head(),
-      fleet.operations && bulkBar(filter, page),
+      bulkBar(filter, page),
       table(list),
       pager(filter, query.cursor, list.next_cursor),
     ],

@@ -2,6 +2,7 @@
 //!
 //! Nothing here pays for anything, and what is wrong in one part does not keep the others from being looked at.
 
+mod broker;
 mod fleet;
 
 use std::time::{Duration, Instant};
@@ -10,14 +11,13 @@ use anyhow::Context as _;
 use axum::body::Bytes;
 use chrono::{TimeDelta, Utc};
 use serde::Serialize;
-use shared::broker::{BrokerMetrics, check_up};
-use shared::config::{BrokerConfig, CallbackConfig, DatabaseConfig, StorageConfig};
+use shared::config::{CallbackConfig, DatabaseConfig, StorageConfig};
 use shared::db::{Checkup, Db, SchemaState};
 use shared::domain::Vendor;
 use shared::domain::answer::Work;
 use shared::domain::classify::ErrorClass;
 use shared::storage::{Key, Storage};
-use shared::telemetry::{Registry, chain};
+use shared::telemetry::chain;
 use shared::tls;
 use shared::vendor::VendorError;
 use uuid::Uuid;
@@ -61,7 +61,7 @@ impl Level {
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// `settings`, `database`, `broker`, `bucket`, `callbacks`, `sync` or `ghostcut`.
+    /// `settings`, `database`, `broker`, `bucket`, `callbacks`, `vendors`, `sync` or `ghostcut`.
     pub part: &'static str,
     /// What was looked at.
     pub what: &'static str,
@@ -143,7 +143,7 @@ pub async fn examine(args: &DoctorArgs) -> Vec<Check> {
     };
     let (database, broker, bucket, callbacks, vendors) = tokio::join!(
         database(&args.database),
-        broker(&args.broker),
+        broker::look(&args.broker),
         bucket(&args.storage),
         callbacks(&args.callbacks),
         vendors
@@ -270,34 +270,6 @@ fn judge_database(part: &mut Part, checkup: &Checkup, pool: usize) {
     } else {
         part.ok("connections", found);
     }
-}
-
-async fn broker(config: &BrokerConfig) -> Part {
-    let mut part = Part::new("broker");
-    let checked = async {
-        let metrics = BrokerMetrics::register(&Registry::default())?;
-        Ok::<_, anyhow::Error>(check_up(config, &metrics).await?)
-    };
-    match checked.await {
-        Ok(taken) => {
-            part.ok(
-                "queues",
-                "exchanges and queues are as this build wants them",
-            );
-            let found = if taken {
-                "taken"
-            } else {
-                "not taken: no confirm came"
-            };
-            let advice = "look for a memory or disk alarm: `rabbitmqctl status`, `rabbitmq-diagnostics alarms`";
-            part.must("messages", taken, found, advice);
-        }
-        Err(error) => {
-            let advice = "check AMQP_URL, its user's rights (configure, write, read on AMQP_PREFIX), and RabbitMQ";
-            part.wrong("answers", format!("{error:#}"), advice);
-        }
-    }
-    part
 }
 
 async fn bucket(config: &StorageConfig) -> Part {

@@ -23,7 +23,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 /// How long an object of ours may take to be looked up. A client waits for the answer.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a job was not taken.
 #[derive(Debug, thiserror::Error)]

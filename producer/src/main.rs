@@ -6,7 +6,7 @@ use clap::FromArgMatches as _;
 use producer::cli::submit::submit;
 use producer::cli::{
     Cli, Command, audit, completions, costs, exit::Exit, find, migrate, operations, paid,
-    retention, short, status, tokens, trail, unknowns, vendors, workers,
+    retention, series, short, status, tokens, trail, unknowns, vendors, workers,
 };
 use shared::db::DbError;
 use shared::service::Stopper;
@@ -70,6 +70,7 @@ async fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::ResumePaid(args) => return paid::resume(*args).await,
         Command::Doctor(args) => return producer::cli::doctor::run(*args).await,
         Command::Status(args) => return status::run(args).await,
+        Command::Series(args) => return series::run(args).await,
         Command::Unknowns(args) => return unknowns::run(args).await,
         Command::Audit(args) => return audit::run(*args).await,
         Command::Retention(args) => return retention::run(*args).await,

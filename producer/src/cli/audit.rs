@@ -32,8 +32,9 @@ const EXAMPLES: &str = "Examples:
     producer audit --acknowledge 6f0f9d0a-0f8b-4a1e-9d0a-0f8b00000001 --reason 'refunded, ticket 4711'
 
 Findings: orphan (paid, not in the ledger) and unsettled (paid, the ledger says it is not, or does not know) can be
-repaired; an orphan that is left stops all paid sends, because whatever else was forgotten would be paid for again; denied (the ledger says that it was refused or never sent) was paid for nothing, second_work and
-second_submission were paid twice: ask the vendor for the money; vanished: ask the vendor.
+repaired; an orphan that is left stops all paid sends, because whatever else was forgotten would be paid for again.
+denied: the vendor made a work that we hold to be refused; the money is lost unless it pays back.
+second_work and second_submission were paid twice: ask the vendor for the money. vanished: ask the vendor.
 
 LISTED: works that the vendor shows. BOOKED: those of them that the ledger has. FOREIGN: those that are not the fleet's, such
 as one sent by hand with the same key; their ids follow. UNPROVED: works of the ledger that the list does not show, without
@@ -41,7 +42,10 @@ proof that it should. A missing work is vanished only if it is some minutes old 
 and from after it; failed ones may go missing. A list that shows none of the fleet's works, though there are some, proves
 nothing: the audit counts as not made.
 
-Exit status: 0 ledger and vendors agree, 1 something differs (or did, with --repair), 4 the audit could not be made.";
+--acknowledge may be given for each of several submissions, and notes all of them or none.
+
+Exit status: 0 ledger and vendors agree, 1 something differs (or did, with --repair), 3 there is nothing to acknowledge about one of
+the submissions, 4 the audit could not be made.";
 
 /// Compare the ledger with the vendors' own lists
 #[derive(Debug, clap::Args)]
@@ -56,10 +60,10 @@ pub struct AuditArgs {
     /// Compare nothing, but note that findings of these submissions that no repair can end are dealt with
     #[arg(long, value_name = "TOKEN", conflicts_with = "repair", value_parser = crate::cli::id::id)]
     pub acknowledge: Vec<Uuid>,
-    /// Why; kept with the audit
+    /// Why; kept with the audit, or with each finding that is acknowledged, for which it should say more than `audit`
     #[arg(long, default_value = "audit", value_parser = not_blank)]
     pub reason: String,
-    /// Who; kept with the audit
+    /// Who; kept as --reason is
     #[arg(long, env = "USER", default_value = "operator", value_parser = not_blank)]
     pub by: String,
     /// How to print.
@@ -119,16 +123,16 @@ pub async fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
 /// Notes who has dealt with findings, and how. Twice is harmless: the last word counts.
 async fn acknowledge(args: &AuditArgs) -> anyhow::Result<ExitCode> {
     let db = Db::new(&args.database)?;
-    for token in &args.acknowledge {
-        let found = db
-            .acknowledge_findings(*token, &args.by, &args.reason)
-            .await?;
-        if found == 0 {
-            let why = format!(
-                "no audit of the last 90 days has a finding about {token} that no repair can end; --repair ends the others"
-            );
-            return Err(NotFound(why).into());
-        }
+    let noted = db
+        .acknowledge_findings(&args.acknowledge, &args.by, &args.reason)
+        .await?;
+    if !noted.without.is_empty() {
+        let tokens: Vec<_> = noted.without.iter().map(ToString::to_string).collect();
+        let why = format!(
+            "nothing is done: no audit of the last 90 days has a finding about {} that no repair can end; --repair ends the others",
+            tokens.join(", ")
+        );
+        return Err(NotFound(why).into());
     }
     let document = json!({ "acknowledged": args.acknowledge });
     args.output.print(&document, |_| {

@@ -19,6 +19,7 @@ pub mod operator;
 pub mod output;
 pub mod paid;
 pub mod retention;
+pub mod series;
 pub mod short;
 pub mod since;
 pub mod status;
@@ -97,6 +98,8 @@ pub enum Command {
     Doctor(Box<doctor::DoctorArgs>),
     /// Show what stands still or waits for a person
     Status(status::StatusArgs),
+    /// Show what happened minute by minute
+    Series(series::SeriesArgs),
     /// Submissions whose outcome is unknown: list, look at, decide
     Unknowns(unknowns::UnknownsArgs),
     /// Compare the ledger with the vendors' own lists

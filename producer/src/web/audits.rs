@@ -55,7 +55,7 @@ pub(super) struct Acknowledgement {
     /// The submission.
     token: Uuid,
     /// Kinds of findings about it, of the last 90 days.
-    findings: usize,
+    findings: i64,
 }
 
 /// List audits, newest first
@@ -162,8 +162,8 @@ pub(super) async fn acknowledge(
     Who { by, reason }: Who,
 ) -> Result<Json<Acknowledgement>, Problem> {
     let token = read_id(token)?;
-    let noted = async move { db.acknowledge_findings(token, &by, &reason).await };
-    match detached(noted).await? {
+    let noted = async move { db.acknowledge_findings(&[token], &by, &reason).await };
+    match detached(noted).await?.findings {
         0 => {
             let detail = format!(
                 "no audit of the last 90 days has a finding about {token} that no repair can end; `repair` ends the others"

@@ -1,29 +1,40 @@
 //! `POST /v1/jobs/batch`: many jobs at once, each with its own answer.
 
+use std::convert::Infallible;
+use std::time::Duration;
+
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequestParts, State};
 use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use futures::{StreamExt as _, stream};
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared::db::RequestKey;
 use shared::domain::fields::{FieldCode, FieldError};
+use tokio::time::Instant;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::REQUEST_TIMEOUT;
 use super::access::Caller;
 use super::document::JobDocument;
 use super::jobs::{internal, read_body, taken};
 use super::problem::{Document, Kind, Problem};
 use super::requests::BatchRequest;
-use crate::intake::{self, INTAKE, Intake};
+use crate::intake::{self, INTAKE, Intake, LOOKUP_TIMEOUT};
 
 /// Most jobs in one request.
 const MAX_JOBS: usize = 100;
 /// Jobs that are looked at side by side: looking at their files is mostly waiting.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 16;
+/// How long after its head a request still begins with jobs. One that is begun last may wait for the object store as long as
+/// [`LOOKUP_TIMEOUT`] and then has to be stored, all before [`REQUEST_TIMEOUT`] takes the answers of the others away.
+const BEGIN_WITHIN: Duration = Duration::from_secs(40);
+const _: () =
+    assert!(BEGIN_WITHIN.as_secs() + LOOKUP_TIMEOUT.as_secs() < REQUEST_TIMEOUT.as_secs());
 
 /// What came of each job, in the order of the request.
 #[derive(Serialize, ToSchema)]
@@ -34,7 +45,7 @@ pub(super) struct BatchDocument {
 /// What came of one job: what a single `POST /v1/jobs` would have answered.
 #[derive(Serialize, ToSchema)]
 pub(super) struct BatchResult {
-    /// 201 stored, 200 stored before, else see `problem`.
+    /// 201 stored, 200 stored before, 503 to be asked for again, else see `problem`.
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<JobDocument>, nullable = false)]
@@ -47,21 +58,50 @@ pub(super) struct BatchResult {
 
 /// Put many jobs in
 ///
-/// Each is stored or refused by itself; repeat the request under the same keys until every one has a final answer.
+/// Each is stored or refused by itself; repeat the request under the same keys until every one has a final answer. Files that answer
+/// slowly may take the time of the others: a job that was not looked at within 40 seconds gets 503 (`not-looked-at`), and nothing of it
+/// is stored.
 #[utoipa::path(post, path = "/v1/jobs/batch", tag = "jobs", operation_id = "create_jobs", request_body = BatchRequest,
     responses((status = 200, description = "What came of each", body = BatchDocument)))]
 pub(super) async fn create(
     State(intake): State<Intake>,
     caller: Caller,
+    Begun(begun): Begun,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<BatchDocument>, Problem> {
     let items = read(read_body(&headers, body)?)?;
-    let answers = items
-        .into_iter()
-        .map(|item| one(intake.clone(), caller.name.clone(), item));
-    let results = stream::iter(answers).buffered(AT_ONCE).collect().await;
+    let answer = |item| one(intake.clone(), caller.name.clone(), item);
+    let results = each(items, begun + BEGIN_WITHIN, answer).await;
     Ok(Json(BatchDocument { results }))
+}
+
+/// When a request's head had come: its body may take its time.
+pub(super) struct Begun(Instant);
+
+impl<S: Sync> FromRequestParts<S> for Begun {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(Instant::now()))
+    }
+}
+
+/// What comes of each item, in their order; those that are not begun by `until` are left alone.
+async fn each<T, F: Future<Output = BatchResult>>(
+    items: Vec<T>,
+    until: Instant,
+    answer: impl Fn(T) -> F,
+) -> Vec<BatchResult> {
+    let answer = &answer;
+    let answers = items.into_iter().map(|item| async move {
+        if Instant::now() < until {
+            return answer(item).await;
+        }
+        let detail = "others took the time; nothing of it is stored: send it again, under the same key that is safe";
+        BatchResult::refused(&Problem::new(Kind::NotLookedAt, detail))
+    });
+    stream::iter(answers).buffered(AT_ONCE).collect().await
 }
 
 struct Item {
@@ -85,13 +125,17 @@ async fn one(intake: Intake, by: Option<String>, item: Item) -> BatchResult {
             job: Some(job),
             problem: None,
         },
-        Err(problem) => {
-            let (status, document) = problem.document();
-            BatchResult {
-                status: status.as_u16(),
-                job: None,
-                problem: Some(json!(document)),
-            }
+        Err(problem) => BatchResult::refused(&problem),
+    }
+}
+
+impl BatchResult {
+    fn refused(problem: &Problem) -> Self {
+        let (status, document) = problem.document();
+        Self {
+            status: status.as_u16(),
+            job: None,
+            problem: Some(json!(document)),
         }
     }
 }
@@ -203,5 +247,35 @@ mod tests {
             read(json!({"jobs": [{"request": 7}, {"request": {}, "idempotency_key": "k"}]}));
         let items = items.ok().unwrap();
         assert!(items[0].key.is_none() && items[1].key.is_some());
+    }
+
+    #[tokio::test]
+    async fn what_there_is_no_time_for_is_left_alone_and_said() {
+        let until = Instant::now() + Duration::from_secs(1);
+        // Each as slow as can be: none ends before the time is over.
+        let answer = async |number: usize| {
+            tokio::time::sleep_until(until).await;
+            BatchResult {
+                status: 201,
+                job: Some(json!(number)),
+                problem: None,
+            }
+        };
+        let results = each((0..MAX_JOBS).collect(), until, answer).await;
+        assert_eq!(results.len(), MAX_JOBS);
+        let (done, left) = results.split_at(AT_ONCE);
+        for (number, result) in done.iter().enumerate() {
+            assert_eq!(
+                (result.status, &result.job),
+                (201, &Some(json!(number))),
+                "{number}"
+            );
+        }
+        for result in left {
+            let problem = result.problem.as_ref().unwrap();
+            assert_eq!((result.status, &result.job), (503, &None));
+            assert_eq!(problem["type"], "urn:ghostfleet:problem:not-looked-at");
+            assert_eq!(problem["status"], 503);
+        }
     }
 }

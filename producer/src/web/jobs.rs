@@ -208,9 +208,9 @@ pub(super) fn no_job(id: Uuid) -> Problem {
 
 /// List jobs, newest first
 ///
-/// Each says why it waits: `held`, when it is due and nothing new may be sent for it, or no worker takes its stage, `put_off`, when an answer or an error made it
-/// wait for a later time. All filters that are given have to fit. Where no index has what is asked for, as for a text, a page looks at 10,000 jobs: it may
-/// be short, or empty, although `next_cursor` leads on.
+/// Each says why it waits. `held`: due, but nothing may be sent or no worker takes the stage. `put_off`: an error or an answer delayed it.
+/// All filters that are given have to fit. Where no index has what is asked for, as for a text, a page looks at 10,000 jobs: it may be
+/// short, or empty, although `next_cursor` leads on.
 #[utoipa::path(get, path = "/v1/jobs", tag = "jobs", operation_id = "list_jobs",
     params(
         ("user_id" = Option<Uuid>, Query, description = "Of this user"),

@@ -6,6 +6,17 @@ use axum::http::{Method, StatusCode};
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts};
 use shared::telemetry::Registry;
 
+use super::access::ROUTES;
+
+/// The label of methods that no route has.
+pub const OTHER_METHOD: &str = "other";
+
+/// Every method that a route has, some of them often. HEAD is asked like GET.
+pub fn methods() -> impl Iterator<Item = &'static str> {
+    let methods = ROUTES.iter().map(|(method, ..)| method.as_str());
+    methods.chain(["HEAD"])
+}
+
 /// Requests and their durations. Cheap to clone.
 #[derive(Clone)]
 pub struct HttpMetrics {
@@ -46,13 +57,8 @@ impl HttpMetrics {
         took: Duration,
     ) {
         let route = route.unwrap_or("unmatched");
-        let method = match *method {
-            Method::GET => "GET",
-            Method::HEAD => "HEAD",
-            Method::POST => "POST",
-            Method::DELETE => "DELETE",
-            _ => "other",
-        };
+        let method = methods().find(|known| *known == method.as_str());
+        let method = method.unwrap_or(OTHER_METHOD);
         self.requests
             .with_label_values(&[route, method, status.as_str()])
             .inc();

@@ -40,9 +40,9 @@ pub(crate) use document::{EventDocument, redacted_json};
 pub use document::{FullDocument, JobDocument, WaitingDocument, redacted, result_path};
 pub use letter_document::LetterDocument;
 pub(crate) use list::{Fault, set as set_job_filter};
-pub use metrics::HttpMetrics;
+pub use metrics::{HttpMetrics, OTHER_METHOD, methods};
 pub use notices::NoticeDocument;
-pub(crate) use overview::ActPage;
+pub(crate) use overview::{ActPage, DEFAULT_MINUTES, MAX_MINUTES, Point, Series};
 pub(crate) use workers::{WorkerDocument, WorkerList, refusal as worker_refusal};
 
 use std::any::Any;

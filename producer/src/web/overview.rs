@@ -5,7 +5,7 @@ use axum::extract::State;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
-use shared::db::{Act, ActFilter, ActPlace, MinutePoint};
+use shared::db::{Act, ActFilter, ActPlace, Db, DbResult, MinutePoint};
 use shared::domain::fields::FieldCode;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -18,45 +18,45 @@ use super::problem::Problem;
 use crate::overview::Overview;
 
 /// Minutes of a series when nothing else is asked for.
-const DEFAULT_MINUTES: i32 = 60;
+pub(crate) const DEFAULT_MINUTES: i32 = 60;
 /// Most of them: a day.
-const MAX_MINUTES: i32 = 1440;
+pub(crate) const MAX_MINUTES: i32 = 1440;
 
 /// What happened minute by minute, oldest first.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Series {
-    points: Vec<Point>,
+pub(crate) struct Series {
+    pub(crate) points: Vec<Point>,
 }
 
 /// A minute; the last one is still going on.
 #[derive(Serialize, ToSchema)]
-struct Point {
+pub(crate) struct Point {
     /// Its start.
-    at: DateTime<Utc>,
+    pub(crate) at: DateTime<Utc>,
     /// Jobs that were completed in it.
-    finished: i64,
+    pub(crate) finished: i64,
     /// Jobs that failed in it, whatever became of them since.
-    failed: i64,
+    pub(crate) failed: i64,
     /// Jobs that were canceled in it, whatever became of them since.
-    canceled: i64,
-    submissions: VendorCount,
-    job_seconds: Percentiles,
+    pub(crate) canceled: i64,
+    pub(crate) submissions: VendorCount,
+    pub(crate) job_seconds: Percentiles,
 }
 
 /// Submissions that were opened, works that were taken over included.
 #[derive(Serialize, ToSchema)]
-struct VendorCount {
-    sync: i64,
-    ghostcut: i64,
+pub(crate) struct VendorCount {
+    pub(crate) sync: i64,
+    pub(crate) ghostcut: i64,
 }
 
 /// From creation to end of the jobs that were completed; null when none was.
 #[derive(Serialize, ToSchema)]
-struct Percentiles {
+pub(crate) struct Percentiles {
     /// Half took less.
-    p50: Option<f64>,
+    pub(crate) p50: Option<f64>,
     /// Nineteen of twenty took less.
-    p95: Option<f64>,
+    pub(crate) p95: Option<f64>,
 }
 
 impl From<MinutePoint> for Point {
@@ -75,6 +75,27 @@ impl From<MinutePoint> for Point {
                 p95: point.p95,
             },
         }
+    }
+}
+
+impl Series {
+    /// The last `minutes` minutes.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub(crate) async fn read(db: &Db, minutes: i32) -> DbResult<Self> {
+        let points = db.series(minutes).await?;
+        Ok(Self {
+            points: points.into_iter().map(Into::into).collect(),
+        })
+    }
+}
+
+impl Point {
+    /// Whether nothing happened in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        let VendorCount { sync, ghostcut } = self.submissions;
+        [self.finished, self.failed, self.canceled, sync, ghostcut] == [0; 5]
     }
 }
 
@@ -162,9 +183,8 @@ pub(super) async fn series(
             })?;
         Ok(())
     })?;
-    let points = db.series(minutes).await.map_err(|error| database(&error))?;
-    let points = points.into_iter().map(Into::into).collect();
-    Ok(Json(Series { points }))
+    let series = Series::read(&db, minutes).await;
+    series.map(Json).map_err(|error| database(&error))
 }
 
 /// What operators did, newest first

@@ -48,6 +48,7 @@ pub(super) enum Kind {
     OutcomeNotDecided,
     PaidStillStopped,
     TooManyStreams,
+    NotLookedAt,
     LetterClosed,
     FileNotFound,
     OperationNotFound,
@@ -204,6 +205,11 @@ impl Kind {
                 S::SERVICE_UNAVAILABLE,
                 "too-many-streams",
                 "Too many clients follow events",
+            ),
+            Self::NotLookedAt => (
+                S::SERVICE_UNAVAILABLE,
+                "not-looked-at",
+                "There was no time to look at the job",
             ),
             Self::LetterClosed => (
                 S::CONFLICT,

@@ -1,4 +1,4 @@
-//! What `producer doctor` tries with the broker: connect, declare as every start does, publish.
+//! What `producer doctor` tries with the broker: ask for its version, connect, declare as every start does, publish.
 
 use std::time::Duration;
 
@@ -13,6 +13,17 @@ use crate::config::BrokerConfig;
 const NAME: &str = "producer doctor";
 /// How long RabbitMQ may take to confirm; an alarm makes it wait for ever.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The version of the first node that answers; none if it does not say it.
+///
+/// # Errors
+/// What does not work.
+pub async fn server_version(
+    config: &BrokerConfig,
+    metrics: &BrokerMetrics,
+) -> Result<Option<String>, BrokerError> {
+    Dialer::new(config, NAME, metrics)?.version().await
+}
 
 /// Connects to the first node that answers, declares the fleet's exchanges and queues, which fails where one of them exists with
 /// other arguments, and publishes a message that goes to no queue. False: RabbitMQ does not take messages, as during a memory or

@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::outage::Outage;
-use super::{BrokerError, BrokerMetrics, Queue, Topology};
+use super::{BrokerError, BrokerMetrics, Queue, Topology, greeting};
 use crate::config::BrokerConfig;
 
 /// Heartbeat unless the URL sets one, seconds: a dead peer is noticed within twice this time.
@@ -305,6 +305,18 @@ impl Dialer {
             match self.dial_node(uri).await {
                 Err(error) if !error.is_final() => last = error,
                 done => return done,
+            }
+        }
+        Err(last)
+    }
+
+    /// The version of the first node that answers.
+    pub(super) async fn version(&self) -> Result<Option<String>, BrokerError> {
+        let mut last = BrokerError::Disconnected;
+        for uri in &self.uris {
+            match self.in_time(greeting::version(uri)).await {
+                Err(error) => last = error,
+                said => return said,
             }
         }
         Err(last)

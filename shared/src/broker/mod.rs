@@ -11,13 +11,14 @@ mod checkup;
 mod connect;
 mod consumer;
 mod error;
+mod greeting;
 mod headers;
 mod metrics;
 mod outage;
 mod publisher;
 mod topology;
 
-pub use checkup::check_up;
+pub use checkup::{check_up, server_version};
 pub use connect::Connection;
 pub use consumer::{Consumer, Delivery, Settled};
 pub use error::BrokerError;

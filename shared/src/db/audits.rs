@@ -67,7 +67,7 @@ pub struct AuditRecord {
     pub open: i32,
 }
 
-/// Those of an [`AuditRecord`].
+/// The columns of [`AuditRecord`].
 const COLUMNS: &str =
     "id, started_at, finished_at, since, actor, reason, repair, error, comparisons, findings, open";
 
@@ -266,44 +266,47 @@ impl Db {
         .await?)
     }
 
-    /// Says that somebody has dealt with what audits of the last 90 days found about a submission and no repair can end, or what the ledger
-    /// itself has as paid twice: each kind and work as it was found, so that another work counts again. Says how many there were.
+    /// Says that somebody has dealt with what audits of the last 90 days found about these submissions and no repair can end, or what the
+    /// ledger itself has as paid twice: each kind and work as it was found, so that another work counts again. All of them or, if there is
+    /// nothing about one, none.
     ///
     /// # Errors
     /// When the database is away.
     pub async fn acknowledge_findings(
         &self,
-        token: Uuid,
+        tokens: &[Uuid],
         by: &str,
         reason: &str,
-    ) -> DbResult<usize> {
+    ) -> DbResult<Noted> {
         let kinds = FindingKind::ALL.iter();
         let lasting: Vec<_> = kinds
             .filter(|kind| !kind.repairable())
             .map(|kind| kind.as_str())
             .collect();
         let mut connection = self.connection().await?;
-        let noted = diesel::sql_query(
-            "INSERT INTO operator_events (actor, reason, action, subject, detail) \
-             SELECT DISTINCT $2, $3, 'finding_acknowledged', $1::text, \
-                 jsonb_build_object('kind', f -> 'kind', 'task_id', f -> 'task_id') \
-             FROM audits a, jsonb_array_elements(a.comparisons) c, jsonb_array_elements(c -> 'findings') f \
-             WHERE a.finished_at > now() - interval '90 days' AND jsonb_typeof(a.comparisons) = 'array' AND f ->> 'token' = $1::text \
-             AND f ->> 'kind' = ANY($4) \
-             UNION SELECT $2, $3, 'finding_acknowledged', $1::text, \
-                 jsonb_build_object('kind', 'second_submission', 'task_id', s.vendor_task_id) \
-             FROM submissions s WHERE s.token = $1 AND s.state = 'duplicate' \
-             UNION SELECT $2, $3, 'finding_acknowledged', $1::text, \
-                 jsonb_build_object('kind', 'second_work', 'task_id', e.detail -> 'task_id') \
-             FROM job_events e WHERE e.token = $1 AND e.kind = 'second_work'",
+        Ok(diesel::sql_query(
+            "WITH found AS ( \
+                 SELECT f ->> 'token' AS token, f -> 'kind' AS kind, f -> 'task_id' AS task_id \
+                 FROM audits a, jsonb_array_elements(a.comparisons) c, jsonb_array_elements(c -> 'findings') f \
+                 WHERE a.finished_at > now() - interval '90 days' AND jsonb_typeof(a.comparisons) = 'array' \
+                 AND f ->> 'token' = ANY($1::text[]) AND f ->> 'kind' = ANY($4) \
+                 UNION SELECT s.token::text, to_jsonb('second_submission'::text), to_jsonb(s.vendor_task_id) \
+                 FROM submissions s WHERE s.token = ANY($1) AND s.state = 'duplicate' \
+                 UNION SELECT e.token::text, to_jsonb('second_work'::text), e.detail -> 'task_id' \
+                 FROM job_events e WHERE e.token = ANY($1) AND e.kind = 'second_work'), \
+             without AS (SELECT t.token FROM unnest($1) t(token) WHERE NOT EXISTS (SELECT FROM found f WHERE f.token = t.token::text)), \
+             noted AS ( \
+                 INSERT INTO operator_events (actor, reason, action, subject, detail) \
+                 SELECT $2, $3, 'finding_acknowledged', token, jsonb_build_object('kind', kind, 'task_id', task_id) \
+                 FROM found WHERE NOT EXISTS (SELECT FROM without) RETURNING 1) \
+             SELECT (SELECT count(*) FROM noted) AS findings, ARRAY(SELECT token FROM without) AS without",
         )
-        .bind::<SqlUuid, _>(token)
+        .bind::<Array<SqlUuid>, _>(tokens)
         .bind::<Text, _>(by)
         .bind::<Text, _>(reason)
         .bind::<Array<Text>, _>(lasting)
-        .execute(&mut connection)
-        .await?;
-        Ok(noted)
+        .get_result(&mut connection)
+        .await?)
     }
 
     /// Writes what an audit came to.
@@ -510,6 +513,17 @@ impl Db {
             .await?;
         Ok(row.now)
     }
+}
+
+/// What was noted as dealt with.
+#[derive(Clone, Debug, QueryableByName)]
+pub struct Noted {
+    /// How many findings.
+    #[diesel(sql_type = BigInt)]
+    pub findings: i64,
+    /// Submissions of which no audit has found such a thing; if there are any, nothing was noted.
+    #[diesel(sql_type = Array<SqlUuid>)]
+    pub without: Vec<Uuid>,
 }
 
 /// What somebody has said about a finding.

@@ -38,7 +38,7 @@ mod workers;
 
 pub use acts::{Act, ActFilter, ActPlace};
 pub use adoption::UnadoptedRow;
-pub use audits::{Acknowledged, AuditRecord, NewAudit, Rebuild};
+pub use audits::{Acknowledged, AuditRecord, NewAudit, Noted, Rebuild};
 pub use bulk::{Ends, MAX_ENDS, MAX_GROUPS, NewOperation, OperationRow, Piece, Steered};
 pub use callbacks::{CalledBack, DueCallback, Hinted};
 pub use checkup::Checkup;

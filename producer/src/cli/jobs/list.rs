@@ -16,7 +16,8 @@ const EXAMPLES: &str = "Examples:
   What waits for a person:   producer jobs list --state parked
   What a user has:           producer jobs list --user 7b0c6c7e-0f8b-4a1e-9d0a-0f8b00000001
   What failed today, and why: producer jobs list --status failed --since 24h
-  What the vendor refused:   producer jobs list --error-code vendor_failed";
+  What the vendor refused:   producer jobs list --error-code vendor_failed
+  What an outage met:        producer jobs list --vendor ghostcut --since 3h --before 1h";
 
 /// List jobs, newest first
 #[derive(Debug, clap::Args)]

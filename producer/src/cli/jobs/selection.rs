@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 use shared::crash::{self, Point};
 use shared::db::{Db, JobFilter};
-use shared::domain::{JobStatus, Stage, StageState};
+use shared::domain::{JobStatus, Stage, StageState, Vendor};
 use uuid::Uuid;
 
 use crate::cli::exit::{Exit, Usage};
@@ -37,6 +37,10 @@ pub struct FilterArgs {
     /// Only parked or dead for this reason, such as `outcome_undecided`
     #[arg(long, value_name = "REASON")]
     pub with_reason: Option<String>,
+    /// Only those with a submission at this vendor, whatever came of it
+    #[arg(long, value_parser = PossibleValuesParser::new(Vendor::ALL.iter().map(|word| word.as_str()))
+        .try_map(|word| word.parse::<Vendor>()))]
+    pub vendor: Option<Vendor>,
     /// Only this user's
     #[arg(long, value_parser = crate::cli::id::id)]
     pub user: Option<Uuid>,
@@ -49,6 +53,9 @@ pub struct FilterArgs {
     /// Only those created since: `2h`, `3days`, or a time such as `2026-11-22T16:00:00Z`
     #[arg(long, value_parser = since)]
     pub since: Option<DateTime<Utc>>,
+    /// Only those created before: as --since
+    #[arg(long, value_name = "WHEN", value_parser = since)]
+    pub before: Option<DateTime<Utc>>,
 }
 
 /// What a command that changes something is about.
@@ -70,9 +77,11 @@ impl FilterArgs {
             stage: self.stage,
             state: self.state,
             reason: self.with_reason.clone(),
+            vendor: self.vendor,
             error_code: self.error_code.clone(),
             text: self.text.clone(),
             created_from: self.since,
+            created_before: self.before,
             ..JobFilter::default()
         }
     }
@@ -83,19 +92,23 @@ impl FilterArgs {
             state,
             stage,
             with_reason,
+            vendor,
             user,
             error_code,
             text,
             since,
+            before,
         } = self;
         status.is_none()
             && state.is_none()
             && stage.is_none()
             && with_reason.is_none()
+            && vendor.is_none()
             && user.is_none()
             && error_code.is_none()
             && text.is_none()
             && since.is_none()
+            && before.is_none()
     }
 }
 
@@ -116,13 +129,15 @@ impl SelectionArgs {
             state,
             stage,
             with_reason,
+            vendor,
             user,
             error_code,
             text,
             since,
+            before,
         } = &self.filter;
         json!({ "ids": self.ids, "status": status, "state": state, "stage": stage, "reason": with_reason,
-            "user": user, "error_code": error_code, "text": text, "since": since })
+            "vendor": vendor, "user": user, "error_code": error_code, "text": text, "since": since, "before": before })
     }
 
     /// Gives `each` the ids piece by piece. What it does to a job must not be undone by meeting the job again.

@@ -22,8 +22,8 @@ const EXAMPLES: &str = "Examples:
   Replay behind canaries:       producer operations start replay --all --canary --per-minute 60 --reason 'the vendor is back'
 
 Filters of jobs: user_id, status, stage, state, reason, vendor, error_code, text, created_from, created_before. Of dead letters:
-stage, reason, class, since, job, user. A cancel is of jobs that are not over, a resume of parked ones, a retry of failed ones unless
-status=canceled. A running `producer serve` carries it out; this command may end meanwhile. Exit status: 0 it goes on (with --wait:
+stage, reason, class, since, job, user. A cancel is of jobs that are not over, a resume of parked ones and of those that wait for
+their time unless `state` says which, a retry of failed ones unless status=canceled. A running `producer serve` carries it out; this command may end meanwhile. Exit status: 0 it goes on (with --wait:
 done, or waiting for a look at its canaries), 1 refused, stopped or failed.";
 
 /// Do something to many jobs or dead letters

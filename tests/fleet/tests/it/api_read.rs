@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use fleet::{DEADLINE, Fleet, Kind, eventually};
 use futures::future::try_join_all;
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use sandbox::{Fault, FaultRule, Operation, SandboxConfig, Vendor};
 use serde_json::{Value, json};
 use shared::domain::outcome::Reason;
@@ -70,10 +70,10 @@ async fn a_job_is_shown_with_its_ledger_and_its_history_but_no_signature() -> an
         assert_eq!(words(&failed["submissions"], "state"), ["failed"]);
         shows_no_signature_of_adopted_rows(fleet, &producer, &good).await?;
 
-        let unknown = producer.request(reqwest::Method::GET, &format!("/v1/jobs/{}", Uuid::nil()));
+        let unknown = producer.request(Method::GET, &format!("/v1/jobs/{}", Uuid::nil()));
         producer.refused(unknown, 404, "job-not-found").await?;
         for id in ["7", "%ff", "00000000-0000-0000-0000-00000000000g"] {
-            let sent = producer.request(reqwest::Method::GET, &format!("/v1/jobs/{id}"));
+            let sent = producer.request(Method::GET, &format!("/v1/jobs/{id}"));
             let problem = producer.refused(sent, 400, "invalid-parameters").await?;
             assert_eq!(problem.faults(), [("id", "malformed")]);
         }
@@ -308,7 +308,7 @@ async fn refuses_bad_parameters(producer: &Producer) -> anyhow::Result<()> {
         ("stage=lipsync", ("stage", "malformed")),
         ("page=2", ("page", "unknown_field")),
     ] {
-        let sent = producer.request(reqwest::Method::GET, &format!("/v1/jobs?{query}"));
+        let sent = producer.request(Method::GET, &format!("/v1/jobs?{query}"));
         let problem = producer.refused(sent, 400, "invalid-parameters").await?;
         assert_eq!(problem.faults(), [fault], "{query}");
     }
@@ -319,12 +319,23 @@ async fn refuses_bad_parameters(producer: &Producer) -> anyhow::Result<()> {
 async fn shows_its_metrics(producer: &Producer) -> anyhow::Result<()> {
     producer.get(&format!("/v1/jobs/{}", Uuid::nil())).await?;
     producer.get("/nowhere").await?;
+    for (method, path) in [
+        (Method::PATCH, "/v1/vendors/sync/nobody"),
+        (Method::DELETE, "/session"),
+        (Method::PUT, "/session"),
+    ] {
+        let sent = producer.request(method, path).json(&json!({"reason": "r"}));
+        sent.send().await?;
+    }
     let (status, text) = producer.admin("/metrics").await?;
     assert_eq!(status, StatusCode::OK);
     for series in [
         r#"ghostfleet_http_requests_total{method="GET",route="/v1/jobs/{id}",status="404"} 1"#,
         r#"ghostfleet_http_requests_total{method="GET",route="unmatched",status="404"} 1"#,
         r#"ghostfleet_http_requests_total{method="GET",route="/v1/jobs",status="400"} 9"#,
+        r#"ghostfleet_http_requests_total{method="PATCH",route="/v1/vendors/{vendor}/{account}",status=""#,
+        r#"ghostfleet_http_requests_total{method="DELETE",route="/session",status=""#,
+        r#"ghostfleet_http_requests_total{method="other",route="/session",status=""#,
         r#"ghostfleet_http_requests_total{method="POST",route="/v1/jobs",status="201"} "#,
         r#"ghostfleet_http_request_duration_seconds_count{route="/v1/jobs/{id}"} 1"#,
         "ghostfleet_build_info{",

@@ -377,7 +377,7 @@ async fn what_was_paid_in_vain_is_open_until_it_is_dealt_with() -> anyhow::Resul
         assert_eq!(open().await?, ["second_work 7", "vanished 6"]);
         audited(Vec::new()).await?;
         assert_eq!(open().await?, ["second_work 7"], "what a list did not show it may show by now");
-        assert_eq!(db.acknowledge_findings(token, "ann", "refunded").await?, 2);
+        assert_eq!(db.acknowledge_findings(&[token], "ann", "refunded").await?.findings, 2);
         assert_eq!(open().await?, [""; 0]);
         let (_, shown) = db.audit(first).await?.unwrap();
         assert_eq!(shown[0].findings[0].acknowledged.as_deref(), Some("ann: refunded"), "at once, also where it was found");
@@ -393,7 +393,7 @@ async fn what_was_paid_in_vain_is_open_until_it_is_dealt_with() -> anyhow::Resul
         );
         execute(url, &second).await?;
         assert_eq!(ever().await?, 1, "what was acknowledged before was another one");
-        db.acknowledge_findings(token, "ann", "refunded too").await?;
+        db.acknowledge_findings(&[token], "ann", "refunded too").await?;
         assert_eq!(ever().await?, 0);
         Ok(())
     })

@@ -1,15 +1,16 @@
 //! What holds for every command: an example in its help, a document for programs, and one table of exit statuses.
 
 use clap::{Command, CommandFactory as _};
-use fleet::{Environment, binary};
+use fleet::{Environment, Kind, binary};
 use producer::cli::Cli;
 use producer::cli::exit::TABLE;
 use sandbox::SandboxConfig;
 use serde_json::json;
 use worker::config::WorkerConfig;
 
+use crate::api::Producer;
 use crate::command::producer;
-use crate::sql::with_database;
+use crate::sql::{execute, value, with_database};
 
 /// Commands that run something, with their names.
 fn leaves(name: String, command: &Command, found: &mut Vec<(String, Command)>) {
@@ -119,6 +120,7 @@ async fn commands_print_one_object_and_end_as_the_table_says() -> anyhow::Result
             (&["vendors", "list"], "vendors"),
             (&["vendors"], "vendors"),
             (&["costs"], "days"),
+            (&["series"], "points"),
             (&["tokens", "list"], "tokens"),
             (&["unknowns", "list"], "unknowns"),
             (&["jobs", "list"], "jobs"),
@@ -208,6 +210,86 @@ async fn commands_print_one_object_and_end_as_the_table_says() -> anyhow::Result
         assert_eq!(overview["workers"]["running"], 0);
         let status = producer(environment, &["status"]).await?;
         status.said(0, "NONE RUNS");
+        Ok(())
+    })
+    .await
+}
+
+/// As on the page and over HTTP: with a submission at a vendor, and between two times.
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_are_found_by_vendor_and_by_when_they_were_created() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let (environment, url) = (&fleet.environment, &fleet.database.url);
+        let sent = fleet.submit_kind(Kind::Inpaint, 0).await?.job;
+        let old = fleet.submit_kind(Kind::Inpaint, 1).await?.job;
+        let rows = format!(
+            "INSERT INTO submissions (token, job_id, vendor, account, attempt, state, request_body, request_sha256, send_deadline) \
+             VALUES (gen_random_uuid(), '{sent}', 'ghostcut', 'default', 1, 'rejected', '', sha256(''), clock_timestamp() + interval '1 s'); \
+             UPDATE video_jobs SET created_at = created_at - interval '2 days' WHERE id = '{old}'"
+        );
+        execute(url, &rows).await?;
+        let cases = [
+            (&["--vendor", "ghostcut"] as &[&str], sent, old),
+            (&["--since", "1day"], sent, old),
+            (&["--before", "1day"], old, sent),
+            (&["--since", "3days", "--before", "1day"], old, sent),
+        ];
+        for (filter, found, other) in cases {
+            let listed = producer(environment, &[&["jobs", "list"], filter].concat()).await?;
+            listed.said(0, &found.to_string());
+            assert!(!listed.stdout.contains(&other.to_string()), "{filter:?}: {listed:?}");
+        }
+        let list = ["jobs", "list", "--vendor", "snc"];
+        producer(environment, &list).await?.said(2, "possible values: sync, ghostcut");
+
+        // Each is enough to say which jobs are meant, and the trail says it too.
+        let trail = "SELECT concat_ws(' ', detail ->> 'vendor', (detail ->> 'before')::timestamptz < now()) AS value \
+                     FROM operator_events WHERE action = 'jobs_canceled' ORDER BY id DESC LIMIT 1";
+        for (filter, found, words) in [
+            (["--vendor", "ghostcut"], sent, "ghostcut"),
+            (["--before", "1day"], old, "t"),
+        ] {
+            let cancel = ["jobs", "cancel", "--reason", "r", "--json"];
+            let lines = producer(environment, &[&cancel[..], &filter].concat()).await?.json(0);
+            assert_eq!(lines["jobs"].as_array().map(Vec::len), Some(1), "{lines}");
+            assert_eq!(lines["jobs"][0]["job"], found.to_string());
+            assert_eq!(value(url, trail).await?.as_deref(), Some(words));
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// What `GET /v1/series` says, and for people only the minutes in which something happened.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_minutes_in_which_something_happened_are_shown() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let environment = &fleet.environment;
+        producer(environment, &["series"]).await?.said(0, "nothing happened");
+        let job = fleet.submit_kind(Kind::Inpaint, 0).await?.job;
+        let ended = format!(
+            "DELETE FROM job_stages; UPDATE video_jobs SET status = 'completed', completed_at = timezone('utc', now()), \
+             created_at = timezone('utc', now()) - interval '90 s' WHERE id = '{job}'"
+        );
+        execute(&fleet.database.url, &ended).await?;
+        let table = producer(environment, &["series"]).await?;
+        table.said(0, "90.0");
+        assert_eq!(table.stdout.lines().count(), 2, "{table:?}");
+        let all = producer(environment, &["series", "--minutes", "30", "--all"]).await?;
+        all.said(0, "90.0");
+        assert_eq!(all.stdout.lines().count(), 31, "{all:?}");
+        let api = Producer::start(fleet, environment).await?;
+        let series = producer(environment, &["series", "--minutes", "5", "--json"]).await?.json(0);
+        let answered = api.get("/v1/series?minutes=5").await?.json;
+        let minutes = |series: &serde_json::Value| {
+            let points = series["points"].as_array().cloned().unwrap_or_default();
+            points.iter().filter(|point| point["finished"] == 1).cloned().collect::<Vec<_>>()
+        };
+        // A minute may have begun between the two.
+        assert_eq!(minutes(&series), minutes(&answered));
+        assert_eq!(minutes(&series).len(), 1, "{series}");
+        api.stop().await?;
+        producer(environment, &["series", "--minutes", "1441"]).await?.said(2, "1440");
         Ok(())
     })
     .await

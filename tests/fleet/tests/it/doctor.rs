@@ -26,6 +26,7 @@ async fn a_sound_fleet_is_found_well_and_nothing_is_paid() -> anyhow::Result<()>
             ("database", "fsync"),
             ("database", "schema"),
             ("database", "failover"),
+            ("broker", "version"),
             ("broker", "messages"),
             ("bucket", "presigned URL"),
             ("bucket", "uploads"),
@@ -35,6 +36,12 @@ async fn a_sound_fleet_is_found_well_and_nothing_is_paid() -> anyhow::Result<()>
         ] {
             assert_eq!(check(&report, part, what)["level"], "ok", "{report:#}");
         }
+        let version = &check(&report, "broker", "version")["found"];
+        let digits = version
+            .as_str()
+            .and_then(|found| found.strip_prefix("RabbitMQ "));
+        let said = digits.is_some_and(|version| version.starts_with(|c: char| c.is_ascii_digit()));
+        assert!(said, "{version}");
         let truth = fleet.sandbox.truth();
         let paid =
             [sandbox::Vendor::Sync, sandbox::Vendor::Ghostcut].map(|vendor| truth.paid(vendor));

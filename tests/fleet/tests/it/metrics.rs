@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use clap::{Arg, CommandFactory as _};
 use producer::cli::Cli;
+use producer::web::{self, OTHER_METHOD};
 use shared::domain::admission::Refusal;
 use shared::domain::audit::FindingKind;
 use shared::domain::outcome::Reason;
@@ -127,6 +128,9 @@ pub(crate) fn labels() -> BTreeMap<&'static str, Vec<&'static str>> {
         .collect();
     outcomes.sort_unstable();
     outcomes.dedup();
+    let mut methods: Vec<_> = web::methods().collect();
+    methods.sort_unstable();
+    methods.dedup();
     let mut reasons = with(words(Reason::ALL, Reason::as_str), &["undecidable"]);
     reasons.extend(words(Refusal::PAUSES, Refusal::as_str));
     BTreeMap::from([
@@ -143,7 +147,7 @@ pub(crate) fn labels() -> BTreeMap<&'static str, Vec<&'static str>> {
                 .concat(),
             ),
         ),
-        ("method", vec!["GET", "HEAD", "POST", "other"]),
+        ("method", with(methods, &[OTHER_METHOD])),
         (
             "operation",
             vec![

@@ -205,9 +205,19 @@ async fn an_audit_of_a_list_that_shows_nothing_is_not_made() -> anyhow::Result<(
             "--by",
             "ann",
         ];
+        // All of them or none.
+        let nobody = Uuid::new_v4().to_string();
+        let both = ["audit", "--acknowledge", &token, "--acknowledge", &nobody];
+        let refused = producer(&fleet.environment, &both).await?;
+        refused.said(3, &format!("finding about {nobody} that no repair can end"));
+        let noted = "SELECT string_agg(actor || ' ' || reason, ', ' ORDER BY id) AS value FROM operator_events \
+                     WHERE action = 'finding_acknowledged'";
+        assert_eq!(value(&fleet.database.url, noted).await?, None);
         producer(&fleet.environment, &known)
             .await?
             .said(0, "1 acknowledged");
+        let words = value(&fleet.database.url, noted).await?;
+        assert_eq!(words.as_deref(), Some("ann refunded"));
         let found = producer(&fleet.environment, &["audit", "--json"])
             .await?
             .json(0);
