@@ -129,7 +129,7 @@ async fn a_restored_backup_stops_paid_sends_until_an_audit_has_rebuilt_the_ledge
             assert!(twice.is_empty(), "{twice:?}");
             assert_eq!(truth.paid(vendor), 5);
         }
-        let trail = "SELECT string_agg(action, ' ' ORDER BY id) AS value FROM operator_events";
+        let trail = "SELECT string_agg(action, ' ' ORDER BY id) AS value FROM operator_events WHERE action <> 'audit_begun'";
         // A sign that knows since when may follow one that does not: stopped twice.
         let trail = value(url, trail).await?.unwrap_or_default();
         let stops = trail.strip_suffix(" paid_resumed").unwrap_or_default();
