@@ -69,6 +69,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use shared::db::FleetTimes;
+use shared::service::{Bounds, serve as serve_connections};
 
 use crate::audit::AuditOrders;
 use crate::config::HttpConfig;
@@ -301,16 +302,8 @@ async fn serve_at(
 ) -> std::io::Result<(SocketAddr, JoinHandle<()>)> {
     let listener = TcpListener::bind(address).await?;
     let bound = listener.local_addr()?;
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let task = tokio::spawn(async move {
-        let served = axum::serve(listener, service)
-            .with_graceful_shutdown(stop.cancelled_owned())
-            .await;
-        if let Err(error) = served {
-            tracing::error!(%error, "the API failed");
-        }
-    });
-    Ok((bound, task))
+    let serving = serve_connections(listener, router, Bounds::by_files("HTTP API"), stop);
+    Ok((bound, tokio::spawn(serving)))
 }
 
 async fn no_route(uri: Uri) -> Problem {
