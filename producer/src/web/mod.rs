@@ -60,6 +60,7 @@ use ipnet::IpNet;
 use openapi::{Description, Served};
 use problem::{Kind, Problem};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -198,6 +199,7 @@ fn routes(state: &AppState, access: &Access) -> OpenApiRouter {
         .with_state(operations::Operator {
             db: db.clone(),
             times: FleetTimes::from(&state.decider.protocol),
+            previews: Arc::new(Semaphore::new(bulk::MAX_PREVIEWS)),
         });
     let audits = OpenApiRouter::new()
         .routes(routes!(audits::list, audits::begin))

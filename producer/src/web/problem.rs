@@ -48,6 +48,7 @@ pub(super) enum Kind {
     OutcomeNotDecided,
     PaidStillStopped,
     TooManyStreams,
+    TooManyPreviews,
     LetterClosed,
     FileNotFound,
     OperationNotFound,
@@ -204,6 +205,11 @@ impl Kind {
                 S::SERVICE_UNAVAILABLE,
                 "too-many-streams",
                 "Too many clients follow events",
+            ),
+            Self::TooManyPreviews => (
+                S::SERVICE_UNAVAILABLE,
+                "too-many-previews",
+                "Other previews are being counted",
             ),
             Self::LetterClosed => (
                 S::CONFLICT,

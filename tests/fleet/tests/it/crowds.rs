@@ -1,7 +1,13 @@
 //! Clients that take more than their share of a running producer: what is left for the others.
 
-use reqwest::StatusCode;
+use anyhow::Context as _;
+use diesel_async::{AsyncConnection as _, AsyncPgConnection, SimpleAsyncConnection as _};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use reqwest::header::RETRY_AFTER;
+use reqwest::{Method, StatusCode};
 use sandbox::SandboxConfig;
+use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::api::Producer;
@@ -27,6 +33,44 @@ async fn half_requests_take_neither_the_admin_port_nor_the_api_for_good() -> any
         // Those who are served now do not hang up, and who waits behind them need not be waited for.
         halves.truncate(64);
         assert_eq!(producer.get("/v1/vendors").await?.status, StatusCode::OK);
+        producer.stop().await
+    })
+    .await
+}
+
+/// Each of them holds a connection of the pool for as long as it counts, here until the lock is given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn previews_leave_the_database_to_the_others() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let producer = Producer::start(fleet, &fleet.environment).await?;
+        let preview = || {
+            let all = json!({ "action": "discard", "all": true, "reason": "r" });
+            let path = "/v1/operations/preview";
+            producer.request(Method::POST, path).json(&all)
+        };
+        let mut lock = AsyncPgConnection::establish(&fleet.database.url).await?;
+        lock.batch_execute("BEGIN; LOCK TABLE dead_letters").await?;
+        let previews = (0..12).map(|_| producer.send(preview()));
+        let mut previews: FuturesUnordered<_> = previews.collect();
+        for _ in 0..10 {
+            let answer = previews.next().await.context("no more")??;
+            let kind = &answer.json["type"];
+            assert_eq!(
+                kind, "urn:ghostfleet:problem:too-many-previews",
+                "{}",
+                answer.json
+            );
+            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+            assert!(answer.headers.contains_key(RETRY_AFTER));
+        }
+        assert_eq!(producer.get("/v1/vendors").await?.status, StatusCode::OK);
+        lock.batch_execute("ROLLBACK").await?;
+        while let Some(answer) = previews.next().await {
+            let answer = answer?;
+            assert_eq!(answer.status, StatusCode::OK, "{}", answer.json);
+        }
+        drop(previews);
+        assert_eq!(producer.send(preview()).await?.status, StatusCode::OK);
         producer.stop().await
     })
     .await
