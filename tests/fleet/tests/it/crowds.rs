@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, SimpleAsyncConnection as _};
+use fleet::{DEADLINE, Kind, eventually};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use reqwest::header::RETRY_AFTER;
@@ -10,6 +11,7 @@ use sandbox::SandboxConfig;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
+use crate::access::token;
 use crate::api::Producer;
 
 /// More of them than the process may open files. The admin port answers all the while, and the API when their time is over.
@@ -71,6 +73,42 @@ async fn previews_leave_the_database_to_the_others() -> anyhow::Result<()> {
         }
         drop(previews);
         assert_eq!(producer.send(preview()).await?.status, StatusCode::OK);
+        producer.stop().await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_follows_much_leaves_streams_to_the_others() -> anyhow::Result<()> {
+    fleet::run(SandboxConfig::default(), async |fleet| {
+        let producer = Producer::start(fleet, &fleet.environment).await?;
+        let ann = token(fleet, "ann", "submit").await?;
+        let bob = token(fleet, "bob", "submit").await?;
+        let job = producer.post(&fleet.media.request(Kind::Inpaint, 0));
+        let job = producer.created(job.bearer_auth(&ann)).await?;
+        let follow = |token: &str| {
+            let path = format!("/v1/jobs/{job}/events");
+            producer.request(Method::GET, &path).bearer_auth(token)
+        };
+        let mut streams = Vec::new();
+        for _ in 0..50 {
+            let stream = follow(&ann).send().await?;
+            assert_eq!(stream.status(), StatusCode::OK);
+            streams.push(stream);
+        }
+        let refused = producer
+            .refused(follow(&ann), 503, "too-many-streams")
+            .await?;
+        assert!(refused.headers.contains_key(RETRY_AFTER));
+        assert_eq!(follow(&bob).send().await?.status(), StatusCode::OK);
+        // Who hangs up gives the place back.
+        drop(streams);
+        eventually(DEADLINE, async || {
+            let status = follow(&ann).send().await?.status();
+            anyhow::ensure!(status == StatusCode::OK, "{status}");
+            Ok(())
+        })
+        .await?;
         producer.stop().await
     })
     .await
