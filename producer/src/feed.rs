@@ -5,8 +5,8 @@
 //! (<https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT>): what is let out is complete and in
 //! order. Every transaction that writes a line has written or locked its job before, so it is known by then.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
@@ -26,6 +26,8 @@ const BUFFER: usize = 1024;
 const PAGE: i64 = 200;
 /// Most followers of one process.
 const MAX_FOLLOWERS: usize = 200;
+/// Of these, most with one token, so that nobody takes all the places of the others.
+const MAX_WITH_ONE_TOKEN: usize = 50;
 
 /// The trail as it grows. Cheap to clone.
 #[derive(Clone)]
@@ -35,6 +37,8 @@ pub struct Feed {
     /// The newest line that was let out; none before the reader's first success.
     horizon: watch::Sender<Option<i64>>,
     followers: Arc<Semaphore>,
+    /// By the name of their token, those that some follow with.
+    by_token: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
     stop: CancellationToken,
 }
 
@@ -67,6 +71,8 @@ impl From<TrailLine> for Line {
 pub enum NotFollowed {
     /// There are as many as one process takes.
     TooMany,
+    /// There are as many as one token may have.
+    TooManyWithToken,
     /// The reader has not reached the database yet.
     Away,
 }
@@ -80,6 +86,7 @@ impl Feed {
             lines: broadcast::channel(BUFFER).0,
             horizon: watch::channel(None).0,
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
+            by_token: Arc::default(),
             stop,
         }
     }
@@ -149,14 +156,21 @@ impl Feed {
         let _ = tokio::time::timeout(within, horizon.wait_for(Option::is_some)).await;
     }
 
-    /// Follows one job's lines, or all. Begins after the line `after`; without one at the beginning of a job's trail, or with what
-    /// happens from now on. May repeat lines; their numbers tell.
+    /// Follows one job's lines, or all, with the token of this name; who has none, while there are no tokens, may take every place.
+    /// Begins after the line `after`; without one at the beginning of a job's trail, or with what happens from now on. May repeat
+    /// lines; their numbers tell.
     ///
     /// # Errors
     /// When it cannot be followed now.
-    pub fn follow(&self, job: Option<Uuid>, after: Option<i64>) -> Result<Follower, NotFollowed> {
-        let permit = Arc::clone(&self.followers).try_acquire_owned();
-        let permit = permit.map_err(|_| NotFollowed::TooMany)?;
+    pub fn follow(
+        &self,
+        token: Option<&str>,
+        job: Option<Uuid>,
+        after: Option<i64>,
+    ) -> Result<Follower, NotFollowed> {
+        let own = token.map(|token| self.place_with(token)).transpose()?;
+        let place = Arc::clone(&self.followers).try_acquire_owned();
+        let place = place.map_err(|_| NotFollowed::TooMany)?;
         // In this order: what is let out from now on is heard, and what was let out before is read.
         let heard = self.lines.subscribe();
         let horizon = (*self.horizon.borrow()).ok_or(NotFollowed::Away)?;
@@ -173,8 +187,19 @@ impl Feed {
             behind: Some(horizon),
             read: VecDeque::new(),
             heard,
-            _permit: permit,
+            _places: (own, place),
         })
+    }
+
+    /// One of the places that a token may have.
+    fn place_with(&self, token: &str) -> Result<OwnedSemaphorePermit, NotFollowed> {
+        let mut by_token = self.by_token.lock().unwrap_or_else(PoisonError::into_inner);
+        // Tokens come and go: only those with followers are kept.
+        by_token.retain(|_, places| places.available_permits() < MAX_WITH_ONE_TOKEN);
+        let new = || Arc::new(Semaphore::new(MAX_WITH_ONE_TOKEN));
+        let places = by_token.entry(token.to_owned()).or_insert_with(new);
+        let place = Arc::clone(places).try_acquire_owned();
+        place.map_err(|_| NotFollowed::TooManyWithToken)
     }
 }
 
@@ -188,7 +213,8 @@ pub struct Follower {
     behind: Option<i64>,
     read: VecDeque<Arc<Line>>,
     heard: broadcast::Receiver<Arc<Line>>,
-    _permit: OwnedSemaphorePermit,
+    /// Its token's, where it has one, and the process's.
+    _places: (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit),
 }
 
 impl Follower {
@@ -229,5 +255,48 @@ impl Follower {
                 Err(broadcast::error::RecvError::Closed) => return None,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::config::{DatabaseConfig, Secret};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_token_leaves_places_to_the_others() {
+        let database = DatabaseConfig {
+            database_url: Secret::from("postgres://nobody@127.0.0.1:1/nothing".to_owned()),
+            database_pool_size: 1,
+            database_connect_timeout: Duration::from_secs(1),
+            database_statement_timeout: Duration::from_secs(1),
+        };
+        let feed = Feed::new(Db::new(&database).unwrap(), CancellationToken::new());
+        feed.horizon.send_replace(Some(0));
+        let follow = |token| feed.follow(token, None, None);
+        // As many as there is room for, and why no more.
+        let crowd = |token, expected: usize, why| {
+            let mut followers = Vec::new();
+            let refused = loop {
+                match follow(token) {
+                    Ok(follower) => followers.push(follower),
+                    Err(refused) => break refused,
+                }
+            };
+            assert_eq!((followers.len(), refused), (expected, why), "{token:?}");
+            followers
+        };
+        let mut ann = crowd(Some("ann"), 50, NotFollowed::TooManyWithToken);
+        let bob = crowd(Some("bob"), 50, NotFollowed::TooManyWithToken);
+        // This machine, while there are no tokens.
+        let rest = crowd(None, 100, NotFollowed::TooMany);
+        assert_eq!(follow(Some("cid")).err(), Some(NotFollowed::TooMany));
+        ann.pop();
+        let again = follow(Some("ann")).unwrap();
+        drop((ann, bob, rest, again));
+        crowd(None, 200, NotFollowed::TooMany);
+        crowd(Some("cid"), 50, NotFollowed::TooManyWithToken);
+        assert_eq!(feed.by_token.lock().unwrap().len(), 1, "what is forgotten");
     }
 }

@@ -2,6 +2,10 @@
 //!
 //! Must not know what a particular binary does.
 
+mod connections;
+
+pub use connections::{Bounds, serve};
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -107,14 +111,7 @@ pub async fn serve_admin(
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(std::sync::Arc::new(Admin { registry, checks }));
-    tokio::spawn(async move {
-        let served = axum::serve(listener, router)
-            .with_graceful_shutdown(stop.cancelled_owned())
-            .await;
-        if let Err(error) = served {
-            tracing::error!(%error, "the admin port failed");
-        }
-    });
+    tokio::spawn(serve(listener, router, Bounds::of_few("admin"), stop));
     Ok(bound)
 }
 

@@ -27,7 +27,7 @@ use std::time::Instant;
 
 use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use chrono::{DateTime, Utc};
@@ -287,6 +287,7 @@ impl Access {
         &self,
         peer: SocketAddr,
         method: &Method,
+        uri: &Uri,
         headers: &HeaderMap,
     ) -> Result<Caller, Refusal> {
         let found = Credential::read(headers);
@@ -302,7 +303,7 @@ impl Access {
             None if self.is_closed().await.map_err(|error| database(&error))? => {
                 Err(Refusal::Nobody)
             }
-            None if !origin::is_this_machine(peer, headers) => {
+            None if !origin::is_this_machine(peer, uri, headers) => {
                 let detail = "while there are no access tokens only this machine itself is answered; `producer tokens create` makes one";
                 Err(Problem::new(Kind::NoTokens, detail).into())
             }
@@ -391,7 +392,7 @@ pub(super) async fn guard(
         Need::Token => None,
         Need::Right(right) => Some(right),
     };
-    let caller = access.caller(peer, request.method(), request.headers());
+    let caller = access.caller(peer, request.method(), request.uri(), request.headers());
     let mut response = match caller.await {
         Err(refusal) => refusal.into_response(),
         Ok(caller) => match right.filter(|right| !caller.role.gives(*right)) {

@@ -1,6 +1,7 @@
 //! `/v1/operations`: work on many jobs or dead letters at once, carried out in the background.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -27,6 +28,12 @@ use super::problem::{Kind, Problem};
 use super::requests::{OperationRequest, PreviewRequest, ReasonRequest};
 use crate::bulk::{self, Begun, Selection, Wanted};
 use crate::operations::Tally;
+
+/// Previews that are counted at once in one process. One may read ten thousand jobs; the connections of the pool are there for
+/// dispatch and callbacks too, and a token that may only read may ask.
+pub(super) const MAX_PREVIEWS: usize = 2;
+/// How long another one waits for its turn.
+const PREVIEW_WAIT: Duration = Duration::from_secs(5);
 
 /// How large a selection is.
 #[derive(Serialize, ToSchema)]
@@ -262,7 +269,8 @@ pub(super) async fn begin(
 /// Counts up to 10,000, and says for `replay` and `retry` what would become of them and what may be paid. Takes the body of an operation,
 /// and changes nothing.
 #[utoipa::path(post, path = "/v1/operations/preview", tag = "operations", operation_id = "preview_operation",
-    request_body = PreviewRequest, responses((status = 200, description = "How many", body = SelectionDocument)))]
+    request_body = PreviewRequest, responses((status = 200, description = "How many", body = SelectionDocument),
+        (status = 503, description = "Other previews are being counted, or something that the service needs is away")))]
 pub(super) async fn preview(
     State(operator): State<Operator>,
     caller: Caller,
@@ -270,8 +278,19 @@ pub(super) async fn preview(
     body: RawBody,
 ) -> Result<Json<SelectionDocument>, Problem> {
     let wanted = read(Body::read(&headers, body)?, |body| body.who_would(&caller))?;
-    let counted = bulk::count(&operator.db, &wanted).await;
-    let counted = counted.map_err(|error| database(&error))?;
+    let turn = tokio::time::timeout(PREVIEW_WAIT, operator.previews.acquire_owned()).await;
+    let Ok(Ok(turn)) = turn else {
+        let detail = "as many previews are being counted as may be at once";
+        return Err(Problem::new(Kind::TooManyPreviews, detail));
+    };
+    let db = operator.db;
+    // Of whom hangs up the database goes on counting: it stays their turn until that is done.
+    let counted = detached(async move {
+        let counted = bulk::count(&db, &wanted).await;
+        drop(turn);
+        counted
+    });
+    let counted = counted.await?;
     Ok(Json(SelectionDocument {
         count: counted.count,
         capped: counted.capped,

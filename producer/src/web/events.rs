@@ -13,6 +13,7 @@ use shared::db::Db;
 use shared::domain::fields::{FieldCode, FieldError};
 use uuid::Uuid;
 
+use super::access::Caller;
 use super::jobs::{database, no_job, read_id};
 use super::problem::{Kind, Problem};
 use crate::feed::{Feed, NotFollowed};
@@ -51,12 +52,14 @@ struct ServerSentEvent {
 /// ten minutes: come again with `Last-Event-ID`, as browsers do.
 #[utoipa::path(get, path = "/v1/events", tag = "events", operation_id = "follow_all",
     params(("Last-Event-ID" = Option<i64>, Header, description = "The last event that was seen")),
-    responses((status = 200, description = "The events", body = ServerSentEvent, content_type = "text/event-stream")))]
+    responses((status = 200, description = "The events", body = ServerSentEvent, content_type = "text/event-stream"),
+        (status = 503, description = "Too many follow already, all of them or with this token; or something that the service needs is away")))]
 pub(super) async fn all(
     State(Followed { feed, .. }): State<Followed>,
+    caller: Caller,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    follow(&feed, None, last_event(&headers)?).await
+    follow(&feed, &caller, None, last_event(&headers)?).await
 }
 
 /// Follow what happens to one job
@@ -66,9 +69,11 @@ pub(super) async fn all(
     params(("id" = Uuid, Path, description = "The job"),
         ("Last-Event-ID" = Option<i64>, Header, description = "The last event that was seen")),
     responses((status = 200, description = "The events", body = ServerSentEvent, content_type = "text/event-stream"),
-        (status = 404, description = "There is no such job")))]
+        (status = 404, description = "There is no such job"),
+        (status = 503, description = "Too many follow already, all of them or with this token; or something that the service needs is away")))]
 pub(super) async fn of_job(
     State(Followed { db, feed }): State<Followed>,
+    caller: Caller,
     id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -82,7 +87,7 @@ pub(super) async fn of_job(
     {
         return Err(no_job(id));
     }
-    follow(&feed, Some(id), after).await
+    follow(&feed, &caller, Some(id), after).await
 }
 
 fn last_event(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
@@ -101,9 +106,19 @@ fn last_event(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
     })
 }
 
-async fn follow(feed: &Feed, job: Option<Uuid>, after: Option<i64>) -> Result<Response, Problem> {
+async fn follow(
+    feed: &Feed,
+    caller: &Caller,
+    job: Option<Uuid>,
+    after: Option<i64>,
+) -> Result<Response, Problem> {
     feed.begun(BEGIN).await;
-    let follower = feed.follow(job, after).map_err(|why| match why {
+    let follower = feed.follow(caller.name.as_deref(), job, after);
+    let follower = follower.map_err(|why| match why {
+        NotFollowed::TooManyWithToken => {
+            let detail = "as many follow with this token as one may have: end some, or use another";
+            Problem::new(Kind::TooManyStreams, detail)
+        }
         NotFollowed::TooMany => {
             Problem::new(Kind::TooManyStreams, "come again, or ask another producer")
         }

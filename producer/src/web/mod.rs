@@ -60,6 +60,7 @@ use ipnet::IpNet;
 use openapi::{Description, Served};
 use problem::{Kind, Problem};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -69,6 +70,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use shared::db::FleetTimes;
+use shared::service::{Bounds, serve as serve_connections};
 
 use crate::audit::AuditOrders;
 use crate::config::HttpConfig;
@@ -197,6 +199,7 @@ fn routes(state: &AppState, access: &Access) -> OpenApiRouter {
         .with_state(operations::Operator {
             db: db.clone(),
             times: FleetTimes::from(&state.decider.protocol),
+            previews: Arc::new(Semaphore::new(bulk::MAX_PREVIEWS)),
         });
     let audits = OpenApiRouter::new()
         .routes(routes!(audits::list, audits::begin))
@@ -301,16 +304,8 @@ async fn serve_at(
 ) -> std::io::Result<(SocketAddr, JoinHandle<()>)> {
     let listener = TcpListener::bind(address).await?;
     let bound = listener.local_addr()?;
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let task = tokio::spawn(async move {
-        let served = axum::serve(listener, service)
-            .with_graceful_shutdown(stop.cancelled_owned())
-            .await;
-        if let Err(error) = served {
-            tracing::error!(%error, "the API failed");
-        }
-    });
-    Ok((bound, task))
+    let serving = serve_connections(listener, router, Bounds::by_files("HTTP API"), stop);
+    Ok((bound, tokio::spawn(serving)))
 }
 
 async fn no_route(uri: Uri) -> Problem {

@@ -1,5 +1,7 @@
 //! `POST /v1/jobs/{id}/cancel`, `/retry` and `/resume`.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
@@ -12,6 +14,7 @@ use shared::db::{
 };
 use shared::domain::resume::{How, Refusal};
 use shared::domain::{Stage, Vendor};
+use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -28,6 +31,8 @@ pub(super) struct Operator {
     pub(super) db: Db,
     /// Times of the protocol here. Those that the fleet runs with count where they are longer.
     pub(super) times: FleetTimes,
+    /// Places of those whose preview is being counted.
+    pub(super) previews: Arc<Semaphore>,
 }
 
 /// Where a job goes.

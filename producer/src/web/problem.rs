@@ -49,6 +49,7 @@ pub(super) enum Kind {
     PaidStillStopped,
     TooManyStreams,
     NotLookedAt,
+    TooManyPreviews,
     LetterClosed,
     FileNotFound,
     OperationNotFound,
@@ -210,6 +211,11 @@ impl Kind {
                 S::SERVICE_UNAVAILABLE,
                 "not-looked-at",
                 "There was no time to look at the job",
+            ),
+            Self::TooManyPreviews => (
+                S::SERVICE_UNAVAILABLE,
+                "too-many-previews",
+                "Other previews are being counted",
             ),
             Self::LetterClosed => (
                 S::CONFLICT,

@@ -55,10 +55,41 @@ impl Process {
         variables: impl IntoIterator<Item = (&'a str, &'a str)>,
         folder: &Path,
     ) -> anyhow::Result<Self> {
+        Self::spawn(
+            name,
+            Command::new(binary(program)?).args(args),
+            variables,
+            folder,
+        )
+    }
+
+    /// A producer that may open no more than so many files.
+    ///
+    /// # Errors
+    /// Like [`Process::start`].
+    pub fn producer_with_files<'a>(
+        name: &str,
+        files: u32,
+        variables: impl IntoIterator<Item = (&'a str, &'a str)>,
+        folder: &Path,
+    ) -> anyhow::Result<Self> {
+        let mut shell = Command::new("/bin/sh");
+        let shell = shell
+            .args(["-c", "ulimit -n \"$1\" && exec \"$0\" serve"])
+            .arg(binary("producer")?)
+            .arg(files.to_string());
+        Self::spawn(name, shell, variables, folder)
+    }
+
+    fn spawn<'a>(
+        name: &str,
+        command: &mut Command,
+        variables: impl IntoIterator<Item = (&'a str, &'a str)>,
+        folder: &Path,
+    ) -> anyhow::Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let file = File::create(&log).with_context(|| log.display().to_string())?;
-        let child = Command::new(binary(program)?)
-            .args(args)
+        let child = command
             // By which a later run recognises it, see `RunFolder`.
             .current_dir(folder)
             .env_clear()
@@ -71,7 +102,7 @@ impl Process {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| format!("cannot start {program}"))?;
+            .with_context(|| format!("cannot start {name}"))?;
         Ok(Self {
             name: name.to_owned(),
             log,

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, Uri, header};
 use ipnet::IpNet;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -20,18 +20,24 @@ const FORWARDED: [HeaderName; 5] = [
 
 /// Whether a program of this machine sent it and means this machine. Not through a proxy, which speaks for others; and not by a
 /// name that only its owner's name server leads here, with which a page in a browser gets around the same-origin rule (DNS
-/// rebinding).
-pub(super) fn is_this_machine(peer: SocketAddr, headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST);
+/// rebinding). A request can name it in its `Host` and, as proxies are asked, in its first line: whichever counts (RFC 9112,
+/// section 3.2.2, and who has not read it), it has to be this machine in both.
+pub(super) fn is_this_machine(peer: SocketAddr, uri: &Uri, headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(header::HOST).into_iter();
+    let (host, second) = (hosts.next(), hosts.next());
+    let is_text = |text: &str| text.parse().is_ok_and(|host| is_loopback(&host));
     peer.ip().to_canonical().is_loopback()
         && !FORWARDED.iter().any(|name| headers.contains_key(name))
-        && host.is_none_or(|host| host.to_str().is_ok_and(is_loopback))
+        && uri.authority().is_none_or(is_loopback)
+        && host.is_none_or(|host| host.to_str().is_ok_and(is_text))
+        && second.is_none()
 }
 
-fn is_loopback(host: &str) -> bool {
-    let Ok(authority) = host.parse::<Authority>() else {
+fn is_loopback(authority: &Authority) -> bool {
+    // `evil.test@localhost`: a user's name, which nobody sends here.
+    if authority.as_str().contains('@') {
         return false;
-    };
+    }
     let name = authority.host();
     let address = name.trim_start_matches('[').trim_end_matches(']');
     let is_address = |address: IpAddr| address.to_canonical().is_loopback();
@@ -121,7 +127,10 @@ mod tests {
 
     #[test]
     fn only_a_program_of_this_machine_that_means_it_is_this_machine() {
-        let is = |peer: &str, lines: &[_]| is_this_machine(peer.parse().unwrap(), &headers(lines));
+        let path = Uri::from_static("/v1/status");
+        let is = |peer: &str, lines: &[_]| {
+            is_this_machine(peer.parse().unwrap(), &path, &headers(lines))
+        };
         assert!(is("127.0.0.1:9", &[]));
         for host in [
             "127.0.0.1:8080",
@@ -142,13 +151,39 @@ mod tests {
             "10.0.0.1",
             "",
             "a b",
+            "evil.test@localhost",
+            "localhost@localhost",
+            "@127.0.0.1:8080",
         ] {
             assert!(!is("127.0.0.1:9", &[("host", host)]), "{host}");
         }
         for name in FORWARDED {
             let mut headers = HeaderMap::new();
             headers.insert(name, HeaderValue::from_static("127.0.0.1"));
-            assert!(!is_this_machine("127.0.0.1:9".parse().unwrap(), &headers));
+            let peer = "127.0.0.1:9".parse().unwrap();
+            assert!(!is_this_machine(peer, &path, &headers));
+        }
+    }
+
+    #[test]
+    fn every_name_in_a_request_has_to_be_this_machine() {
+        let is = |uri: &str, hosts: &[&'static str]| {
+            let lines: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
+            let uri = uri.parse().unwrap();
+            is_this_machine("127.0.0.1:9".parse().unwrap(), &uri, &headers(&lines))
+        };
+        assert!(is("http://localhost:8080/v1/status", &["localhost:8080"]));
+        assert!(is("http://127.0.0.1/v1/status", &[]));
+        for (uri, hosts) in [
+            ("http://evil.test/v1/status", &["localhost"] as &[_]),
+            ("http://evil.test/v1/status", &[]),
+            ("http://localhost/v1/status", &["evil.test"]),
+            ("http://evil.test@localhost/v1/status", &["localhost"]),
+            ("/v1/status", &["localhost", "evil.test"]),
+            ("/v1/status", &["evil.test", "localhost"]),
+            ("/v1/status", &["localhost", "localhost"]),
+        ] {
+            assert!(!is(uri, hosts), "{uri} {hosts:?}");
         }
     }
 

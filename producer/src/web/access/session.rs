@@ -10,7 +10,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{ConnectInfo, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -127,6 +127,7 @@ async fn sign_in(
 async fn show(
     State(access): State<Access>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Response {
     let nobody = || {
@@ -136,7 +137,7 @@ async fn show(
             expires_at: None,
         })
     };
-    let mut answer = match access.caller(peer, &Method::GET, &headers).await {
+    let mut answer = match access.caller(peer, &Method::GET, &uri, &headers).await {
         Ok(caller) => document(&caller).into_response(),
         Err(Refusal::Nobody) => nobody().into_response(),
         Err(Refusal::StaleCookie) => ([(header::SET_COOKIE, FORGET)], nobody()).into_response(),

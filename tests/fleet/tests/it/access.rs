@@ -13,6 +13,7 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use sandbox::SandboxConfig;
 use serde_json::{Value, json};
 use shared::domain::access::{Right, Role};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use uuid::Uuid;
 
 use crate::api::Producer;
@@ -40,6 +41,16 @@ fn post(producer: &Producer, path: &str, body: &Value) -> RequestBuilder {
 
 fn jobs(producer: &Producer) -> RequestBuilder {
     producer.request(Method::GET, "/v1/jobs")
+}
+
+/// What is answered to a head as it is here, which no client sends.
+async fn sent(producer: &Producer, head: &str) -> anyhow::Result<String> {
+    let mut connection = producer.connect().await?;
+    let request = format!("{head}\r\nConnection: close\r\n\r\n");
+    connection.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await?;
+    Ok(answer)
 }
 
 /// Signs in and returns what the browser is to keep: name and value, and the whole line.
@@ -192,6 +203,25 @@ async fn without_tokens_only_this_machine_is_answered_and_the_first_closes_for_g
         producer
             .refused(jobs(&producer).header(HOST, "fleet.test"), 403, "no-tokens")
             .await?;
+        for (head, status) in [
+            ("GET /v1/jobs HTTP/1.1\r\nHost: localhost", "200"),
+            (
+                "GET http://fleet.test/v1/jobs HTTP/1.1\r\nHost: localhost",
+                "403",
+            ),
+            (
+                "GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\nHost: fleet.test",
+                "403",
+            ),
+            (
+                "GET http://fleet.test/session HTTP/1.1\r\nHost: localhost",
+                "403",
+            ),
+        ] {
+            let answer = sent(&producer, head).await?;
+            let expected = format!("HTTP/1.1 {status} ");
+            assert!(answer.starts_with(&expected), "{head}: {answer}");
+        }
         let cancel = || {
             post(
                 &producer,

@@ -42,8 +42,22 @@ pub(crate) struct Answer {
 impl Producer {
     pub(crate) async fn start(fleet: &Fleet, environment: &Environment) -> anyhow::Result<Self> {
         let variables = environment.variables();
-        let mut process =
-            Process::start("producer", "producer", ["serve"], variables, fleet.folder())?;
+        let process = Process::start("producer", "producer", ["serve"], variables, fleet.folder())?;
+        Self::started(process, environment).await
+    }
+
+    /// One that may open no more than so many files.
+    pub(crate) async fn start_with_files(
+        fleet: &Fleet,
+        environment: &Environment,
+        files: u32,
+    ) -> anyhow::Result<Self> {
+        let variables = environment.variables();
+        let process = Process::producer_with_files("producer", files, variables, fleet.folder())?;
+        Self::started(process, environment).await
+    }
+
+    async fn started(mut process: Process, environment: &Environment) -> anyhow::Result<Self> {
         let started = process.started().await?;
         let address = |name: &str| started[name].as_str().map(str::to_owned).context("no port");
         let mut secrets = vec!["X-Amz-Signature".to_owned()];
@@ -63,6 +77,22 @@ impl Producer {
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         let status = self.process.terminate(DEADLINE).await?;
         anyhow::ensure!(status.success(), "the producer ended with {status}");
+        Ok(())
+    }
+
+    /// A connection to the API on which nothing is sent yet.
+    pub(crate) async fn connect(&self) -> anyhow::Result<TcpStream> {
+        Ok(TcpStream::connect(&self.http).await?)
+    }
+
+    /// Waits until it has logged this.
+    pub(crate) async fn logged(&mut self, message: &str) -> anyhow::Result<()> {
+        let line = |line: &Value| {
+            line["message"]
+                .as_str()
+                .is_some_and(|text| text.contains(message))
+        };
+        self.process.logged(DEADLINE, line).await?;
         Ok(())
     }
 

@@ -22,6 +22,7 @@ mod callbacks;
 mod command;
 mod command_line;
 mod crash_points;
+mod crowds;
 mod dead_letters;
 mod doctor;
 mod find;
