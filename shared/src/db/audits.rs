@@ -69,7 +69,7 @@ pub struct AuditRecord {
 
 /// The columns of [`AuditRecord`].
 const COLUMNS: &str =
-    "id, started_at, finished_at, since, actor, reason, repair, error, comparisons, findings, open";
+    "id, started_at, finished_at, since, actor, reason, repair, error, findings, open";
 
 /// A work with our marker that the ledger does not know.
 #[derive(Clone, Debug, Serialize)]
