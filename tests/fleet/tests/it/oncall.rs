@@ -223,7 +223,7 @@ async fn an_audit_of_a_list_that_shows_nothing_is_not_made() -> anyhow::Result<(
             .json(0);
         assert_eq!(findings(&found)[0]["acknowledged"], "ann: refunded");
         let status = producer(&fleet.environment, &["status"]).await?;
-        status.said(0, "1 dealt with");
+        status.said(0, "all dealt with");
         assert!(!status.stdout.contains("PAID TWICE"), "{status:?}");
         Ok(())
     })
