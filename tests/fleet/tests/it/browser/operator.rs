@@ -160,7 +160,10 @@ async fn what_an_audit_finds_is_repaired_and_dealt_with() -> anyhow::Result<()> 
             browser.open("/#/audits").await?;
             audited("audit-now", "is all as it should be?").await?;
             browser
-                .says("view", "2 works differ; 1 can be repaired; 1 of them wait until")
+                .says(
+                    "view",
+                    "2 works differ; 1 can be repaired; 1 of them wait until",
+                )
                 .await?;
             browser.says("view", "paid for and forgotten").await?;
             browser.picture("1-found").await?;
