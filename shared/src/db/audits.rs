@@ -431,7 +431,8 @@ impl Db {
     }
 
     /// What audits found and nobody has repaired or acknowledged, once each: by the last good one and one that failed since, and whatever
-    /// was paid for in vain by any that is kept. That stays true when it is older than what audits look back to.
+    /// was paid for in vain by any of the last 90 days, as long as it can be acknowledged. That stays true when it is older than what
+    /// audits look back to.
     ///
     /// # Errors
     /// When the database is away, or a newer build wrote one.
@@ -449,7 +450,7 @@ impl Db {
         let rows: Vec<OpenFinding> = diesel::sql_query(
             "SELECT DISTINCT ON (f ->> 'token', f ->> 'kind', f ->> 'task_id') c ->> 'vendor' AS vendor, f AS finding \
              FROM audits a, jsonb_array_elements(a.comparisons) c, jsonb_array_elements(c -> 'findings') f \
-             WHERE a.findings > 0 AND (a.id = ANY($1) OR f ->> 'kind' = ANY($2)) \
+             WHERE a.findings > 0 AND (a.id = ANY($1) OR a.finished_at > now() - interval '90 days' AND f ->> 'kind' = ANY($2)) \
              AND NOT coalesce((f ->> 'repaired')::boolean, false) \
              AND NOT EXISTS (SELECT FROM operator_events o WHERE o.action = 'finding_acknowledged' AND o.subject = f ->> 'token' \
                  AND o.detail ->> 'kind' = f ->> 'kind' AND o.detail ->> 'task_id' IS NOT DISTINCT FROM f ->> 'task_id') \

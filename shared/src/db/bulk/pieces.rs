@@ -88,7 +88,7 @@ async fn change_jobs(
     action: BulkAction,
     order: &RestartOrder,
 ) -> DbResult<Found> {
-    // Who asked for it has seen no job that fits since.
+    // Who asked for it has seen no job that was created or has ended since.
     let filter = JobFilter {
         upto: Some(operation.created_at),
         ..read::<JobFilter>(&operation.filter)?
