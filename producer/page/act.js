@@ -64,11 +64,12 @@ export function problemBox(problem) {
 
 /**
  * Asks and does. `fields` are `{ name, label, type, value, hint, options, required, … }`, `run` is given their values and the
- * `reason`, and its answer is told to `done`. The dialog stays open with the problem when it fails; it runs once however often it is clicked.
+ * `reason`, and its answer is told to `done`; `reasoned`: false when the fields say why. The dialog stays open with the problem when it
+ * fails; it runs once however often it is clicked.
  */
-export function ask({ title, text = [], fields = [], confirm, danger = false, run, done }) {
+export function ask({ title, text = [], fields = [], reasoned = true, confirm, danger = false, run, done }) {
   const reason = { name: "reason", label: "Reason (required)", hint: "For the others; kept in the trail", required: true, max: 1000 };
-  const all = [...fields, reason];
+  const all = reasoned ? [...fields, reason] : fields;
   const faults = h("div");
   const button = h(`button.primary${danger ? ".danger" : ""}`, { type: "submit", test: "dialog-confirm" }, confirm);
   const form = h(
@@ -107,7 +108,7 @@ export function ask({ title, text = [], fields = [], confirm, danger = false, ru
     }
   }
 
-  form.querySelector("input, select")?.focus();
+  form.querySelector("input, select, textarea")?.focus();
 }
 
 /** Says why something was not even asked. */
@@ -149,7 +150,9 @@ function field({ name, label, type = "text", value = "", hint, options, required
         shared,
         options.map(([key, text]) => h("option", { value: key, selected: key === value }, text)),
       )
-    : h("input", { ...shared, type, value, min, step, maxlength: max ?? null, autocomplete: "off" });
+    : type === "textarea"
+      ? h("textarea", { ...shared, maxlength: max ?? null, rows: 4 }, value)
+      : h("input", { ...shared, type, value, min, step, maxlength: max ?? null, autocomplete: "off" });
   return h("label.field", h("span", label), input, hint && h("small", hint));
 }
 
@@ -165,6 +168,9 @@ function values(form, fields) {
   }
   return read;
 }
+
+/** Refuses a change of what somebody else has changed since it was read. */
+export const ifStill = version => ({ "If-Match": `"${version}"` });
 
 /** Sends what was asked for, says so and shows what is new. */
 export function sends(method, path, page, said, headers) {

@@ -1,6 +1,6 @@
 // What was given up, in groups of the same fault; a look at what a replay would do and cost; replaying and discarding.
 
-import { action, problemBox, roleNote } from "./act.js";
+import { action, ask, ifStill, problemBox, roleNote, sends } from "./act.js";
 import { get } from "./api.js";
 import { begin, preview, told } from "./bulk.js";
 import { definitions, h } from "./dom.js";
@@ -77,14 +77,58 @@ function card(group, letters, { previews, page, filter }) {
       h("a", { href: `#/dead-letters/${group.first}` }, `Sample: no. ${group.first}`),
       sample?.error && `: ${plain(sample.error)}`,
     ),
+    known(group.note, group.oldest),
     h(
       "div.buttons.left",
       h("button", { id: "group-preview", type: "button", test: "group-preview", onclick: look }, "Preview a replay"),
       action("group-replay", "Replay…", () => begin(page, { ...REPLAY, filter: selection })),
       action("group-discard", "Discard…", () => begin(page, { ...DISCARD, filter: selection }), { danger: true }),
+      action("group-note", group.note ? "Change the note…" : "Note…", () => noteDown(group.first, group.note, page)),
     ),
     looked && (looked.problem ? problemBox(looked.problem) : told(looked)),
   );
+}
+
+/** What people have found out about a group; `since`: when the oldest of it came. */
+function known(note, since) {
+  return (
+    note &&
+    h(
+      "p.known",
+      { test: "group-note-text" },
+      h("b", "Note: "),
+      note.text,
+      h("small", ` ${note.by} `, time(note.at), Date.parse(note.at) < Date.parse(since) && ", when the same fault was there before"),
+    )
+  );
+}
+
+/** Asks what somebody has found out about the group of this letter. */
+function noteDown(letter, note, page) {
+  ask({
+    title: "What is known about this group?",
+    text: "Whoever looks next sees it. It stays when the letters are closed, and is there when the same fault comes again.",
+    fields: [
+      {
+        name: "note",
+        type: "textarea",
+        label: "Note",
+        hint: "Empty: there is none any more",
+        value: note?.text,
+        max: 1000,
+        empty: null,
+      },
+    ],
+    reasoned: false,
+    confirm: "Keep the note",
+    ...sends(
+      "PUT",
+      `/v1/dead-letters/${letter}/note`,
+      page,
+      "The note is kept.",
+      note ? ifStill(note.version) : { "If-None-Match": "*" },
+    ),
+  });
 }
 
 const REPLAY = {
@@ -142,7 +186,7 @@ function list(letters) {
 const jobLink = letter =>
   letter.job_id && h("a", { href: `#/jobs/${letter.job_id}` }, letter.job_name, h("small.id", ` ${letter.job_id}`));
 
-export function deadLetter({ id }) {
+export function deadLetter({ id, page }) {
   return {
     title: `Dead letter ${id}`,
     load: async () => ({ letter: await get(`/v1/dead-letters/${encodeURIComponent(id)}`) }),
@@ -186,6 +230,11 @@ export function deadLetter({ id }) {
                 letter.job_id && [", or ", h("a", { href: address({ job: letter.job_id }) }, "this one alone")],
                 ".",
               ],
+        ),
+        known(letter.group_note, letter.received_at),
+        h(
+          "div.buttons.left",
+          action("group-note", letter.group_note ? "Change the note…" : "Note…", () => noteDown(letter.id, letter.group_note, page)),
         ),
         definitions("dl.facts.card", rows),
       ];

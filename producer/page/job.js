@@ -1,6 +1,6 @@
 // One job: where it is and why, what happened when and by whom, what was paid for with the proof, and what can be done.
 
-import { action, ask, me, refused, roleNote, sends } from "./act.js";
+import { action, ask, ifStill, me, refused, roleNote, sends } from "./act.js";
 import { get, now, post } from "./api.js";
 import { definitions, h } from "./dom.js";
 import { dealtWith } from "./audits.js";
@@ -39,7 +39,7 @@ export function job({ id, page }) {
 
 /** Submissions that are one too many, with what can be done about them. */
 function paidTwice(proof, page) {
-  const twice = proof.filter(one => one.state === "duplicate");
+  const twice = proof.filter(one => one.state === "duplicate" && !one.dealt_with);
   return twice.map(one =>
     h(
       "div.problem",
@@ -74,7 +74,7 @@ function buttons(job, path, page) {
         }),
       { danger: true, disabled: isOver },
     ),
-    action("retry", "Retry…", () => retry(path, page), { disabled: job.status !== "failed" && job.status !== "canceled" }),
+    action("retry", "Retry…", () => retry(job, path, page), { disabled: job.status !== "failed" && job.status !== "canceled" }),
     action(
       "resume",
       "Resume…",
@@ -85,7 +85,7 @@ function buttons(job, path, page) {
             ? `It becomes due now in ${job.stage.stage}, where it stood because ${meaning(job.stage.reason)}.`
             : `It becomes due now in ${job.stage.stage} instead of waiting for its time.`,
           confirm: "Resume the job",
-          ...sends("POST", `${path}/resume`, page, "The job is due."),
+          ...sends("POST", `${path}/resume`, page, "The job is due.", job.stage.state === "parked" ? ifStill(job.version) : {}),
         }),
       { disabled: job.stage?.state !== "parked" && !(job.stage?.state === "waiting" && Date.parse(job.stage.due_at) > now()) },
     ),
@@ -94,7 +94,7 @@ function buttons(job, path, page) {
 }
 
 /** Says first where the job would go and whom that pays: without another paid attempt, or, where there is no other way, with one. */
-async function retry(path, page) {
+async function retry(job, path, page) {
   const preview = more => post(`${path}/retry`, { reason: "preview", preview: true, ...more });
   let plan;
   let needsMore = false;
@@ -120,7 +120,8 @@ async function retry(path, page) {
     ],
     fields: [{ name: "another_attempt", type: "checkbox", value: needsMore, label: "Allow one paid attempt beyond the bound" }],
     confirm: "Retry the job",
-    ...sends("POST", `${path}/retry`, page, "The job goes on."),
+    // By what was seen: somebody else may have retried it, and paid, meanwhile.
+    ...sends("POST", `${path}/retry`, page, "The job goes on.", ifStill(job.version)),
   });
 }
 

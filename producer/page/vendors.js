@@ -1,6 +1,6 @@
 // The accounts: what is in flight and spent, their limits and pauses, what the last days cost, and the global stop.
 
-import { action, ask, roleNote, sends } from "./act.js";
+import { action, ask, ifStill, roleNote, sends } from "./act.js";
 import { call, get } from "./api.js";
 import { fact, gauge } from "./chart.js";
 import { h, toast } from "./dom.js";
@@ -68,8 +68,6 @@ function card(account, status, page) {
 }
 
 const path = account => `/v1/vendors/${account.vendor}/${encodeURIComponent(account.account)}`;
-/** Refuses a change of what somebody else has changed since it was read. */
-const same = account => ({ "If-Match": `"${account.version}"` });
 
 function pause(account, page) {
   ask({
@@ -78,7 +76,7 @@ function pause(account, page) {
     fields: [{ name: "seconds", label: "For how long", options: PAUSES, number: true }],
     confirm: "Pause",
     danger: true,
-    ...sends("POST", `${path(account)}/pause`, page, `${vendorName(account.vendor)} is paused.`, same(account)),
+    ...sends("POST", `${path(account)}/pause`, page, `${vendorName(account.vendor)} is paused.`, ifStill(account.version)),
   });
 }
 
@@ -90,7 +88,7 @@ function resume(account, page) {
       "This ends every pause, also those that the vendor’s answers made. Limits stay.",
     ],
     confirm: "Resume",
-    ...sends("POST", `${path(account)}/resume`, page, `${vendorName(account.vendor)} is resumed.`, same(account)),
+    ...sends("POST", `${path(account)}/resume`, page, `${vendorName(account.vendor)} is resumed.`, ifStill(account.version)),
   });
 }
 
@@ -122,7 +120,7 @@ function limits(account, page) {
         : []),
     ],
     confirm: "Set the limits",
-    run: body => call("PATCH", path(account), body, same(account)),
+    run: body => call("PATCH", path(account), body, ifStill(account.version)),
     done: () => {
       toast("The limits are set.");
       return page.refresh();

@@ -91,7 +91,14 @@ function orders(row, { rows, stages, page }) {
           danger,
           ...sends("POST", `/v1/workers/${row.id}/${what}`, page, `${row.name} ${said} with its next heartbeat.`),
         }),
-      { danger, disabled: !reads, why: "It reads nothing any more; whatever started it has to start it again" },
+      {
+        danger,
+        disabled: !reads,
+        why:
+          row.state === "draining"
+            ? "It finishes what it has in hand, and ends"
+            : "It reads nothing any more; whatever started it has to start it again",
+      },
     );
   return [
     row.asked?.what === "quiet"

@@ -276,7 +276,7 @@ impl RetentionConfig {
             Kind::Events => self.retain_events,
             Kind::RequestBodies => self.retain_request_bodies,
             Kind::Callbacks => self.retain_callbacks,
-            Kind::DeadLetters => self.retain_dead_letters,
+            Kind::DeadLetters | Kind::Notes => self.retain_dead_letters,
             Kind::IdempotencyKeys => self.retain_idempotency_keys,
             Kind::Audits => self.retain_audits,
             Kind::Sessions => self.retain_sessions,

@@ -3,6 +3,7 @@
 mod canary;
 mod discard;
 mod list;
+mod note;
 mod preview;
 mod replay;
 mod selection;
@@ -26,6 +27,8 @@ pub enum DeadLettersCommand {
     List(list::Args),
     /// Show one dead letter, its message and its job
     Show(show::Args),
+    /// Say what you have found out about the group of a dead letter
+    Note(note::Args),
     /// Say what a replay would do and cost, without doing it
     Preview(preview::Args),
     /// Put the jobs of dead letters back on their way
@@ -42,6 +45,7 @@ pub async fn run(command: DeadLettersCommand) -> anyhow::Result<ExitCode> {
     match command {
         DeadLettersCommand::List(args) => list::run(args).await,
         DeadLettersCommand::Show(args) => show::run(args).await,
+        DeadLettersCommand::Note(args) => note::run(args).await,
         DeadLettersCommand::Preview(args) => preview::run(args).await,
         DeadLettersCommand::Replay(args) => replay::run(*args).await,
         DeadLettersCommand::Discard(args) => discard::run(args).await,

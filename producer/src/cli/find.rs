@@ -19,7 +19,7 @@ const EXAMPLES: &str = "Examples:
 
 At most ten of each kind. `producer jobs list --text` finds by names and errors.
 
-Exit status: 0 something was found, 1 nothing was.";
+Exit status: 0 something was found, 3 nothing was.";
 
 /// Find jobs, submissions and users by whatever id you have
 #[derive(Debug, clap::Args)]
@@ -45,7 +45,7 @@ pub async fn run(args: FindArgs) -> anyhow::Result<ExitCode> {
     let found = db.find(&Sought::read(&args.id)).await?;
     args.output.print(&found, human)?;
     let nothing = found.jobs.is_empty() && found.submissions.is_empty() && found.users.is_empty();
-    Ok(Exit::done_if(!nothing).into())
+    Ok(if nothing { Exit::NotFound } else { Exit::Done }.into())
 }
 
 /// The job of an id, whole or not: of its own, of a submission, or of a vendor's.

@@ -41,19 +41,17 @@ async fn look(part: &mut Part, config: &DatabaseConfig) -> DbResult<()> {
         part.ok("access tokens", format!("{live} live"));
     }
     let accounts = db.vendor_status().await?;
-    let unlimited = accounts.iter().filter(|account| {
-        account.daily_budget.is_none()
-            && account.max_in_flight.is_none()
-            && account.max_per_minute.is_none()
-    });
+    let unlimited = accounts
+        .iter()
+        .filter(|account| account.daily_budget.is_none());
     let names = unlimited.map(|account| format!("{}/{}", account.vendor, account.account));
     let names: Vec<_> = names.collect();
     if names.is_empty() {
-        part.ok("limits", "set for every account that was used");
+        part.ok("limits", "a daily budget for every account that was used");
     } else {
         part.warn(
             "limits",
-            format!("none for {}", names.join(", ")),
+            format!("no daily budget for {}", names.join(", ")),
             "a fault of a client could spend without bound: `producer vendors set VENDOR --daily-budget …`",
         );
     }

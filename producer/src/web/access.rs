@@ -81,6 +81,11 @@ pub const ROUTES: &[(Method, &str, Need)] = {
         (Method::GET, "/v1/dead-letters", Needs(Right::Read)),
         (Method::GET, "/v1/dead-letters/{id}", Needs(Right::Read)),
         (
+            Method::PUT,
+            "/v1/dead-letters/{id}/note",
+            Needs(Right::Operate),
+        ),
+        (
             Method::POST,
             "/v1/dead-letters/replays",
             Needs(Right::Operate),

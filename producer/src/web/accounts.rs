@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use shared::db::{Db, VendorChange, VendorStatus};
@@ -18,6 +18,7 @@ use super::access::Caller;
 use super::body::{Body, Limit, Who};
 use super::jobs::database;
 use super::operations::{Operator, RawBody, detached};
+use super::precondition;
 use super::problem::{Kind, Problem};
 use super::requests::{LimitsRequest, PauseRequest, ReasonRequest};
 
@@ -168,15 +169,7 @@ fn vendor(account: &VendorStatus) -> Result<Vendor, Problem> {
 }
 
 async fn changed(db: &Db, headers: &HeaderMap, change: VendorChange) -> Result<Response, Problem> {
-    let outdated = || {
-        let detail = "read the account again; `If-Match` takes its `ETag`";
-        Problem::new(Kind::VersionOutdated, detail)
-    };
-    let if_version = match headers.get(header::IF_MATCH) {
-        None => None,
-        Some(tag) if tag == "*" => None,
-        Some(tag) => Some(version(tag.as_bytes()).ok_or_else(outdated)?),
-    };
+    let if_version = precondition::if_match(headers)?;
     let change = VendorChange {
         if_version,
         ..change
@@ -185,39 +178,11 @@ async fn changed(db: &Db, headers: &HeaderMap, change: VendorChange) -> Result<R
     let writer = db.clone();
     let changed = detached(async move { writer.change_vendor(&change).await });
     if changed.await?.is_none() {
-        return Err(outdated());
+        return Err(precondition::outdated());
     }
     Ok(shown(find(db, Ok(Path((vendor, account)))).await?))
 }
 
-/// The version in a tag; a list of tags or a weak one matches nothing here.
-fn version(tag: &[u8]) -> Option<i64> {
-    let tag = std::str::from_utf8(tag).ok()?.trim();
-    tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok()
-}
-
 fn shown(account: VendorStatus) -> Response {
-    let tag = [(header::ETAG, format!("\"{}\"", account.version))];
-    (tag, Json(account)).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tag_is_a_version_in_quotes() {
-        assert_eq!(version(b"\"7\""), Some(7));
-        for tag in [
-            &b"7"[..],
-            b"W/\"7\"",
-            b"\"7\", \"8\"",
-            b"\"\"",
-            b"\"",
-            b"\xff",
-            b"\"x\"",
-        ] {
-            assert_eq!(version(tag), None, "{tag:?}");
-        }
-    }
+    (precondition::etag(account.version), Json(account)).into_response()
 }

@@ -92,11 +92,16 @@ impl Body {
     /// `reason`, which has to be there, and `by`. A token's name counts before `by`, or anybody could act under any name.
     pub(super) fn who(&mut self, caller: &Caller) -> Who {
         let reason = self.text("reason", None);
-        let by = self.text("by", Some("api"));
         Who {
             reason,
-            by: caller.name.clone().unwrap_or(by),
+            by: self.by(caller),
         }
+    }
+
+    /// `by` alone, of a request that is its own reason.
+    pub(super) fn by(&mut self, caller: &Caller) -> String {
+        let by = self.text("by", Some("api"));
+        caller.name.clone().unwrap_or(by)
     }
 
     /// `reason` and `by` of a request that changes nothing: checked where they are there, so that the same body can be sent to do it.
@@ -142,6 +147,17 @@ impl Body {
                 self.fault(name, FieldCode::Malformed, &message);
                 String::new()
             }
+        }
+    }
+
+    /// A text, or null for none; it has to be there.
+    pub(super) fn text_or_null(&mut self, name: &str) -> Option<String> {
+        match self.fields.get(name) {
+            Some(Value::Null) => {
+                self.fields.remove(name);
+                None
+            }
+            _ => Some(self.text(name, None)),
         }
     }
 

@@ -1,4 +1,4 @@
-//! `GET /v1/dead-letters`, `GET /v1/dead-letters/{id}`, `POST /v1/dead-letters/replays` and `/discards`.
+//! `GET /v1/dead-letters`, `GET /v1/dead-letters/{id}`, `PUT …/note`, `POST /v1/dead-letters/replays` and `/discards`.
 
 use std::time::Duration;
 
@@ -10,7 +10,10 @@ use axum::http::HeaderMap;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::json;
-use shared::db::{Db, Discarded, LetterFilter, LetterGroup, Pace, RestartOrder};
+use shared::db::{
+    Db, DbResult, Discarded, GroupNote, GroupNoted, LetterFilter, LetterGroup, NoteChange, Pace,
+    RestartOrder,
+};
 use shared::domain::fields::{FieldCode, FieldError};
 use utoipa::ToSchema;
 
@@ -20,8 +23,9 @@ use super::jobs::database;
 use super::letter_document::LetterDocument;
 use super::list::{self, DEFAULT_LIMIT, Parameters};
 use super::operations::{Operator, detached};
+use super::precondition;
 use super::problem::{Kind, Problem};
-use super::requests::{DiscardRequest, ReplayRequest};
+use super::requests::{DiscardRequest, NoteRequest, ReplayRequest};
 use crate::operations::{self, PIECE, Tally};
 
 /// Letters that one request works through; the answer says whether there are more.
@@ -59,6 +63,8 @@ pub(super) struct GroupDocument {
     first: i64,
     oldest: DateTime<Utc>,
     newest: DateTime<Utc>,
+    /// What people have found out about it; older than `oldest`: when the same fault was there before.
+    note: Option<GroupNote>,
 }
 
 /// What a replay came to, or would come to.
@@ -78,6 +84,14 @@ pub(super) struct DiscardDocument {
     /// False: there are more letters of the selection; send the request again.
     complete: bool,
 }
+
+/// What people have found out about a group.
+#[derive(Serialize, ToSchema)]
+pub(super) struct NoteDocument {
+    note: Option<GroupNote>,
+}
+
+type LetterId = Result<Path<String>, PathRejection>;
 
 struct Page {
     filter: LetterFilter,
@@ -152,15 +166,20 @@ pub(super) async fn list(
         groups.truncate(limit);
         let next = groups.last().filter(|_| is_more).map(cursor_after);
         LetterPage::Groups {
-            groups: groups.into_iter().map(group).collect(),
+            groups: groups
+                .into_iter()
+                .map(group)
+                .collect::<DbResult<_>>()
+                .map_err(|error| database(&error))?,
             next_cursor: next,
         }
     };
     Ok(Json(document))
 }
 
-fn group(group: LetterGroup) -> GroupDocument {
-    GroupDocument {
+fn group(group: LetterGroup) -> DbResult<GroupDocument> {
+    Ok(GroupDocument {
+        note: group.read_note()?,
         stage: group.stage,
         class: group.error_class,
         reason: group.reason,
@@ -168,7 +187,7 @@ fn group(group: LetterGroup) -> GroupDocument {
         first: group.first,
         oldest: group.oldest,
         newest: group.newest,
-    }
+    })
 }
 
 /// The key of the last group, as JSON in hexadecimal: classes hold any text.
@@ -206,15 +225,54 @@ fn bad_cursor() -> Problem {
         (status = 404, description = "There is no such dead letter")))]
 pub(super) async fn show(
     State(Operator { db, .. }): State<Operator>,
-    id: Result<Path<String>, PathRejection>,
+    id: LetterId,
 ) -> Result<Json<LetterDocument>, Problem> {
     let id = list::read_number_in_path(id)?;
-    match db.letter(id).await.map_err(|error| database(&error))? {
-        Some(letter) => Ok(Json(LetterDocument::new(letter))),
-        None => {
-            let detail = format!("there is no dead letter {id}");
-            Err(Problem::new(Kind::LetterNotFound, detail))
-        }
+    let Some(letter) = db.letter(id).await.map_err(|error| database(&error))? else {
+        return Err(no_letter(id));
+    };
+    let note = db.group_note(id).await.map_err(|error| database(&error))?;
+    Ok(Json(LetterDocument::new(letter).with_group_note(note)))
+}
+
+fn no_letter(id: i64) -> Problem {
+    let detail = format!("there is no dead letter {id}");
+    Problem::new(Kind::LetterNotFound, detail)
+}
+
+/// Say what you have found out about the group of a dead letter
+///
+/// One note for all dead letters of the same stage, reason and normalised error. It stays when they are closed, and is there when the
+/// same fault comes again.
+#[utoipa::path(put, path = "/v1/dead-letters/{id}/note", tag = "dead letters", operation_id = "note_dead_letters",
+    request_body = NoteRequest,
+    params(("id" = i64, Path, description = "A letter of the group"),
+        ("If-Match" = Option<String>, Header, description = "The version of the note, in quotes, that the change is for"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is none")),
+    responses((status = 200, description = "The note; null when there is none", body = NoteDocument),
+        (status = 404, description = "There is no such dead letter"), (status = 412, description = "Somebody has changed it meanwhile")))]
+pub(super) async fn note(
+    State(Operator { db, .. }): State<Operator>,
+    id: LetterId,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<NoteDocument>, Problem> {
+    let letter = list::read_number_in_path(id)?;
+    let mut body = Body::read(&headers, body)?;
+    let text = body.text_or_null("note");
+    let by = body.by(&caller);
+    body.finish()?;
+    let change = NoteChange {
+        letter,
+        text,
+        if_version: precondition::if_match_or_none(&headers)?,
+        by,
+    };
+    match detached(async move { db.note_group(&change).await }).await? {
+        GroupNoted::Now(note) => Ok(Json(NoteDocument { note })),
+        GroupNoted::Outdated => Err(precondition::outdated()),
+        GroupNoted::Gone => Err(no_letter(letter)),
     }
 }
 

@@ -87,6 +87,8 @@ pub struct WaitingDocument {
 pub struct FullDocument {
     #[serde(flatten)]
     job: WaitingDocument,
+    /// Another one with every line of its history; for `If-Match` of what is done to it.
+    version: i64,
     submissions: Vec<SubmissionDocument>,
     /// Oldest first.
     history: Vec<EventDocument>,
@@ -208,6 +210,8 @@ impl FullDocument {
     /// # Errors
     /// When the database is away.
     pub async fn read(db: &Db, id: Uuid, history: i64) -> DbResult<Option<Self>> {
+        // First: what happens while the rest is read is not taken for seen.
+        let version = db.job_version(id).await?;
         let Some(job) = db.job(id).await? else {
             return Ok(None);
         };
@@ -220,9 +224,18 @@ impl FullDocument {
                 wait: waits.of(id, stage.as_ref()),
                 job: JobDocument::new(job, stage),
             },
+            version,
             submissions: submissions.into_iter().map(Into::into).collect(),
             history: history.into_iter().map(Into::into).collect(),
         }))
+    }
+}
+
+impl FullDocument {
+    /// Its version.
+    #[must_use]
+    pub const fn version(&self) -> i64 {
+        self.version
     }
 }
 

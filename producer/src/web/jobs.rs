@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::access::Caller;
 use super::document::{EventDocument, FullDocument, JobDocument, WaitingDocument};
 use super::list::{self, Parameters};
+use super::precondition;
 use super::problem::{Kind, Problem};
 use super::requests::JobRequest;
 use crate::evidence::SubmissionEvidence;
@@ -114,7 +115,9 @@ pub(super) async fn taken(
 /// `held` says why it stays although it is due or was sent out, `put_off` why it is not due yet although it has been tried.
 #[utoipa::path(get, path = "/v1/jobs/{id}", tag = "jobs", operation_id = "show_job",
     params(("id" = Uuid, Path, description = "The job")),
-    responses((status = 200, description = "The job", body = FullDocument), (status = 404, description = "There is no such job")))]
+    responses((status = 200, description = "The job", body = FullDocument,
+            headers(("ETag" = String, description = "Its version, for `If-Match`"))),
+        (status = 404, description = "There is no such job")))]
 pub(super) async fn show(
     State(Intake { db, .. }): State<Intake>,
     id: Result<Path<String>, PathRejection>,
@@ -122,7 +125,9 @@ pub(super) async fn show(
     let id = read_id(id)?;
     let found = FullDocument::read(&db, id, HISTORY_LIMIT).await;
     match found.map_err(|error| database(&error))? {
-        Some(document) => Ok(Json(document).into_response()),
+        Some(document) => {
+            Ok((precondition::etag(document.version()), Json(document)).into_response())
+        }
         None => Err(no_job(id)),
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use shared::db::Letter;
+use shared::db::{GroupNote, Letter};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -41,6 +41,9 @@ pub struct LetterDocument {
     pub resolved_by: Option<String>,
     /// And why.
     pub note: Option<String>,
+    /// What people have found out about its group; in lists it is with the groups.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group_note: Option<GroupNote>,
 }
 
 /// A raw body: as text where it is text, else in hexadecimal.
@@ -104,7 +107,14 @@ impl LetterDocument {
             resolved_at: letter.resolved_at.map(utc),
             resolved_by: letter.resolved_by,
             note: letter.note,
+            group_note: None,
         }
+    }
+
+    /// The same with what people have found out about its group.
+    #[must_use]
+    pub fn with_group_note(self, group_note: Option<GroupNote>) -> Self {
+        Self { group_note, ..self }
     }
 }
 

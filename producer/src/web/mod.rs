@@ -26,6 +26,7 @@ mod openapi;
 mod operations;
 mod overview;
 mod page;
+mod precondition;
 mod problem;
 mod requests;
 mod results;
@@ -166,6 +167,7 @@ fn routes(state: &AppState, access: &Access) -> OpenApiRouter {
         .routes(routes!(operations::resume))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::show))
+        .routes(routes!(dead_letters::note))
         .routes(routes!(dead_letters::replay))
         .routes(routes!(dead_letters::discard))
         .routes(routes!(notices::list))

@@ -9,9 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
-use shared::db::{
-    Canceled, Candidate, Db, DbError, DbResult, FleetTimes, Pace, RestartOrder, Resumed,
-};
+use shared::db::{Canceled, Candidate, Db, DbError, DbResult, FleetTimes, RestartOrder, Resumed};
 use shared::domain::resume::{How, Refusal};
 use shared::domain::{Stage, Vendor};
 use tokio::sync::Semaphore;
@@ -22,6 +20,7 @@ use super::access::Caller;
 use super::body::{Body, Who};
 use super::document::JobDocument;
 use super::jobs::{database, internal, no_job, read_id};
+use super::precondition;
 use super::problem::{Kind, Problem};
 use super::requests::{ReasonRequest, RetryRequest};
 
@@ -69,62 +68,69 @@ pub(super) async fn detached<T: Send + 'static>(
 ///
 /// Nothing more is paid for; a work already paid for is followed to its end. Twice is harmless.
 #[utoipa::path(post, path = "/v1/jobs/{id}/cancel", tag = "jobs", operation_id = "cancel_job", request_body = ReasonRequest,
-    params(("id" = Uuid, Path, description = "The job")),
+    params(("id" = Uuid, Path, description = "The job"), ("If-Match" = Option<String>, Header, description = "The `ETag` that this is for")),
     responses((status = 200, description = "The job, canceled", body = JobDocument), (status = 404, description = "There is no such job"),
-        (status = 409, description = "The job has ended otherwise")))]
+        (status = 409, description = "The job has ended otherwise"), (status = 412, description = "Something has happened to it meanwhile")))]
 pub(super) async fn cancel(
     State(Operator { db, .. }): State<Operator>,
     id: Id,
+    headers: HeaderMap,
     Who { by, reason }: Who,
 ) -> Result<Response, Problem> {
     let id = read_id(id)?;
+    let if_version = precondition::if_match(&headers)?;
     let change = {
         let db = db.clone();
-        async move { db.cancel_jobs(&[id], &by, &reason).await }
+        async move { db.cancel_job(id, if_version, &by, &reason).await }
     };
-    match detached(change).await?.pop() {
-        Some((_, Canceled::Now | Canceled::Following | Canceled::Before)) => shown(&db, id).await,
-        Some((_, Canceled::Finished(status))) => {
+    match detached(change).await? {
+        Some(Canceled::Now | Canceled::Following | Canceled::Before) => shown(&db, id).await,
+        Some(Canceled::Finished(status)) => {
             let detail = format!("the job is {status}");
             Err(Problem::new(Kind::JobFinished, detail).about(id))
         }
-        Some((_, Canceled::Gone)) | None => Err(no_job(id)),
+        Some(Canceled::Gone) => Err(no_job(id)),
+        None => Err(precondition::outdated()),
     }
 }
 
 /// Make a job due now that is parked, or waits for its time
 #[utoipa::path(post, path = "/v1/jobs/{id}/resume", tag = "jobs", operation_id = "resume_job", request_body = ReasonRequest,
-    params(("id" = Uuid, Path, description = "The job")),
+    params(("id" = Uuid, Path, description = "The job"), ("If-Match" = Option<String>, Header, description = "The `ETag` that this is for")),
     responses((status = 200, description = "The job, due", body = JobDocument), (status = 404, description = "There is no such job"),
-        (status = 409, description = "The job does not stand still, or waits for a time that may not be shortened")))]
+        (status = 409, description = "The job does not stand still, or waits for a time that may not be shortened"),
+        (status = 412, description = "Something has happened to it meanwhile")))]
 pub(super) async fn resume(
     State(Operator { db, .. }): State<Operator>,
     id: Id,
+    headers: HeaderMap,
     Who { by, reason }: Who,
 ) -> Result<Response, Problem> {
     let id = read_id(id)?;
+    let if_version = precondition::if_match(&headers)?;
     let change = {
         let db = db.clone();
-        async move { db.resume_jobs(&[id], &by, &reason).await }
+        async move { db.resume_job(id, if_version, &by, &reason).await }
     };
-    match detached(change).await?.pop() {
-        Some((_, Resumed::Now)) => {
+    match detached(change).await? {
+        Some(Resumed::Now) => {
             // A hint: dispatch has a timer.
             let _ = db.notify_due().await;
             shown(&db, id).await
         }
-        Some((_, Resumed::Stays(state))) => {
+        Some(Resumed::Stays(state)) => {
             let detail = format!(
                 "the job is {state}, and neither parked nor waiting for a time that may be shortened"
             );
             Err(Problem::new(Kind::JobNotRestarted, detail).about(id))
         }
-        Some((_, Resumed::Over)) => {
+        Some(Resumed::Over) => {
             let detail =
                 "the job is over; if it failed or was canceled, `retry` puts it back on its way";
             Err(Problem::new(Kind::JobFinished, detail).about(id))
         }
-        Some((_, Resumed::Gone)) | None => Err(no_job(id)),
+        Some(Resumed::Gone) => Err(no_job(id)),
+        None => Err(precondition::outdated()),
     }
 }
 
@@ -132,9 +138,10 @@ pub(super) async fn resume(
 ///
 /// To where the ledger says: what is paid for is polled or stored, and only what is not there is paid for again.
 #[utoipa::path(post, path = "/v1/jobs/{id}/retry", tag = "jobs", operation_id = "retry_job", request_body = RetryRequest,
-    params(("id" = Uuid, Path, description = "The job")),
+    params(("id" = Uuid, Path, description = "The job"), ("If-Match" = Option<String>, Header, description = "The `ETag` that this is for")),
     responses((status = 200, description = "Where it goes", body = RetryDocument), (status = 404, description = "There is no such job"),
-        (status = 409, description = "The job goes on, is completed, or cannot be put back")))]
+        (status = 409, description = "The job goes on, is completed, or cannot be put back"),
+        (status = 412, description = "Something has happened to it meanwhile")))]
 pub(super) async fn retry(
     State(operator): State<Operator>,
     id: Id,
@@ -153,23 +160,23 @@ pub(super) async fn retry(
         another_attempt: body.flag("another_attempt"),
     };
     body.finish()?;
-    let candidates = [Candidate {
-        job: id,
-        letter_epoch: None,
-    }];
+    let if_version = precondition::if_match(&headers)?;
     let db = operator.db.clone();
     let plans = detached(async move {
         if preview {
-            return db.plan_restart(&order, &candidates).await;
+            let candidates = [Candidate {
+                job: id,
+                letter_epoch: None,
+            }];
+            return Ok(Some(db.plan_restart(&order, &candidates).await?));
         }
-        let plans = db
-            .restart(&order, &candidates, &mut Pace::default())
-            .await?;
+        let plans = db.retry_job(&order, id, if_version).await?;
         // A hint: dispatch has a timer.
         let _ = db.notify_due().await;
         Ok(plans)
     })
-    .await?;
+    .await?
+    .ok_or_else(precondition::outdated)?;
     match plans
         .into_iter()
         .next()

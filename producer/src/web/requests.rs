@@ -187,6 +187,18 @@ pub(super) struct RetryRequest {
     another_attempt: Option<bool>,
 }
 
+/// What somebody has found out.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NoteRequest {
+    /// For whoever looks next; null removes what is there. Kept in the trail too.
+    #[schema(required, min_length = 1, max_length = 1000, pattern = "\\S")]
+    note: Option<String>,
+    /// Who; `api` by default.
+    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
+    by: Option<String>,
+}
+
 /// Which dead letters; all that is given has to fit.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

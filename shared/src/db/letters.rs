@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::letter_notes::{self, GroupNote};
 use super::restart::Candidate;
 use super::{Db, DbError, DbResult};
 
@@ -125,6 +126,20 @@ pub struct LetterGroup {
     /// When the newest came.
     #[diesel(sql_type = Timestamptz)]
     pub newest: DateTime<Utc>,
+    /// A [`GroupNote`], if there is one.
+    #[diesel(sql_type = Nullable<Jsonb>)]
+    pub note: Option<Value>,
+}
+
+impl LetterGroup {
+    /// What people have found out about it.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn read_note(&self) -> DbResult<Option<GroupNote>> {
+        let note = self.note.clone().map(serde_json::from_value).transpose();
+        note.map_err(|error| DbError::Value(error.to_string()))
+    }
 }
 
 /// What came of discarding a letter.
@@ -303,11 +318,14 @@ pub(super) async fn groups(
     limit: i64,
 ) -> DbResult<Vec<LetterGroup>> {
     let query = format!(
-        "SELECT coalesce(l.stage, 'unknown') AS stage, l.error_class, l.reason, count(*) AS letters, min(l.id) AS first, \
-         min(l.received_at) AS oldest, max(l.received_at) AS newest FROM dead_letters l WHERE {} \
-         AND ($2::text IS NULL OR (coalesce(l.stage, 'unknown'), l.error_class, l.reason) > ($2, $3, $4)) \
-         GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 LIMIT $5",
-        chosen(filter)
+        "SELECT g.*, (SELECT {note} FROM dead_letter_notes n \
+             WHERE (n.stage, n.error_class, n.reason) = (g.stage, g.error_class, g.reason)) AS note FROM ( \
+             SELECT coalesce(l.stage, 'unknown') AS stage, l.error_class, l.reason, count(*) AS letters, min(l.id) AS first, \
+             min(l.received_at) AS oldest, max(l.received_at) AS newest FROM dead_letters l WHERE {chosen} \
+             AND ($2::text IS NULL OR (coalesce(l.stage, 'unknown'), l.error_class, l.reason) > ($2, $3, $4)) \
+             GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 LIMIT $5) g ORDER BY 1, 2, 3",
+        note = letter_notes::AS_JSON,
+        chosen = chosen(filter)
     );
     Ok(diesel::sql_query(query)
         .bind::<Jsonb, _>(to_json(filter)?)

@@ -1,12 +1,13 @@
 //! What operators do to jobs by name: cancel, resume; and the trail of what they do to many at once. The SQL stands in the
 //! `operations` migration.
 
-use diesel::sql_types::{Array, Jsonb, Text, Uuid as SqlUuid};
-use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
+use diesel::sql_types::{Array, BigInt, Jsonb, Text, Uuid as SqlUuid};
+use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Db, DbResult};
+use super::restart::{Candidate, Pace, Plan, RestartOrder, restart};
+use super::{Db, DbError, DbResult};
 use crate::crash::{self, Point};
 
 /// What came of canceling a job.
@@ -45,7 +46,98 @@ struct Verdict {
     verdict: String,
 }
 
+#[derive(diesel::QueryableByName)]
+struct Version {
+    #[diesel(sql_type = BigInt)]
+    version: i64,
+}
+
+/// The number of the newest line of a job's trail; 0: it has none.
+const VERSION: &str = "SELECT coalesce(max(id), 0) AS version FROM job_events WHERE job_id = $1";
+
 impl Db {
+    /// The version of a job: another one with every line of its trail. Not with every poll, nor when it is sent out.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn job_version(&self, job: Uuid) -> DbResult<i64> {
+        let mut connection = self.connection().await?;
+        let row: Version = diesel::sql_query(VERSION)
+            .bind::<SqlUuid, _>(job)
+            .get_result(&mut connection)
+            .await?;
+        Ok(row.version)
+    }
+
+    /// [`Db::cancel_jobs`] of one, if it still has this version; none: it has another one.
+    ///
+    /// # Errors
+    /// When the outcome is not known; canceling again is harmless.
+    pub async fn cancel_job(
+        &self,
+        job: Uuid,
+        if_version: Option<i64>,
+        by: &str,
+        reason: &str,
+    ) -> DbResult<Option<Canceled>> {
+        let mut connection = self.connection().await?;
+        let done = connection.transaction(async |connection| {
+            if is_outdated(connection, job, if_version).await? {
+                return Ok(None);
+            }
+            let done = cancel(connection, &[job], by, reason).await?.pop();
+            Ok::<_, DbError>(Some(done.map_or(Canceled::Gone, |(_, canceled)| canceled)))
+        });
+        done.await
+    }
+
+    /// [`Db::resume_jobs`] of one, if it still has this version; none: it has another one.
+    ///
+    /// # Errors
+    /// When the outcome is not known; resuming again is harmless.
+    pub async fn resume_job(
+        &self,
+        job: Uuid,
+        if_version: Option<i64>,
+        by: &str,
+        reason: &str,
+    ) -> DbResult<Option<Resumed>> {
+        let mut connection = self.connection().await?;
+        let done = connection.transaction(async |connection| {
+            if is_outdated(connection, job, if_version).await? {
+                return Ok(None);
+            }
+            let done = resume(connection, &[job], by, reason).await?.pop();
+            Ok::<_, DbError>(Some(done.map_or(Resumed::Gone, |(_, resumed)| resumed)))
+        });
+        done.await
+    }
+
+    /// [`Db::restart`] of one as a retry, if it still has this version; none: it has another one.
+    ///
+    /// # Errors
+    /// When the outcome is not known; doing it again is harmless.
+    pub async fn retry_job(
+        &self,
+        order: &RestartOrder,
+        job: Uuid,
+        if_version: Option<i64>,
+    ) -> DbResult<Option<Vec<Plan>>> {
+        let candidates = [Candidate {
+            job,
+            letter_epoch: None,
+        }];
+        let mut connection = self.connection().await?;
+        let done = connection.transaction(async |connection| {
+            if is_outdated(connection, job, if_version).await? {
+                return Ok(None);
+            }
+            let plans = restart(connection, order, &candidates, &mut Pace::default()).await?;
+            Ok::<_, DbError>(Some(plans))
+        });
+        done.await
+    }
+
     /// Cancels jobs, whatever stage they are in. Twice is harmless; a finished job stays as it is.
     ///
     /// # Errors
@@ -89,6 +181,27 @@ impl Db {
         crash::point(Point::OperationNoted);
         Ok(())
     }
+}
+
+/// Whether something has happened to a job since it had this version. Locks it, so that nothing does until the transaction ends.
+async fn is_outdated(
+    connection: &mut AsyncPgConnection,
+    job: Uuid,
+    if_version: Option<i64>,
+) -> DbResult<bool> {
+    let Some(wanted) = if_version else {
+        return Ok(false);
+    };
+    // What moves a job locks it before it writes into its trail.
+    diesel::sql_query("SELECT FROM video_jobs WHERE id = $1 FOR UPDATE")
+        .bind::<SqlUuid, _>(job)
+        .execute(connection)
+        .await?;
+    let found: Version = diesel::sql_query(VERSION)
+        .bind::<SqlUuid, _>(job)
+        .get_result(connection)
+        .await?;
+    Ok(found.version != wanted)
 }
 
 pub(super) async fn cancel(

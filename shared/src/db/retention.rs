@@ -145,6 +145,15 @@ fn rule(kind: Kind) -> Option<Rule> {
             may_go: all(),
             action: delete,
         },
+        Kind::Notes => Rule {
+            table: "dead_letter_notes",
+            at: "noted_at",
+            candidates: all(),
+            may_go: "NOT EXISTS (SELECT FROM dead_letters l WHERE l.resolved_at IS NULL \
+                     AND (coalesce(l.stage, 'unknown'), l.error_class, l.reason) = (t.stage, t.error_class, t.reason))"
+                .to_owned(),
+            action: delete,
+        },
         Kind::IdempotencyKeys => Rule {
             table: "job_requests",
             at: "created_at",

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use serde_json::json;
 use shared::config::DatabaseConfig;
-use shared::db::{Db, LetterFilter};
+use shared::db::{Db, LetterFilter, LetterGroup};
 
+use super::note;
 use super::selection::FilterArgs;
 use crate::cli::output::{OutputArgs, table};
 use crate::times::{told, told_text};
@@ -56,11 +57,16 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let mut groups = db.letter_groups(&filter, None, args.limit).await?;
     groups.sort_by_key(|group| std::cmp::Reverse(group.letters));
+    let notes: Vec<_> = groups
+        .iter()
+        .map(LetterGroup::read_note)
+        .collect::<Result<_, _>>()?;
     let document: Vec<_> = groups
         .iter()
-        .map(|group| {
+        .zip(&notes)
+        .map(|(group, note)| {
             json!({ "stage": group.stage, "class": group.error_class, "reason": group.reason, "letters": group.letters,
-                "first": group.first, "oldest": group.oldest, "newest": group.newest })
+                "first": group.first, "oldest": group.oldest, "newest": group.newest, "note": note })
         })
         .collect();
     args.output.print(&json!({ "groups": document }), |_| {
@@ -68,8 +74,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             return "no open dead letters".to_owned();
         }
         table(
-            ["LETTERS", "STAGE", "REASON", "SAMPLE", "NEWEST", "ERROR"],
-            groups.iter().map(|group| {
+            [
+                "LETTERS", "STAGE", "REASON", "SAMPLE", "NEWEST", "ERROR", "NOTE",
+            ],
+            groups.iter().zip(&notes).map(|(group, note)| {
                 [
                     group.letters.to_string(),
                     group.stage.clone(),
@@ -77,6 +85,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
                     format!("#{}", group.first),
                     told(group.newest).to_string(),
                     redacted(group.error_class.clone()),
+                    note.as_ref().map(note::human).unwrap_or_default(),
                 ]
             }),
         )

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use shared::config::DatabaseConfig;
 use shared::db::Db;
 
+use super::note;
 use crate::cli::exit::NotFound;
 use crate::cli::output::OutputArgs;
 use crate::times::told_text;
@@ -34,9 +35,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         None => None,
     };
     let status = job.map(|job| job.status);
-    args.output.print(&LetterDocument::new(letter), |letter| {
-        human(letter, status.as_deref())
-    })?;
+    let note = db.group_note(args.id).await?;
+    let letter = LetterDocument::new(letter).with_group_note(note);
+    args.output
+        .print(&letter, |letter| human(letter, status.as_deref()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -50,6 +52,9 @@ fn human(letter: &LetterDocument, status: Option<&str>) -> String {
         format!("error        {}", letter.error.as_deref().unwrap_or("-")),
         format!("class        {}", letter.class),
     ];
+    if let Some(note) = &letter.group_note {
+        lines.push(format!("note         {}", note::human(note)));
+    }
     if let Some(job) = letter.job_id {
         let status = status.unwrap_or("deleted");
         lines.push(format!(

@@ -168,6 +168,83 @@ async fn jobs_canceled_anywhere_and_retried_are_completed_and_paid_once() -> any
     .await
 }
 
+/// A note is on the group, is changed by who has seen it, and outlives its letters. Letter 1 is alone in its group.
+async fn groups_are_noted(fleet: &Fleet, api: &Producer) -> anyhow::Result<()> {
+    let put = |letter: i64, body: Value| {
+        let path = format!("/v1/dead-letters/{letter}/note");
+        api.request(Method::PUT, &path).json(&body)
+    };
+    let text = |text: &str| json!({ "note": text, "by": "ann" });
+    let faults = api
+        .refused(put(1, json!({ "notes": "x" })), 422, "invalid-request")
+        .await?;
+    assert_eq!(
+        faults.faults(),
+        [("/note", "missing"), ("/notes", "unknown_field")]
+    );
+    let faults = api
+        .refused(put(1, text(" ")), 422, "invalid-request")
+        .await?;
+    assert_eq!(faults.faults(), [("/note", "malformed")]);
+    api.refused(put(99, text("x")), 404, "dead-letter-not-found")
+        .await?;
+
+    let first = put(1, text("the CDN is at fault")).header("If-None-Match", "*");
+    let first = api.send(first).await?.json["note"].clone();
+    assert_eq!(
+        (&first["text"], &first["by"]),
+        (&json!("the CDN is at fault"), &json!("ann"))
+    );
+    let again = put(1, text("I was second")).header("If-None-Match", "*");
+    api.refused(again, 412, "version-outdated").await?;
+    let tag = |note: &Value| format!("\"{}\"", note["version"]);
+    let second = put(1, text("mended on Monday")).header("If-Match", tag(&first));
+    let second = api.send(second).await?.json["note"].clone();
+    let late = put(1, json!({ "note": null })).header("If-Match", tag(&first));
+    api.refused(late, 412, "version-outdated").await?;
+    let groups = api.get("/v1/dead-letters").await?.json;
+    assert_eq!(
+        (&groups["groups"][0]["note"], &groups["groups"][1]["note"]),
+        (&second, &Value::Null),
+        "{groups}"
+    );
+    assert_eq!(
+        api.get("/v1/dead-letters/1").await?.json["group_note"],
+        second
+    );
+
+    let gone = put(1, json!({ "note": null })).header("If-Match", tag(&second));
+    assert_eq!(api.send(gone).await?.json, json!({ "note": null }));
+    let noted = printed(
+        fleet,
+        0,
+        &["dead-letters", "note", "1", "see the ticket", "--json"],
+    )
+    .await?;
+    assert!(
+        noted["note"]["version"].as_i64() > second["version"].as_i64(),
+        "no version comes again: {noted}"
+    );
+    let listed = printed(fleet, 0, &["dead-letters", "list", "--json"]).await?;
+    assert_eq!(
+        listed["groups"],
+        api.get("/v1/dead-letters").await?.json["groups"],
+        "as the API has it"
+    );
+    let list = String::from_utf8(producer(fleet, &["dead-letters", "list"]).await?.stdout)?;
+    assert!(list.contains("see the ticket (ann, "), "{list}");
+    let missing = producer(fleet, &["dead-letters", "note", "99", "x"]).await?;
+    assert_eq!(missing.status.code(), Some(3));
+    let trail = "SELECT string_agg(concat_ws(' ', action, actor, reason), ', ' ORDER BY id) AS value FROM operator_events \
+                 WHERE action LIKE 'dead_letters_note%'";
+    assert_eq!(
+        value(&fleet.database.url, trail).await?.unwrap_or_default(),
+        "dead_letters_noted ann the CDN is at fault, dead_letters_noted ann mended on Monday, \
+         dead_letters_note_removed ann it holds no longer, dead_letters_noted ann see the ticket"
+    );
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_cancels_retries_replays_and_discards() -> anyhow::Result<()> {
     fleet::run(SandboxConfig::default(), async |fleet| {
@@ -192,8 +269,17 @@ async fn the_api_cancels_retries_replays_and_discards() -> anyhow::Result<()> {
         preview["preview"] = json!(true);
         let plan = api.send(post(&of("retry"), preview)).await?.json;
         assert_eq!((&plan["stage"], &plan["first"], &plan["pays"]), (&json!("lipsync.submit"), &json!("submit"), &json!("sync")));
-        assert_eq!(api.get(&format!("/v1/jobs/{id}")).await?.json["status"], "canceled");
-        api.send(post(&of("retry"), why())).await?;
+        let shown = api.get(&format!("/v1/jobs/{id}")).await?;
+        assert_eq!(shown.json["status"], "canceled");
+        // Of two that decide by the same sight of a job, one does.
+        let tag = shown.headers["etag"].to_str()?.to_owned();
+        assert_eq!(tag, format!("\"{}\"", shown.json["version"]));
+        let seen = |what: &str| post(&of(what), why()).header("If-Match", &tag);
+        assert_eq!(api.send(seen("retry")).await?.json["preview"], false);
+        for what in ["retry", "resume", "cancel"] {
+            api.refused(seen(what), 412, "version-outdated").await?;
+        }
+        assert_eq!(api.get(&format!("/v1/jobs/{id}")).await?.json["status"], "processing");
         let workers = fleet.workers(1)?;
         until(fleet, "completed", 1).await?;
         api.refused(post(&of("cancel"), why()), 409, "job-finished").await?;
@@ -227,6 +313,8 @@ async fn the_api_cancels_retries_replays_and_discards() -> anyhow::Result<()> {
         let faults = api.refused(get("/v1/dead-letters?stage=x&colour=1&cursor=1&view=2"), 400, "invalid-parameters").await?;
         assert_eq!(faults.faults(), [("stage", "malformed"), ("colour", "unknown_field"), ("view", "malformed")]);
 
+        groups_are_noted(fleet, &api).await?;
+
         let replays = "/v1/dead-letters/replays";
         api.refused(post(replays, json!({ "reason": "r", "filter": {} })), 422, "invalid-request").await?;
         let preview = api.send(post(replays, json!({ "reason": "r", "all": true, "preview": true }))).await?.json;
@@ -239,6 +327,7 @@ async fn the_api_cancels_retries_replays_and_discards() -> anyhow::Result<()> {
         let discards = post("/v1/dead-letters/discards", json!({ "reason": "r", "filter": { "reason": "undecidable" } }));
         assert_eq!(api.send(discards).await?.json["discarded"], 1);
         assert_eq!(api.get("/v1/dead-letters?view=flat").await?.json["letters"], json!([]));
+        assert_eq!(api.get("/v1/dead-letters/1").await?.json["group_note"]["text"], "see the ticket", "it outlives its letters");
         let shown = producer(fleet, &["dead-letters", "show", "2"]).await?;
         let shown = String::from_utf8(shown.stdout)?;
         assert!(shown.contains("00ff") && shown.contains("discarded at"), "{shown}");

@@ -281,6 +281,8 @@ async fn what_is_old_is_found_by_indexes() -> anyhow::Result<()> {
              SELECT 'sync', gen_random_uuid(), convert_to(n::text, 'UTF8'), t, 'late' {times}; \
              INSERT INTO dead_letters (reason, body, resolved_at, resolution) \
              SELECT 'undecidable', convert_to(n::text, 'UTF8'), t, 'discarded' {times}; \
+             INSERT INTO dead_letter_notes (stage, error_class, reason, note, noted_by, noted_at) \
+             SELECT 'unknown', n, 'undecidable', 'x', 'x', t {times}; \
              INSERT INTO job_requests (user_id, idempotency_key, request_sha256, job_id, created_at) \
              SELECT gen_random_uuid(), 'k', sha256(''), gen_random_uuid(), t {times}; \
              INSERT INTO audits (started_at, finished_at, since, actor, reason, repair) SELECT t, t, t, 'x', 'x', false {times}; \
@@ -297,6 +299,7 @@ async fn what_is_old_is_found_by_indexes() -> anyhow::Result<()> {
             (Kind::RequestBodies, "submissions_bodies"),
             (Kind::Callbacks, "callbacks_processed"),
             (Kind::DeadLetters, "dead_letters_resolved"),
+            (Kind::Notes, "dead_letter_notes_noted"),
             (Kind::IdempotencyKeys, "job_requests_created"),
             (Kind::Audits, "audits_started"),
             (Kind::Notices, "notices_ended"),

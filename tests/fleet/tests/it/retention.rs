@@ -206,6 +206,10 @@ async fn of_every_other_table_what_is_done_with_goes() -> anyhow::Result<()> {
                  ('old', '1', now() - interval '99 days', now() - interval '91 days', 'discarded'), \
                  ('closed lately', '2', now() - interval '99 days', now() - interval '89 days', 'discarded'), \
                  ('open', '3', now() - interval '99 days', NULL, NULL); \
+             INSERT INTO dead_letter_notes (stage, error_class, reason, note, noted_by, noted_at) VALUES \
+                 ('unknown', 'old', 'old', 'old', 'x', now() - interval '91 days'), \
+                 ('unknown', 'young', 'young', 'young', 'x', now() - interval '89 days'), \
+                 ('unknown', 'open', 'open', 'of an open one', 'x', now() - interval '91 days'); \
              INSERT INTO job_requests (user_id, idempotency_key, request_sha256, job_id, created_at) VALUES \
                  (gen_random_uuid(), 'old', sha256(''), gen_random_uuid(), now() - interval '91 days'), \
                  (gen_random_uuid(), 'of one that runs', sha256(''), '{job}', now() - interval '91 days'), \
@@ -236,6 +240,7 @@ async fn of_every_other_table_what_is_done_with_goes() -> anyhow::Result<()> {
         for (kind, removed, column, table, kept) in [
             (Kind::Callbacks, 1, "detail", "callbacks", &["not processed", "of a live one", "young"] as &[&str]),
             (Kind::DeadLetters, 1, "reason", "dead_letters", &["closed lately", "open"]),
+            (Kind::Notes, 1, "note", "dead_letter_notes", &["of an open one", "young"]),
             (Kind::IdempotencyKeys, 1, "idempotency_key", "job_requests", &["of one that runs", "young"]),
             (Kind::Audits, 2, "reason", "audits", &["failed after it", "the last one"]),
             (Kind::Sessions, 1, "token", "access_sessions", &["t"]),

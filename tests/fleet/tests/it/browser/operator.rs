@@ -371,6 +371,13 @@ async fn a_group_of_dead_letters_is_replayed_behind_a_canary() -> anyhow::Result
                 .says("group preview", "Nothing is paid for.")
                 .await?;
             browser.picture("1-preview").await?;
+            browser.click("group-note").await?;
+            browser.fill("dialog-note", "their CDN, since noon").await?;
+            browser.click("dialog-confirm").await?;
+            browser.gone("dialog").await?;
+            browser
+                .says("group-note-text", "their CDN, since noon")
+                .await?;
 
             // Its aftermath: the vendor's results are well again.
             fleet.sandbox.faults().remove(broken);
