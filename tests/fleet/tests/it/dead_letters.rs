@@ -240,7 +240,7 @@ async fn groups_are_noted(fleet: &Fleet, api: &Producer) -> anyhow::Result<()> {
     assert_eq!(
         value(&fleet.database.url, trail).await?.unwrap_or_default(),
         "dead_letters_noted ann the CDN is at fault, dead_letters_noted ann mended on Monday, \
-         dead_letters_note_removed ann it holds no longer, dead_letters_noted ann see the ticket"
+         dead_letters_note_removed api it holds no longer, dead_letters_noted ann see the ticket"
     );
     Ok(())
 }

@@ -25,7 +25,7 @@ async fn found(fleet: &Fleet, api: &Producer, id: &str) -> anyhow::Result<Value>
         .iter()
         .all(|kind| answer.json[kind] == Value::Array(Vec::new()));
     let command = producer(&fleet.environment, &["find", id, "--json"]).await?;
-    assert_eq!(command.json(i32::from(nothing)), answer.json);
+    assert_eq!(command.json(if nothing { 3 } else { 0 }), answer.json);
     Ok(answer.json)
 }
 
@@ -83,7 +83,7 @@ async fn a_job_is_found_by_every_id_that_belongs_to_it() -> anyhow::Result<()> {
         table.said(0, &whole);
         producer(&fleet.environment, &["find", "404404"])
             .await?
-            .said(1, "nothing has this id");
+            .said(3, "nothing has this id");
         for wrong in ["/v1/find", "/v1/find?id="] {
             let problem = api.get(wrong).await?;
             assert_eq!(
