@@ -39,12 +39,16 @@ export function job({ id, page }) {
 
 /** Submissions that are one too many, with what can be done about them. */
 function paidTwice(proof, page) {
-  const twice = proof.filter(one => one.state === "duplicate" && !one.dealt_with);
-  return twice.map(one =>
+  const open = proof.filter(one => one.paid_twice.some(work => !work.dealt_with));
+  return open.map(one =>
     h(
       "div.problem",
       { test: "paid-twice", id: one.token },
-      h("p", `${vendorName(one.vendor)} was paid twice: the work ${one.task_id ?? "without an id"} of attempt ${one.attempt} is one too many. Ask the vendor for the money back.`),
+      one.paid_twice
+        .filter(work => !work.dealt_with)
+        .map(work =>
+          h("p", `${vendorName(one.vendor)} was paid twice: the work ${work.task_id ?? "without an id"} of attempt ${one.attempt} is one too many. Ask the vendor for the money back.`),
+        ),
       action("acknowledge", "Dealt with…", () => dealtWith(one.token, page)),
     ),
   );

@@ -55,6 +55,13 @@ export function proof(one) {
       `expected ${money(one.vendor, one.cost_reserved)}, charged ${money(one.vendor, one.cost_charged)}, wasted ${money(one.vendor, one.cost_wasted ?? 0)}`,
     ],
     [
+      "Paid twice",
+      one.paid_twice.length > 0 &&
+        one.paid_twice.map(work =>
+          h("div", `work ${work.task_id ?? "without an id"}: ${work.dealt_with ? `dealt with by ${work.dealt_with}` : "nobody has dealt with it"}`),
+        ),
+    ],
+    [
       "Callbacks",
       one.callbacks.length === 0
         ? "none"

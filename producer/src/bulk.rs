@@ -15,7 +15,7 @@ use shared::telemetry::chain;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::operations::{self, PIECE, Tally};
+use crate::replay::{self, PIECE, Tally};
 
 /// A selection is counted up to here.
 pub const COUNT_CAP: u64 = 10_000;
@@ -119,7 +119,7 @@ pub async fn count(db: &Db, wanted: &Wanted) -> DbResult<Counted> {
 }
 
 async fn count_letters(db: &Db, filter: &LetterFilter, wanted: &Wanted) -> DbResult<Counted> {
-    let tally = operations::preview(db, filter, &wanted.order, COUNT_CAP).await?;
+    let tally = replay::preview(db, filter, &wanted.order, COUNT_CAP).await?;
     Ok(Counted {
         count: tally.letters,
         capped: tally.letters >= COUNT_CAP,

@@ -210,7 +210,7 @@ pub struct RetentionConfig {
     /// Callbacks, from when they were processed on
     #[arg(long, env, default_value = "90d", value_parser = keep)]
     pub retain_callbacks: Keep,
-    /// Dead letters, from when somebody replayed or discarded them on
+    /// Dead letters, from when somebody replayed or discarded them on; notes on groups that have none open, from when they were written on
     #[arg(long, env, default_value = "90d", value_parser = keep)]
     pub retain_dead_letters: Keep,
     /// Idempotency keys; after that the same key makes a new job
@@ -276,7 +276,7 @@ impl RetentionConfig {
             Kind::Events => self.retain_events,
             Kind::RequestBodies => self.retain_request_bodies,
             Kind::Callbacks => self.retain_callbacks,
-            Kind::DeadLetters | Kind::Notes => self.retain_dead_letters,
+            Kind::DeadLetters | Kind::GroupNotes => self.retain_dead_letters,
             Kind::IdempotencyKeys => self.retain_idempotency_keys,
             Kind::Audits => self.retain_audits,
             Kind::Sessions => self.retain_sessions,

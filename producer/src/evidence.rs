@@ -3,11 +3,10 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use shared::db::{
-    Acknowledged, CallbackSeen, Db, DbResult, FleetTimes, RunBy, UnknownFilter, UnknownRow,
+    CallbackSeen, Db, DbResult, FleetTimes, PaidTwice, RunBy, UnknownFilter, UnknownRow,
 };
-use shared::domain::audit::FindingKind;
+use shared::domain::Vendor;
 use shared::domain::search::Marker;
-use shared::domain::{LedgerState, Vendor};
 use uuid::Uuid;
 
 use crate::web::{redacted, redacted_json};
@@ -24,8 +23,8 @@ pub struct SubmissionEvidence {
     pub callbacks: Vec<CallbackSeen>,
     /// The last error that the trail has about it: what the fleet could not find out.
     pub last_word: Option<String>,
-    /// Of one that is paid twice: who has dealt with it and why.
-    pub dealt_with: Option<String>,
+    /// Works of it that were one too many.
+    pub paid_twice: Vec<PaidTwice>,
     /// How often it was sent again under its key (Sync.so).
     pub replays: i64,
     /// When the fleet searches, or repeats it, again by itself; null when it waits for a person.
@@ -50,7 +49,7 @@ impl SubmissionEvidence {
             marker: marker.to_string(),
             callbacks: db.callbacks_seen(submission.token).await?,
             last_word: None,
-            dealt_with: dealt_with(db, &submission).await?,
+            paid_twice: db.paid_twice(submission.token).await?,
             replays: 0,
             fleet_acts_at: None,
             decidable_from: None,
@@ -118,19 +117,6 @@ impl SubmissionEvidence {
         }
         Ok(all)
     }
-}
-
-/// What somebody has said about a submission that is one too many; nothing about its work counts for another one.
-async fn dealt_with(db: &Db, submission: &UnknownRow) -> DbResult<Option<String>> {
-    if submission.state != LedgerState::Duplicate.as_str() {
-        return Ok(None);
-    }
-    let said = db.acknowledged(&[submission.token]).await?;
-    let about_it = |said: &Acknowledged| {
-        said.kind.as_deref() == Some(FindingKind::SecondSubmission.as_str())
-            && said.task_id == submission.task_id
-    };
-    Ok(said.into_iter().find(about_it).map(|said| said.words))
 }
 
 /// The answer may quote the vendor, signed URLs included.

@@ -15,6 +15,7 @@ use super::accounts::AccountArgs;
 use super::exit::{Exit, NotFound};
 use super::operator::not_blank;
 use super::output::{OutputArgs, table};
+use super::progress;
 use super::since::since;
 use crate::audit::{Audited, Auditor};
 use crate::held;
@@ -79,13 +80,13 @@ pub struct AuditArgs {
 
 #[derive(Serialize)]
 struct Report {
-    audit: i64,
+    id: i64,
     since: DateTime<Utc>,
     repair: bool,
     differs: bool,
     /// Why it counts as not made: what was found is true, but proves nothing about the rest.
     error: Option<String>,
-    vendors: Vec<Comparison>,
+    comparisons: Vec<Comparison>,
 }
 
 /// Audits once.
@@ -96,7 +97,10 @@ pub async fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
     if !args.acknowledge.is_empty() {
         return acknowledge(&args).await;
     }
-    let report = match audit(&args).await {
+    let working = progress::working("comparing with the vendors' lists");
+    let audited = audit(&args).await;
+    working.finish_and_clear();
+    let report = match audited {
         Ok(report) => report,
         Err(error) => {
             tracing::error!("the audit could not be made: {error:#}");
@@ -156,17 +160,17 @@ async fn audit(args: &AuditArgs) -> anyhow::Result<Report> {
     let id = id.ok_or_else(|| anyhow::anyhow!("the audit could not be begun"))?;
     crash::point(Point::AuditBegun);
     let Audited {
-        comparisons: vendors,
+        comparisons,
         failed: error,
     } = Auditor { db, vendors }.run(id, since, args.repair).await?;
     Ok(Report {
         error,
-        audit: id,
+        id,
         since,
         repair: args.repair,
-        differs: (vendors.iter().flat_map(|vendor| &vendor.findings))
+        differs: (comparisons.iter().flat_map(|vendor| &vendor.findings))
             .any(|finding| finding.acknowledged.is_none()),
-        vendors,
+        comparisons,
     })
 }
 
@@ -188,7 +192,7 @@ fn human(report: &Report) -> String {
         [
             "VENDOR", "LISTED", "BOOKED", "FOREIGN", "UNPROVED", "FINDINGS",
         ],
-        report.vendors.iter().map(|vendor| {
+        report.comparisons.iter().map(|vendor| {
             [
                 vendor.vendor.to_string(),
                 vendor.listed.to_string(),
@@ -199,14 +203,14 @@ fn human(report: &Report) -> String {
             ]
         }),
     );
-    for vendor in &report.vendors {
+    for vendor in &report.comparisons {
         if !vendor.foreign_ids.is_empty() {
             let ids = vendor.foreign_ids.join(", ");
             text += &format!("\nforeign at {}: {ids}", vendor.vendor);
         }
     }
     if report
-        .vendors
+        .comparisons
         .iter()
         .any(|vendor| !vendor.findings.is_empty())
     {
@@ -223,7 +227,7 @@ fn human(report: &Report) -> String {
                 repair.unwrap_or_else(|| finding.detail.clone()),
             ]
         };
-        let lines = report.vendors.iter().flat_map(|vendor| {
+        let lines = report.comparisons.iter().flat_map(|vendor| {
             vendor
                 .findings
                 .iter()

@@ -9,7 +9,7 @@ use shared::db::{CostDay, Db};
 use shared::domain::Vendor;
 
 use super::output::{OutputArgs, table};
-use crate::operations::money;
+use crate::replay::money;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -18,6 +18,7 @@ pub mod operations;
 pub mod operator;
 pub mod output;
 pub mod paid;
+mod progress;
 pub mod retention;
 pub mod series;
 pub mod short;

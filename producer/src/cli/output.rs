@@ -1,7 +1,7 @@
 //! How the operator's commands print: a table for people, with `--json` one document for programs. Results go to standard
 //! output; logs and progress go to standard error and never here.
 //!
-//! The document is one object, with the names and values of the HTTP API; a list is under the name of what it lists
+//! The document is one object; what a command reads has the names and values of the HTTP API. A list is under the name of what it lists
 //! (`{"jobs": […]}`), so that more can be said beside it later. `submit`, which may print for hours, prints an object a line.
 
 use std::io::Write as _;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::exit::Exit;
 use super::output::{OutputArgs, table};
+use super::progress;
 use crate::config::{Keep, RetentionConfig};
 use crate::retention::{Remover, Swept};
 use crate::times::lasting;
@@ -69,7 +70,10 @@ pub async fn run(args: RetentionArgs) -> anyhow::Result<ExitCode> {
         config: args.retention.clone(),
     };
     let stop = CancellationToken::new();
-    let swept = remover.sweep(args.dry_run, None, &stop).await?;
+    let working = progress::working("looking for what is old");
+    let swept = remover.sweep(args.dry_run, None, &stop).await;
+    working.finish_and_clear();
+    let swept = swept?;
     let report = Report {
         dry_run: args.dry_run,
         swept,

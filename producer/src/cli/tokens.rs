@@ -31,8 +31,8 @@ const EXAMPLES: &str = "Examples:
 
 Roles:
   submit   put jobs in, look at a job by its id
-  read     see everything, change nothing
-  operate  see everything; act on jobs, dead letters, unknown outcomes, accounts and the global stop
+  read     see everything, preview what an operation would do, change nothing
+  operate  see everything; act on jobs, dead letters, unknown outcomes, workers, accounts and the global stop
   admin    everything
 
 A token goes into the header `Authorization: Bearer gf_…`. It is shown once and kept as a hash. As soon as there is one token,

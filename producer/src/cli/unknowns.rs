@@ -99,44 +99,34 @@ pub enum UnknownsCommand {
 /// Adopting a work.
 #[derive(Debug, clap::Args)]
 pub struct AdoptArgs {
-    /// The submission
-    #[arg(value_parser = crate::cli::id::id)]
-    pub token: Uuid,
     /// The vendor's id of the work: GhostCut's work id, Sync.so's generation id
     #[arg(long)]
     pub task_id: String,
     /// Adopt it although the vendor does not show that it is this submission's
     #[arg(long)]
     pub force: bool,
-    /// How to print.
+    /// What every decision needs.
     #[command(flatten)]
-    pub output: OutputArgs,
-    /// Who and why.
-    #[command(flatten)]
-    pub operator: OperatorArgs,
-    /// Database.
-    #[command(flatten)]
-    pub database: DatabaseConfig,
-    /// Object storage.
-    #[command(flatten)]
-    pub storage: StorageConfig,
-    /// The vendors.
-    #[command(flatten)]
-    pub accounts: AccountArgs,
-    /// Times of the protocol.
-    #[command(flatten)]
-    pub protocol: ProtocolConfig,
+    pub decision: DecisionArgs,
 }
 
 /// Deciding that there is no work.
 #[derive(Debug, clap::Args)]
 pub struct ConfirmArgs {
-    /// The submission
-    #[arg(value_parser = crate::cli::id::id)]
-    pub token: Uuid,
     /// Do not wait for the replay window (Sync.so) or the settle time (GhostCut), and go without a list that proves it
     #[arg(long)]
     pub force: bool,
+    /// What every decision needs.
+    #[command(flatten)]
+    pub decision: DecisionArgs,
+}
+
+/// What every decision needs.
+#[derive(Debug, clap::Args)]
+pub struct DecisionArgs {
+    /// The submission
+    #[arg(value_parser = crate::cli::id::id)]
+    pub token: Uuid,
     /// How to print.
     #[command(flatten)]
     pub output: OutputArgs,

@@ -16,8 +16,8 @@ use utoipa::ToSchema;
 
 use super::access::Caller;
 use super::body::{Body, Limit, Who};
+use super::job_actions::{Operator, RawBody, detached};
 use super::jobs::database;
-use super::operations::{Operator, RawBody, detached};
 use super::precondition;
 use super::problem::{Kind, Problem};
 use super::requests::{LimitsRequest, PauseRequest, ReasonRequest};

@@ -15,9 +15,9 @@ use uuid::Uuid;
 
 use super::access::Caller;
 use super::body::{Body, Who};
-use super::jobs::{database, read_id};
+use super::job_actions::{RawBody, detached};
+use super::jobs::{database, read_uuid};
 use super::list::{self, Parameters};
-use super::operations::{RawBody, detached};
 use super::problem::{Kind, Problem};
 use super::requests::{AuditRequest, ReasonRequest};
 use crate::audit::AuditOrders;
@@ -161,7 +161,7 @@ pub(super) async fn acknowledge(
     token: Result<Path<String>, PathRejection>,
     Who { by, reason }: Who,
 ) -> Result<Json<Acknowledgement>, Problem> {
-    let token = read_id(token)?;
+    let token = read_uuid("token", token)?;
     let noted = async move { db.acknowledge_findings(&[token], &by, &reason).await };
     match detached(noted).await?.findings {
         0 => {

@@ -7,11 +7,11 @@ use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use chrono::{DateTime, Utc};
+use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use serde_json::json;
 use shared::db::{
-    Db, DbResult, Discarded, GroupNote, GroupNoted, LetterFilter, LetterGroup, NoteChange, Pace,
+    ABSENT, Db, DbResult, Discarded, GroupNote, LetterFilter, LetterGroup, NoteChange, Noted, Pace,
     RestartOrder,
 };
 use shared::domain::fields::{FieldCode, FieldError};
@@ -19,14 +19,14 @@ use utoipa::ToSchema;
 
 use super::access::Caller;
 use super::body::{self, Body, Who};
+use super::job_actions::{Operator, detached};
 use super::jobs::database;
-use super::letter_document::LetterDocument;
+use super::letter_document::{GroupDocument, LetterDocument};
 use super::list::{self, DEFAULT_LIMIT, Parameters};
-use super::operations::{Operator, detached};
 use super::precondition;
 use super::problem::{Kind, Problem};
 use super::requests::{DiscardRequest, NoteRequest, ReplayRequest};
-use crate::operations::{self, PIECE, Tally};
+use crate::replay::{self, PIECE, Tally};
 
 /// Letters that one request works through; the answer says whether there are more.
 const PER_REQUEST: u64 = 1000;
@@ -47,24 +47,6 @@ pub(super) enum LetterPage {
         /// Leads to the next page; null on the last one.
         next_cursor: Option<String>,
     },
-}
-
-/// Dead letters of one stage with the same normalised error and reason.
-#[derive(Serialize, ToSchema)]
-pub(super) struct GroupDocument {
-    /// The stage; `unknown` for messages that came from elsewhere.
-    stage: String,
-    /// The normalised error.
-    class: String,
-    reason: String,
-    /// How many.
-    letters: i64,
-    /// The first of them.
-    first: i64,
-    oldest: DateTime<Utc>,
-    newest: DateTime<Utc>,
-    /// What people have found out about it; older than `oldest`: when the same fault was there before.
-    note: Option<GroupNote>,
 }
 
 /// What a replay came to, or would come to.
@@ -168,26 +150,13 @@ pub(super) async fn list(
         LetterPage::Groups {
             groups: groups
                 .into_iter()
-                .map(group)
+                .map(GroupDocument::new)
                 .collect::<DbResult<_>>()
                 .map_err(|error| database(&error))?,
             next_cursor: next,
         }
     };
     Ok(Json(document))
-}
-
-fn group(group: LetterGroup) -> DbResult<GroupDocument> {
-    Ok(GroupDocument {
-        note: group.read_note()?,
-        stage: group.stage,
-        class: group.error_class,
-        reason: group.reason,
-        letters: group.letters,
-        first: group.first,
-        oldest: group.oldest,
-        newest: group.newest,
-    })
 }
 
 /// The key of the last group, as JSON in hexadecimal: classes hold any text.
@@ -249,7 +218,8 @@ fn no_letter(id: i64) -> Problem {
     params(("id" = i64, Path, description = "A letter of the group"),
         ("If-Match" = Option<String>, Header, description = "The version of the note, in quotes, that the change is for"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is none")),
-    responses((status = 200, description = "The note; null when there is none", body = NoteDocument),
+    responses((status = 200, description = "The note; null when there is none", body = NoteDocument,
+            headers(("ETag" = String, description = "Its version, for `If-Match`; 0: there is none"))),
         (status = 404, description = "There is no such dead letter"), (status = 412, description = "Somebody has changed it meanwhile")))]
 pub(super) async fn note(
     State(Operator { db, .. }): State<Operator>,
@@ -257,7 +227,7 @@ pub(super) async fn note(
     caller: Caller,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<NoteDocument>, Problem> {
+) -> Result<Response, Problem> {
     let letter = list::read_number_in_path(id)?;
     let mut body = Body::read(&headers, body)?;
     let text = body.text_or_null("note");
@@ -270,15 +240,18 @@ pub(super) async fn note(
         by,
     };
     match detached(async move { db.note_group(&change).await }).await? {
-        GroupNoted::Now(note) => Ok(Json(NoteDocument { note })),
-        GroupNoted::Outdated => Err(precondition::outdated()),
-        GroupNoted::Gone => Err(no_letter(letter)),
+        Noted::Now(note) => {
+            let version = note.as_ref().map_or(ABSENT, |note| note.version);
+            Ok((precondition::etag(version), Json(NoteDocument { note })).into_response())
+        }
+        Noted::Outdated => Err(precondition::outdated()),
+        Noted::Gone => Err(no_letter(letter)),
     }
 }
 
 /// Refuses a request that names letters which do not exist or are closed; nothing is done then.
 async fn are_open(db: &Db, filter: &LetterFilter) -> Result<(), Problem> {
-    let not_open = operations::not_open(db, filter).await;
+    let not_open = replay::not_open(db, filter).await;
     let not_open = not_open.map_err(|error| database(&error))?;
     let Some(first) = not_open.iter().find(|letter| letter.closed.is_none()) else {
         return match not_open.first() {
@@ -319,12 +292,9 @@ pub(super) async fn replay(
     let step = per_minute.map_or(Duration::ZERO, |n| Duration::from_secs(60) / n);
     let (tally, complete) = detached(async move {
         if preview {
-            return Ok((
-                operations::preview(&db, &filter, &order, u64::MAX).await?,
-                true,
-            ));
+            return Ok((replay::preview(&db, &filter, &order, u64::MAX).await?, true));
         }
-        operations::note(
+        replay::note(
             &db,
             &order.by,
             &order.reason,
@@ -342,7 +312,7 @@ pub(super) async fn replay(
         };
         let (mut tally, mut after) = (Tally::default(), 0);
         while tally.letters < PER_REQUEST {
-            let piece = operations::replay_piece(&db, &filter, &order, after, PIECE, &mut pace);
+            let piece = replay::replay_piece(&db, &filter, &order, after, PIECE, &mut pace);
             let piece = piece.await?;
             let Some(last) = piece.last() else {
                 return Ok((tally, true));
@@ -380,14 +350,14 @@ pub(super) async fn discard(
     body.finish()?;
     are_open(&db, &filter).await?;
     let (discarded, complete) = detached(async move {
-        operations::note(&db, &by, &reason, "dead_letters_discarded", &filter).await?;
+        replay::note(&db, &by, &reason, "dead_letters_discarded", &filter).await?;
         let filter = LetterFilter {
             upto: Some(db.newest_letter().await?),
             ..filter
         };
         let (mut discarded, mut looked_at, mut after) = (0_u64, 0_u64, 0);
         while looked_at < PER_REQUEST {
-            let piece = operations::discard_piece(&db, &filter, &by, &reason, after).await?;
+            let piece = replay::discard_piece(&db, &filter, &by, &reason, after).await?;
             let Some((last, _)) = piece.last() else {
                 return Ok((discarded, true));
             };

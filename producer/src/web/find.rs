@@ -6,9 +6,9 @@ use shared::db::Found;
 use shared::domain::fields::FieldCode;
 use shared::domain::find::Sought;
 
+use super::job_actions::Operator;
 use super::jobs::database;
 use super::list::{self, Parameters};
-use super::operations::Operator;
 use super::problem::Problem;
 
 /// Find jobs, submissions and users by whatever id you have

@@ -10,9 +10,9 @@ use utoipa::ToSchema;
 
 use super::access::Caller;
 use super::body::{Body, Who};
+use super::job_actions::{Operator, RawBody, detached};
 use super::jobs::database;
 use super::list::{self, Parameters};
-use super::operations::{Operator, RawBody, detached};
 use super::problem::{Kind, Problem};
 use super::requests::{ForceRequest, ReasonRequest};
 use crate::status::Status;

@@ -194,12 +194,20 @@ pub(super) async fn submissions(
     Ok(Json(SubmissionList { submissions }))
 }
 
-/// The id of a job in a path.
+/// `id` in a path.
 pub(super) fn read_id(id: Result<Path<String>, PathRejection>) -> Result<Uuid, Problem> {
+    read_uuid("id", id)
+}
+
+/// The UUID in a path, which calls it so.
+pub(super) fn read_uuid(
+    name: &str,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Uuid, Problem> {
     let id = id.ok().and_then(|Path(id)| id.parse::<Uuid>().ok());
     id.ok_or_else(|| {
         let fault = FieldError {
-            path: "id".to_owned(),
+            path: name.to_owned(),
             code: FieldCode::Malformed,
             message: "must be a UUID".to_owned(),
         };

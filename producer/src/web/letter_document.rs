@@ -1,8 +1,9 @@
 //! What clients see of a dead letter. Texts lose the query strings of their URLs, raw bodies too.
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
-use shared::db::{GroupNote, Letter};
+use shared::db::{DbResult, GroupNote, Letter, LetterGroup};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -44,6 +45,46 @@ pub struct LetterDocument {
     /// What people have found out about its group; in lists it is with the groups.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group_note: Option<GroupNote>,
+}
+
+/// Dead letters of one stage with the same normalised error and reason.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct GroupDocument {
+    /// The stage; `unknown` for messages that came from elsewhere.
+    pub stage: String,
+    /// The normalised error.
+    pub class: String,
+    /// Why, as a word.
+    pub reason: String,
+    /// How many.
+    pub letters: i64,
+    /// The first of them.
+    pub first: i64,
+    /// When the oldest came.
+    pub oldest: DateTime<Utc>,
+    /// When the newest came.
+    pub newest: DateTime<Utc>,
+    /// What people have found out about it; older than `oldest`: when the same fault was there before.
+    pub note: Option<GroupNote>,
+}
+
+impl GroupDocument {
+    /// Of a row.
+    ///
+    /// # Errors
+    /// When its note cannot be read.
+    pub fn new(group: LetterGroup) -> DbResult<Self> {
+        Ok(Self {
+            note: group.read_note()?,
+            stage: group.stage,
+            class: group.error_class,
+            reason: group.reason,
+            letters: group.letters,
+            first: group.first,
+            oldest: group.oldest,
+            newest: group.newest,
+        })
+    }
 }
 
 /// A raw body: as text where it is text, else in hexadecimal.

@@ -10,13 +10,14 @@ mod accounts;
 mod audits;
 mod batch;
 mod body;
-mod bulk;
+
 mod callbacks;
 mod dead_letters;
 mod document;
 mod events;
 mod find;
 mod fleet;
+mod job_actions;
 mod jobs;
 mod letter_document;
 mod list;
@@ -35,14 +36,14 @@ mod words;
 mod workers;
 
 pub(crate) use body::set as set_letter_filter;
-pub(crate) use bulk::{OperationDocument, OperationPage, SelectionDocument};
 pub use callbacks::Receiver;
 pub(crate) use document::{EventDocument, redacted_json};
 pub use document::{FullDocument, JobDocument, WaitingDocument, redacted, result_path};
-pub use letter_document::LetterDocument;
+pub use letter_document::{GroupDocument, LetterDocument};
 pub(crate) use list::{Fault, set as set_job_filter};
 pub use metrics::{HttpMetrics, OTHER_METHOD, methods};
 pub use notices::NoticeDocument;
+pub(crate) use operations::{OperationDocument, OperationPage, SelectionDocument};
 pub(crate) use overview::{ActPage, DEFAULT_MINUTES, MAX_MINUTES, Point, Series};
 pub(crate) use workers::{WorkerDocument, WorkerList, refusal as worker_refusal};
 
@@ -162,9 +163,9 @@ fn routes(state: &AppState, access: &Access) -> OpenApiRouter {
         .routes(routes!(jobs::submissions))
         .with_state(state.intake.clone());
     let operator = OpenApiRouter::new()
-        .routes(routes!(operations::cancel))
-        .routes(routes!(operations::retry))
-        .routes(routes!(operations::resume))
+        .routes(routes!(job_actions::cancel))
+        .routes(routes!(job_actions::retry))
+        .routes(routes!(job_actions::resume))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::show))
         .routes(routes!(dead_letters::note))
@@ -193,15 +194,15 @@ fn routes(state: &AppState, access: &Access) -> OpenApiRouter {
         .routes(routes!(overview::operator_events))
         .routes(routes!(words::words))
         .routes(routes!(find::find))
-        .routes(routes!(bulk::list, bulk::begin))
-        .routes(routes!(bulk::preview))
-        .routes(routes!(bulk::show))
-        .routes(routes!(bulk::go_on))
-        .routes(routes!(bulk::stop))
-        .with_state(operations::Operator {
+        .routes(routes!(operations::list, operations::begin))
+        .routes(routes!(operations::preview))
+        .routes(routes!(operations::show))
+        .routes(routes!(operations::go_on))
+        .routes(routes!(operations::stop))
+        .with_state(job_actions::Operator {
             db: db.clone(),
             times: FleetTimes::from(&state.decider.protocol),
-            previews: Arc::new(Semaphore::new(bulk::MAX_PREVIEWS)),
+            previews: Arc::new(Semaphore::new(operations::MAX_PREVIEWS)),
         });
     let audits = OpenApiRouter::new()
         .routes(routes!(audits::list, audits::begin))

@@ -14,9 +14,9 @@ use uuid::Uuid;
 
 use super::body::Who;
 use super::document::redacted;
+use super::job_actions::{Operator, detached};
 use super::jobs::{database, read_id};
 use super::list::{self, Parameters};
-use super::operations::{Operator, detached};
 use super::problem::{Kind, Problem};
 use super::requests::ReasonRequest;
 

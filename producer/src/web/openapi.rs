@@ -22,6 +22,7 @@ use super::requests::JobRequest;
         (name = "events", description = "Follow what happens."),
         (name = "dead letters", description = "What was given up."),
         (name = "unknown outcomes", description = "Paid requests whose answer was lost."),
+        (name = "notices", description = "What submitters are told when a job ends."),
         (name = "vendors", description = "The accounts and their limits."),
         (name = "operations", description = "Do something to many at once."),
         (name = "fleet", description = "What concerns all jobs."),

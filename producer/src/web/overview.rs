@@ -11,9 +11,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::document::redacted_json;
+use super::job_actions::Operator;
 use super::jobs::database;
 use super::list::{self, Parameters};
-use super::operations::Operator;
 use super::problem::Problem;
 use crate::overview::Overview;
 

@@ -2,7 +2,7 @@
 //! decides by what they have seen does not change what somebody else has made of it since.
 
 use axum::http::{HeaderMap, HeaderName, header};
-use shared::db::NO_NOTE;
+use shared::db::ABSENT;
 
 use super::problem::{Kind, Problem};
 
@@ -24,7 +24,7 @@ pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
 /// See [`if_match`].
 pub(super) fn if_match_or_none(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
     match headers.get(header::IF_NONE_MATCH) {
-        Some(tag) if tag == "*" => Ok(Some(NO_NOTE)),
+        Some(tag) if tag == "*" => Ok(Some(ABSENT)),
         _ => if_match(headers),
     }
 }
@@ -74,7 +74,7 @@ mod tests {
             let headers = HeaderMap::from_iter([(name, HeaderValue::from_static(value))]);
             if_match_or_none(&headers).ok()
         };
-        assert_eq!(asked(header::IF_NONE_MATCH, "*"), Some(Some(NO_NOTE)));
+        assert_eq!(asked(header::IF_NONE_MATCH, "*"), Some(Some(ABSENT)));
         assert_eq!(asked(header::IF_MATCH, "\"7\""), Some(Some(7)));
         assert_eq!(asked(header::IF_MATCH, "*"), Some(None));
         assert_eq!(asked(header::IF_MATCH, "\"x\""), None);

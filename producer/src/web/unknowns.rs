@@ -17,9 +17,9 @@ use uuid::Uuid;
 
 use super::access::Caller;
 use super::body::{Body, Who};
+use super::job_actions::{Operator, RawBody};
 use super::jobs::{database, internal, read_id};
 use super::list::{self, Parameters};
-use super::operations::{Operator, RawBody};
 use super::problem::{Kind, Problem};
 use super::requests::{AdoptRequest, ForceRequest};
 use crate::decisions::{Decider, Decision, DecisionError, Surface};

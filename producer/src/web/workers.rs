@@ -12,8 +12,8 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::body::Who;
+use super::job_actions::{Operator, detached};
 use super::jobs::{database, read_id};
-use super::operations::{Operator, detached};
 use super::problem::{Kind, Problem};
 use super::requests::ReasonRequest;
 

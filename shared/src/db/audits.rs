@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::dispatch::millis;
-use super::operations::record;
+use super::job_actions::record;
 use super::protocol::{Settlement, Verdict, to_json};
 use super::{Db, DbError, DbResult};
 use crate::domain::Vendor;

@@ -16,8 +16,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::job_actions::record;
 use super::letters::LetterFilter;
-use super::operations::record;
 use super::{Db, DbError, DbResult};
 use crate::domain::bulk::{BulkAction, BulkState, Canary, CanaryJob, CanaryOutcome};
 

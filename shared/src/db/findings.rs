@@ -4,6 +4,7 @@
 use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Jsonb, Nullable, Text, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl as _;
+use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -14,7 +15,7 @@ use crate::domain::audit::{Comparison, Finding, FindingKind};
 
 /// What was noted as dealt with.
 #[derive(Clone, Debug, QueryableByName)]
-pub struct Noted {
+pub struct AcknowledgedFindings {
     /// How many findings.
     #[diesel(sql_type = BigInt)]
     pub findings: i64,
@@ -25,19 +26,19 @@ pub struct Noted {
 
 /// What somebody has said about a finding.
 #[derive(Clone, Debug, QueryableByName)]
-pub struct Acknowledged {
+struct Acknowledged {
     /// The submission.
     #[diesel(sql_type = SqlUuid)]
-    pub token: Uuid,
+    token: Uuid,
     /// What kind of finding.
     #[diesel(sql_type = Nullable<Text>)]
-    pub kind: Option<String>,
+    kind: Option<String>,
     /// The work that was found.
     #[diesel(sql_type = Nullable<Text>)]
-    pub task_id: Option<String>,
+    task_id: Option<String>,
     /// Who, and why.
     #[diesel(sql_type = Text)]
-    pub words: String,
+    words: String,
 }
 
 #[derive(QueryableByName)]
@@ -48,12 +49,51 @@ struct OpenFinding {
     finding: Value,
 }
 
+/// A work that was one too many, and what somebody has said about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, QueryableByName, utoipa::ToSchema)]
+pub struct PaidTwice {
+    /// The vendor's id of the work, as far as it is known.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub task_id: Option<String>,
+    /// Who has dealt with it and why; null while nobody has.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub dealt_with: Option<String>,
+}
+
+/// What the ledger and the trail say was paid for twice: the one place that says so, for whoever counts, shows or ends it.
+pub(super) const PAID_TWICE: &str = "\
+    SELECT token, vendor, job_id, 'second_submission' AS kind, vendor_task_id AS task_id FROM submissions WHERE state = 'duplicate' \
+    UNION SELECT s.token, s.vendor, s.job_id, CASE e.kind WHEN 'duplicate' THEN 'second_submission' ELSE e.kind END, e.detail ->> 'task_id' \
+    FROM job_events e JOIN submissions s ON s.token = e.token WHERE e.kind IN ('duplicate', 'second_work')";
+
+/// Whether an operator's line (`o`) is about a work (`d`) of these; another work of the same submission is another matter.
+pub(super) const IS_ABOUT: &str = "o.action = 'finding_acknowledged' AND o.subject = d.token::text AND o.detail ->> 'kind' = d.kind \
+    AND o.detail ->> 'task_id' IS NOT DISTINCT FROM d.task_id";
+
 impl Db {
-    /// What operators have said about findings of these submissions that no repair can end.
+    /// The works of a submission that were one too many, by the ledger, the trail, and audits of the last 90 days.
     ///
     /// # Errors
     /// When the database is away.
-    pub async fn acknowledged(&self, tokens: &[Uuid]) -> DbResult<Vec<Acknowledged>> {
+    pub async fn paid_twice(&self, token: Uuid) -> DbResult<Vec<PaidTwice>> {
+        let mut connection = self.connection().await?;
+        Ok(diesel::sql_query(format!(
+            "SELECT DISTINCT d.task_id, (SELECT o.actor || ': ' || o.reason FROM operator_events o WHERE {IS_ABOUT} \
+                 ORDER BY o.id DESC LIMIT 1) AS dealt_with \
+             FROM (SELECT token, kind, task_id FROM ({PAID_TWICE}) t WHERE token = $1 \
+                 UNION SELECT (f ->> 'token')::uuid, f ->> 'kind', f ->> 'task_id' \
+                 FROM audits a, jsonb_array_elements(a.comparisons) c, jsonb_array_elements(c -> 'findings') f \
+                 WHERE a.findings > 0 AND a.finished_at > now() - interval '90 days' AND f ->> 'token' = $1::text \
+                 AND f ->> 'kind' = ANY($2)) d ORDER BY 1, 2"
+        ))
+        .bind::<SqlUuid, _>(token)
+        .bind::<Array<Text>, _>(kinds(FindingKind::is_twice))
+        .load(&mut connection)
+        .await?)
+    }
+
+    /// What operators have said about findings of these submissions that no repair can end.
+    async fn acknowledged(&self, tokens: &[Uuid]) -> DbResult<Vec<Acknowledged>> {
         let mut connection = self.connection().await?;
         Ok(diesel::sql_query(
             "SELECT u.token, e.detail ->> 'kind' AS kind, e.detail ->> 'task_id' AS task_id, e.actor || ': ' || e.reason AS words \
@@ -76,34 +116,27 @@ impl Db {
         tokens: &[Uuid],
         by: &str,
         reason: &str,
-    ) -> DbResult<Noted> {
-        let kinds = FindingKind::ALL.iter();
-        let lasting: Vec<_> = kinds
-            .filter(|kind| !kind.repairable())
-            .map(|kind| kind.as_str())
-            .collect();
+    ) -> DbResult<AcknowledgedFindings> {
         let mut connection = self.connection().await?;
-        Ok(diesel::sql_query(
+        Ok(diesel::sql_query(format!(
             "WITH found AS ( \
-                 SELECT f ->> 'token' AS token, f -> 'kind' AS kind, f -> 'task_id' AS task_id \
+                 SELECT f ->> 'token' AS token, f -> 'kind' AS kind, coalesce(f -> 'task_id', 'null') AS task_id \
                  FROM audits a, jsonb_array_elements(a.comparisons) c, jsonb_array_elements(c -> 'findings') f \
                  WHERE a.finished_at > now() - interval '90 days' AND jsonb_typeof(a.comparisons) = 'array' \
                  AND f ->> 'token' = ANY($1::text[]) AND f ->> 'kind' = ANY($4) \
-                 UNION SELECT s.token::text, to_jsonb('second_submission'::text), to_jsonb(s.vendor_task_id) \
-                 FROM submissions s WHERE s.token = ANY($1) AND s.state = 'duplicate' \
-                 UNION SELECT e.token::text, to_jsonb('second_work'::text), e.detail -> 'task_id' \
-                 FROM job_events e WHERE e.token = ANY($1) AND e.kind = 'second_work'), \
+                 UNION SELECT d.token::text, to_jsonb(d.kind), coalesce(to_jsonb(d.task_id), 'null') \
+                 FROM ({PAID_TWICE}) d WHERE d.token = ANY($1)), \
              without AS (SELECT t.token FROM unnest($1) t(token) WHERE NOT EXISTS (SELECT FROM found f WHERE f.token = t.token::text)), \
              noted AS ( \
                  INSERT INTO operator_events (actor, reason, action, subject, detail) \
                  SELECT $2, $3, 'finding_acknowledged', token, jsonb_build_object('kind', kind, 'task_id', task_id) \
                  FROM found WHERE NOT EXISTS (SELECT FROM without) RETURNING 1) \
-             SELECT (SELECT count(*) FROM noted) AS findings, ARRAY(SELECT token FROM without) AS without",
-        )
+             SELECT (SELECT count(*) FROM noted) AS findings, ARRAY(SELECT token FROM without) AS without"
+        ))
         .bind::<Array<SqlUuid>, _>(tokens)
         .bind::<Text, _>(by)
         .bind::<Text, _>(reason)
-        .bind::<Array<Text>, _>(lasting)
+        .bind::<Array<Text>, _>(kinds(|kind| !kind.repairable()))
         .get_result(&mut connection)
         .await?)
     }
@@ -140,11 +173,6 @@ impl Db {
         newest: impl IntoIterator<Item = &AuditRecord>,
     ) -> DbResult<Vec<(Vendor, Finding)>> {
         let newest: Vec<i64> = newest.into_iter().map(|audit| audit.id).collect();
-        let kinds = FindingKind::ALL.iter();
-        let in_vain: Vec<_> = kinds
-            .filter(|kind| kind.is_in_vain())
-            .map(|kind| kind.as_str())
-            .collect();
         let mut connection = self.connection().await?;
         let rows: Vec<OpenFinding> = diesel::sql_query(
             "SELECT DISTINCT ON (f ->> 'token', f ->> 'kind', f ->> 'task_id') c ->> 'vendor' AS vendor, f AS finding \
@@ -156,7 +184,7 @@ impl Db {
              ORDER BY f ->> 'token', f ->> 'kind', f ->> 'task_id', a.id DESC",
         )
         .bind::<Array<BigInt>, _>(newest)
-        .bind::<Array<Text>, _>(in_vain)
+        .bind::<Array<Text>, _>(kinds(FindingKind::is_in_vain))
         .load(&mut connection)
         .await?;
         let read = |row: OpenFinding| {
@@ -168,4 +196,13 @@ impl Db {
         };
         rows.into_iter().map(read).collect()
     }
+}
+
+/// The words of the kinds that are so.
+fn kinds(are: impl Fn(FindingKind) -> bool) -> Vec<&'static str> {
+    let kinds = FindingKind::ALL.iter().copied();
+    kinds
+        .filter(|kind| are(*kind))
+        .map(FindingKind::as_str)
+        .collect()
 }

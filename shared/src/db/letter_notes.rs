@@ -3,16 +3,16 @@
 
 use chrono::{DateTime, Utc};
 use diesel::OptionalExtension as _;
-use diesel::sql_types::{BigInt, Nullable, Text, Timestamptz};
+use diesel::sql_types::{BigInt, Text, Timestamptz};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::operations::record;
+use super::job_actions::record;
 use super::{Db, DbError, DbResult};
 
-/// The version of a note that is not there.
-pub const NO_NOTE: i64 = 0;
+/// The version of what is not there.
+pub const ABSENT: i64 = 0;
 
 /// What somebody has found out about a group.
 #[derive(
@@ -40,7 +40,7 @@ pub struct NoteChange {
     pub letter: i64,
     /// The new note; none removes it.
     pub text: Option<String>,
-    /// Only if the note is this one still, or, with [`NO_NOTE`], if there is none.
+    /// Only if the note is this one still, or, with [`ABSENT`], if there is none.
     pub if_version: Option<i64>,
     /// Who.
     pub by: String,
@@ -107,29 +107,36 @@ async fn write(connection: &mut AsyncPgConnection, change: &NoteChange) -> DbRes
         .execute(connection)
         .await?;
     let before = note(connection, &group).await?;
-    let version = before.as_ref().map_or(NO_NOTE, |note| note.version);
+    let version = before.as_ref().map_or(ABSENT, |note| note.version);
     if change.if_version.is_some_and(|wanted| wanted != version) {
         return Ok(Noted::Outdated);
     }
-    let statement = match change.text {
-        Some(_) => {
-            "INSERT INTO dead_letter_notes (stage, error_class, reason, note, noted_by) VALUES ($1, $2, $3, $4, $5) \
-             ON CONFLICT (stage, error_class, reason) DO UPDATE SET note = excluded.note, noted_by = excluded.noted_by, \
-                 noted_at = excluded.noted_at, version = DEFAULT"
+    let changed = match &change.text {
+        Some(text) => {
+            diesel::sql_query(
+                "INSERT INTO dead_letter_notes (stage, error_class, reason, note, noted_by) VALUES ($1, $2, $3, $4, $5) \
+                 ON CONFLICT (stage, error_class, reason) DO UPDATE SET note = excluded.note, noted_by = excluded.noted_by, \
+                     noted_at = excluded.noted_at, version = DEFAULT",
+            )
+            .bind::<Text, _>(&group.stage)
+            .bind::<Text, _>(&group.class)
+            .bind::<Text, _>(&group.reason)
+            .bind::<Text, _>(text)
+            .bind::<Text, _>(&change.by)
+            .execute(connection)
+            .await?
         }
         None => {
-            "DELETE FROM dead_letter_notes WHERE (stage, error_class, reason) = ($1, $2, $3) AND $4::text IS NULL \
-             AND $5::text IS NOT NULL"
+            diesel::sql_query(
+                "DELETE FROM dead_letter_notes WHERE (stage, error_class, reason) = ($1, $2, $3)",
+            )
+            .bind::<Text, _>(&group.stage)
+            .bind::<Text, _>(&group.class)
+            .bind::<Text, _>(&group.reason)
+            .execute(connection)
+            .await?
         }
     };
-    let changed = diesel::sql_query(statement)
-        .bind::<Text, _>(&group.stage)
-        .bind::<Text, _>(&group.class)
-        .bind::<Text, _>(&group.reason)
-        .bind::<Nullable<Text>, _>(change.text.as_deref())
-        .bind::<Text, _>(&change.by)
-        .execute(connection)
-        .await?;
     if changed > 0 {
         let detail = json!({
             "filter": { "stage": group.stage, "class": group.class, "reason": group.reason },

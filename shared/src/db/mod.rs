@@ -13,6 +13,7 @@ mod dead_letters;
 mod dispatch;
 mod find;
 mod findings;
+mod job_actions;
 mod job_list;
 mod jobs;
 mod letter_notes;
@@ -21,7 +22,6 @@ mod load;
 mod metrics;
 mod migrations;
 mod notices;
-mod operations;
 mod protocol;
 mod restart;
 mod retention;
@@ -48,16 +48,16 @@ pub use continuity::{Forgotten, Seen, watch_continuity};
 pub use dead_letters::DeadLetter;
 pub use dispatch::Picked;
 pub use find::{Found, FoundJob, FoundSubmission};
-pub use findings::{Acknowledged, Noted};
+pub use findings::{AcknowledgedFindings, PaidTwice};
+pub use job_actions::{Canceled, Resumed};
 pub use job_list::{JobFilter, JobPage, JobPlace};
 pub use jobs::{Created, JobEvent, JobRow, RequestKey, StageRow, SubmissionRow};
-pub use letter_notes::{GroupNote, NO_NOTE, NoteChange, Noted as GroupNoted};
+pub use letter_notes::{ABSENT, GroupNote, NoteChange, Noted};
 pub use letters::{Discarded, Letter, LetterFilter, LetterGroup};
 pub use load::{Loaded, Submission, WorkItem};
 pub use metrics::Metrics;
 pub use migrations::SchemaState;
 pub use notices::{NoticeFilter, NoticeGauge, NoticeReplayed, NoticeRoom, NoticeRow, NoticeTry};
-pub use operations::{Canceled, Resumed};
 pub use protocol::{
     Claim, Claimed, Fact, JobPatch, LedgerVerdict, MetadataVerdict, Move, MoveState, MoveVerdict,
     NewEvent, Settlement, Verdict,

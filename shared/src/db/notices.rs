@@ -11,7 +11,7 @@ use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
 use uuid::Uuid;
 
 use super::dispatch::millis;
-use super::operations::record;
+use super::job_actions::record;
 use super::{Db, DbResult};
 use crate::domain::notice::{NoticeState, Target};
 

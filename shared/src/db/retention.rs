@@ -145,7 +145,7 @@ fn rule(kind: Kind) -> Option<Rule> {
             may_go: all(),
             action: delete,
         },
-        Kind::Notes => Rule {
+        Kind::GroupNotes => Rule {
             table: "dead_letter_notes",
             at: "noted_at",
             candidates: all(),

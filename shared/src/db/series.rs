@@ -10,6 +10,7 @@ use diesel::sql_types::{
 use diesel_async::RunQueryDsl as _;
 use uuid::Uuid;
 
+use super::findings::{IS_ABOUT, PAID_TWICE};
 use super::{Db, DbResult};
 
 /// A minute.
@@ -106,18 +107,13 @@ impl Db {
     /// When the database is away.
     pub async fn duplicates_ever(&self) -> DbResult<Vec<DuplicateCount>> {
         let mut connection = self.connection().await?;
-        Ok(diesel::sql_query(
+        Ok(diesel::sql_query(format!(
             "SELECT vendor, count(*) AS submissions, count(*) FILTER (WHERE open) AS open, \
                  (array_agg(DISTINCT job_id) FILTER (WHERE open))[1:10] AS jobs \
-             FROM (SELECT token, vendor, job_id, NOT EXISTS (SELECT FROM operator_events o \
-                 WHERE o.action = 'finding_acknowledged' AND o.subject = token::text AND o.at >= max(d.at) \
-                 AND o.detail ->> 'kind' IN ('second_work', 'second_submission')) AS open FROM ( \
-                 SELECT token, vendor, job_id, claimed_at AS at FROM submissions WHERE state = 'duplicate' \
-                 UNION ALL SELECT s.token, s.vendor, s.job_id, e.at FROM job_events e JOIN submissions s ON s.token = e.token \
-                     WHERE e.kind = 'duplicate' \
-                 UNION ALL SELECT s.token, s.vendor, s.job_id, e.at FROM job_events e JOIN submissions s ON s.token = e.token \
-                     WHERE e.kind = 'second_work') d GROUP BY 1, 2, 3) found GROUP BY vendor",
-        )
+             FROM (SELECT token, vendor, job_id, \
+                 bool_or(NOT EXISTS (SELECT FROM operator_events o WHERE {IS_ABOUT})) AS open \
+                 FROM ({PAID_TWICE}) d GROUP BY 1, 2, 3) found GROUP BY vendor"
+        ))
         .load(&mut connection)
         .await?)
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::continuity::{Forgotten, Seen};
-use super::operations::record;
+use super::job_actions::record;
 use super::schema::settings;
 use super::{Db, DbResult};
 use crate::domain::search::AROUND;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::dispatch::millis;
-use super::operations::record;
+use super::job_actions::record;
 use super::{Db, DbResult};
 use crate::domain::access::Role;
 

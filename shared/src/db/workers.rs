@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::dispatch::millis;
-use super::operations::record;
+use super::job_actions::record;
 use super::{Db, DbError, DbResult};
 use crate::crash::{self, Point};
 use crate::domain::worker_order::{Ordered, WorkerOrder, WorkerState, WorkerWish};

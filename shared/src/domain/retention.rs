@@ -14,8 +14,8 @@ vocabulary! {
         Callbacks = "callbacks",
         /// Dead letters that somebody replayed or discarded.
         DeadLetters = "dead_letters",
-        /// Notes on groups of dead letters, of those that have none open.
-        Notes = "notes",
+        /// Notes on groups of dead letters, from when they were written on, of groups that have none open.
+        GroupNotes = "group_notes",
         /// Idempotency keys: the same key makes a new job after that.
         IdempotencyKeys = "idempotency_keys",
         /// Audits, but for the last one that was finished.

@@ -9,7 +9,8 @@ use shared::db::{Db, Discarded, LetterFilter};
 use super::selection::{SelectionArgs, are_open};
 use crate::cli::operator::OperatorArgs;
 use crate::cli::output::OutputArgs;
-use crate::operations;
+use crate::cli::progress;
+use crate::replay;
 
 const EXAMPLES: &str = "Examples:
   One message that says nothing:  producer dead-letters discard 42 --reason 'sent by a test by mistake'
@@ -42,26 +43,29 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         ..filter
     };
     let OperatorArgs { reason, by } = &args.operator;
-    operations::note(&db, by, reason, "dead_letters_discarded", &filter).await?;
+    replay::note(&db, by, reason, "dead_letters_discarded", &filter).await?;
     let mut counts: BTreeMap<&str, u64> = BTreeMap::from([("discarded", 0)]);
     let mut after = 0;
+    let counter = progress::counter("dead letters looked at");
     loop {
-        let done = operations::discard_piece(&db, &filter, by, reason, after).await?;
+        let done = replay::discard_piece(&db, &filter, by, reason, after).await?;
         let Some((last, _)) = done.last() else { break };
         after = *last;
+        counter.inc(done.len() as u64);
         for (_, verdict) in done {
             let word = match verdict {
                 Discarded::Discarded => "discarded",
-                Discarded::Resolved => "closed before",
+                Discarded::Resolved => "closed_before",
                 Discarded::Gone => "gone",
             };
             *counts.entry(word).or_default() += 1;
         }
     }
+    counter.finish_and_clear();
     args.output.print(&counts, |counts| {
         let words: Vec<_> = counts
             .iter()
-            .map(|(word, count)| format!("{count} {word}"))
+            .map(|(word, count)| format!("{count} {}", word.replace('_', " ")))
             .collect();
         words.join(", ")
     })?;

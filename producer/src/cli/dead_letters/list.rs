@@ -4,13 +4,13 @@ use std::process::ExitCode;
 
 use serde_json::json;
 use shared::config::DatabaseConfig;
-use shared::db::{Db, LetterFilter, LetterGroup};
+use shared::db::{Db, LetterFilter};
 
 use super::note;
 use super::selection::FilterArgs;
 use crate::cli::output::{OutputArgs, table};
 use crate::times::{told, told_text};
-use crate::web::{LetterDocument, redacted};
+use crate::web::{GroupDocument, LetterDocument, redacted};
 
 const EXAMPLES: &str = "Examples:
   What there is, by stage and error:     producer dead-letters list
@@ -57,19 +57,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let mut groups = db.letter_groups(&filter, None, args.limit).await?;
     groups.sort_by_key(|group| std::cmp::Reverse(group.letters));
-    let notes: Vec<_> = groups
-        .iter()
-        .map(LetterGroup::read_note)
-        .collect::<Result<_, _>>()?;
-    let document: Vec<_> = groups
-        .iter()
-        .zip(&notes)
-        .map(|(group, note)| {
-            json!({ "stage": group.stage, "class": group.error_class, "reason": group.reason, "letters": group.letters,
-                "first": group.first, "oldest": group.oldest, "newest": group.newest, "note": note })
-        })
-        .collect();
-    args.output.print(&json!({ "groups": document }), |_| {
+    let groups = groups
+        .into_iter()
+        .map(GroupDocument::new)
+        .collect::<Result<Vec<_>, _>>()?;
+    args.output.print(&json!({ "groups": groups }), |_| {
         if groups.is_empty() {
             return "no open dead letters".to_owned();
         }
@@ -77,15 +69,15 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             [
                 "LETTERS", "STAGE", "REASON", "SAMPLE", "NEWEST", "ERROR", "NOTE",
             ],
-            groups.iter().zip(&notes).map(|(group, note)| {
+            groups.iter().map(|group| {
                 [
                     group.letters.to_string(),
                     group.stage.clone(),
                     group.reason.clone(),
                     format!("#{}", group.first),
                     told(group.newest).to_string(),
-                    redacted(group.error_class.clone()),
-                    note.as_ref().map(note::human).unwrap_or_default(),
+                    redacted(group.class.clone()),
+                    group.note.as_ref().map(note::human).unwrap_or_default(),
                 ]
             }),
         )

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 use shared::config::DatabaseConfig;
-use shared::db::{Db, GroupNote, GroupNoted, NoteChange};
+use shared::db::{Db, GroupNote, NoteChange, Noted};
 
 use crate::cli::exit::NotFound;
 use crate::cli::operator::not_blank;
@@ -60,7 +60,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         if_version: None,
         by: args.by,
     };
-    let GroupNoted::Now(now) = db.note_group(&change).await? else {
+    let Noted::Now(now) = db.note_group(&change).await? else {
         return Err(NotFound(format!("there is no dead letter {}", args.id)).into());
     };
     args.output.print(&json!({ "note": now }), |_| {

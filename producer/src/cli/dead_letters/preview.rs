@@ -8,7 +8,7 @@ use shared::db::{Db, RestartOrder};
 use super::selection::{SelectionArgs, are_open};
 use crate::cli::attempts::AttemptArgs;
 use crate::cli::output::OutputArgs;
-use crate::operations;
+use crate::replay;
 
 const EXAMPLES: &str = "Examples:
   Everything:       producer dead-letters preview --all
@@ -44,7 +44,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         operation: None,
         another_attempt: args.attempts.another_attempt,
     };
-    let tally = operations::preview(&db, &filter, &order, u64::MAX).await?;
+    let tally = replay::preview(&db, &filter, &order, u64::MAX).await?;
     args.output
         .print(&tally, |tally| tally.lines("dead letters").join("\n"))?;
     Ok(ExitCode::SUCCESS)

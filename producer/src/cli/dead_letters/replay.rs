@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Serialize;
 use shared::config::DatabaseConfig;
 use shared::db::{Db, LetterFilter, Pace, RestartOrder};
@@ -20,8 +20,9 @@ use crate::cli::attempts::AttemptArgs;
 use crate::cli::exit::Exit;
 use crate::cli::operator::OperatorArgs;
 use crate::cli::output::OutputArgs;
+use crate::cli::progress;
 use crate::held::Holds;
-use crate::operations::{self, PIECE, Tally};
+use crate::replay::{self, PIECE, Tally};
 
 const EXAMPLES: &str = "Examples:
   See first what it would do:   producer dead-letters preview --stage inpaint.store
@@ -106,11 +107,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         operation: None,
         another_attempt: args.attempts.another_attempt,
     };
-    let planned = operations::preview(&db, &filter, &order, u64::MAX).await?;
+    let planned = replay::preview(&db, &filter, &order, u64::MAX).await?;
     for line in planned.lines("dead letters") {
         writeln!(std::io::stderr(), "{line}")?;
     }
-    operations::note(
+    replay::note(
         &db,
         &order.by,
         &order.reason,
@@ -118,10 +119,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         &filter,
     )
     .await?;
-    let bar = ProgressBar::new(planned.letters);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {wide_msg}") {
-        bar.set_style(style);
-    }
+    let bar = progress::bar(planned.letters);
     let step = args
         .per_minute
         .map_or(Duration::ZERO, |n| Duration::from_secs(60) / n);
@@ -228,10 +226,9 @@ impl Replay<'_> {
         filter: &LetterFilter,
         after: i64,
         limit: i64,
-    ) -> anyhow::Result<Vec<operations::Replayed>> {
+    ) -> anyhow::Result<Vec<replay::Replayed>> {
         let (db, order) = (self.db, &self.order);
-        let piece =
-            operations::replay_piece(db, filter, order, after, limit, &mut self.pace).await?;
+        let piece = replay::replay_piece(db, filter, order, after, limit, &mut self.pace).await?;
         for replayed in &piece {
             self.report.replayed.add(replayed);
         }

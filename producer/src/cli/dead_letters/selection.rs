@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::cli::exit::{NotFound, Usage};
 use crate::cli::since::since;
-use crate::operations;
+use crate::replay;
 
 /// Filters; all that are given must fit.
 #[derive(Clone, Debug, clap::Args)]
@@ -85,7 +85,7 @@ impl SelectionArgs {
 
 /// Refuses numbers of letters that do not exist or are closed.
 pub(super) async fn are_open(db: &Db, filter: &LetterFilter) -> anyhow::Result<()> {
-    let not_open = operations::not_open(db, filter).await?;
+    let not_open = replay::not_open(db, filter).await?;
     let told: Vec<_> = not_open.iter().map(ToString::to_string).collect();
     let told = format!("nothing is done: {}", told.join(", "));
     if not_open.iter().any(|letter| letter.closed.is_none()) {

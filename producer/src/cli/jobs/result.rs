@@ -23,7 +23,7 @@ const EXAMPLES: &str = "Examples:
   A link to give to somebody:  producer jobs result 7b0c6c7e-0f8b-4a1e-9d0a-0f8b00000001 --result-link-life 1d
   The file itself:             producer jobs result 7b0c6c7e-0f8b-4a1e-9d0a-0f8b00000001 --output result.mp4
 
-Exit status: 0 done, 1 there is no result or it could not be read.";
+Exit status: 0 done, 1 there is no result (yet), 3 there is no such job, 4 it could not be read.";
 
 /// Print a link to the result of a job, or download it
 #[derive(Debug, clap::Args)]

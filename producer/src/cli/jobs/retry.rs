@@ -11,7 +11,7 @@ use super::selection::{Line, SelectionArgs, report};
 use crate::cli::attempts::AttemptArgs;
 use crate::cli::operator::PreviewOperatorArgs;
 use crate::cli::output::OutputArgs;
-use crate::operations::{Tally, in_words};
+use crate::replay::{Tally, in_words};
 
 const EXAMPLES: &str = "Examples:
   One job:                       producer jobs retry 0f8b… --reason 'the input is readable now'

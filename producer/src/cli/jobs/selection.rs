@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::cli::exit::{Exit, Usage};
 use crate::cli::output::{OutputArgs, table};
+use crate::cli::progress;
 use crate::cli::since::since;
 
 /// Jobs in one transaction.
@@ -147,19 +148,25 @@ impl SelectionArgs {
         mut each: impl AsyncFnMut(&[Uuid]) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         if !self.ids.is_empty() {
+            let bar = progress::bar(self.ids.len() as u64);
             for ids in self.ids.chunks(PIECE as usize) {
                 each(ids).await?;
                 crash::point(Point::JobsChanged);
+                bar.inc(ids.len() as u64);
             }
+            bar.finish_and_clear();
             return Ok(());
         }
+        let counter = progress::counter("jobs looked at");
         let (filter, mut before) = (self.filter.filter(), None);
         loop {
             let (places, next) = db.job_places(&filter, before, PIECE).await?;
             let ids: Vec<Uuid> = places.iter().map(|place| place.id).collect();
             each(&ids).await?;
             crash::point(Point::JobsChanged);
+            counter.inc(ids.len() as u64);
             if next.is_none() {
+                counter.finish_and_clear();
                 return Ok(());
             }
             before = next;

@@ -12,7 +12,7 @@ use crate::cli::exit::NotFound;
 use crate::cli::find;
 use crate::cli::job_trail::in_words as in_short;
 use crate::cli::output::{OutputArgs, table};
-use crate::operations::in_words;
+use crate::replay::in_words;
 use crate::times::told_text;
 use crate::web::FullDocument;
 

@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use shared::config::DatabaseConfig;
 use shared::db::Db;
 use shared::domain::bulk::BulkState;
 
 use crate::cli::exit::NotFound;
 use crate::cli::output::{OutputArgs, table};
+use crate::cli::progress;
 use crate::web::{OperationDocument, OperationPage};
 
 /// Between two looks.
@@ -113,10 +113,7 @@ async fn read(db: &Db, id: i64) -> anyhow::Result<OperationDocument> {
 }
 
 async fn follow(db: &Db, id: i64) -> anyhow::Result<OperationDocument> {
-    let bar = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {wide_msg}") {
-        bar.set_style(style);
-    }
+    let bar = progress::bar(0);
     loop {
         let operation = read(db, id).await?;
         bar.set_length(u64::try_from(operation.total.max(operation.done)).unwrap_or(0));

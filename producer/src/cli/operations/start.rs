@@ -10,6 +10,7 @@ use shared::domain::bulk::BulkAction;
 use super::show::shown;
 use crate::bulk::{self, Begun, Counted, RETRIED, Selection, Wanted, may_be_retried};
 use crate::cli::attempts::AttemptArgs;
+use crate::cli::exit::Usage;
 use crate::cli::operator::PreviewOperatorArgs;
 use crate::cli::output::OutputArgs;
 use crate::web::{Fault, SelectionDocument, set_job_filter, set_letter_filter};
@@ -80,11 +81,11 @@ impl StartArgs {
     fn selection(&self) -> anyhow::Result<Selection> {
         anyhow::ensure!(
             self.all == self.filter.is_empty(),
-            "give either filters or --all"
+            Usage("give either filters or --all".to_owned())
         );
         anyhow::ensure!(
             !self.canary || self.action == BulkAction::Replay,
-            "only a replay has canaries"
+            Usage("only a replay has canaries".to_owned())
         );
         let (mut jobs, mut letters) = (JobFilter::default(), LetterFilter::default());
         for (name, value) in &self.filter {
@@ -93,17 +94,20 @@ impl StartArgs {
             } else {
                 set_job_filter(&mut jobs, name, value)
             };
-            set.map_err(|(_, message)| anyhow::anyhow!("the filter `{name}` {message}"))?;
+            set.map_err(|(_, message)| Usage(format!("the filter `{name}` {message}")))?;
         }
         anyhow::ensure!(
             !letters.closed,
-            "closed dead letters are neither replayed nor discarded"
+            Usage("closed dead letters are neither replayed nor discarded".to_owned())
         );
         let retried = self.action == BulkAction::Retry;
         let status = jobs
             .status
             .filter(|status| retried && !may_be_retried(*status));
-        anyhow::ensure!(status.is_none(), "the filter `status` {RETRIED}");
+        anyhow::ensure!(
+            status.is_none(),
+            Usage(format!("the filter `status` {RETRIED}"))
+        );
         Ok(Selection::for_action(self.action, jobs, letters))
     }
 }

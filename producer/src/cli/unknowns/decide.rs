@@ -6,47 +6,42 @@ use shared::db::Db;
 use shared::storage::Storage;
 use uuid::Uuid;
 
-use super::{AdoptArgs, ConfirmArgs};
+use super::{AdoptArgs, ConfirmArgs, DecisionArgs};
 use crate::cli::exit::NotFound;
 use crate::cli::output::OutputArgs;
 use crate::decisions::{Decider, Decision, DecisionError, Surface};
 
 /// The vendor has the work.
 pub(super) async fn adopt(args: &AdoptArgs) -> anyhow::Result<()> {
-    let decider = Decider {
-        db: Db::new(&args.database)?,
-        vendors: args.accounts.vendors()?,
-        storage: Storage::new(&args.storage).context("object storage")?,
-        protocol: args.protocol.clone(),
-    };
-    let decision = Decision {
-        token: args.token,
-        by: args.operator.by.clone(),
-        reason: args.operator.reason.clone(),
-        force: args.force,
-        surface: Surface::CommandLine,
-    };
+    let (decider, decision) = args.decision.read(args.force)?;
     let told = decider.adopt(&decision, &args.task_id).await;
-    print(args.output, args.token, told)
+    print(args.decision.output, decision.token, told)
 }
 
 /// The vendor never got the request.
 pub(super) async fn confirm_not_accepted(args: &ConfirmArgs) -> anyhow::Result<()> {
-    let decider = Decider {
-        db: Db::new(&args.database)?,
-        vendors: args.accounts.vendors()?,
-        storage: Storage::new(&args.storage).context("object storage")?,
-        protocol: args.protocol.clone(),
-    };
-    let decision = Decision {
-        token: args.token,
-        by: args.operator.by.clone(),
-        reason: args.operator.reason.clone(),
-        force: args.force,
-        surface: Surface::CommandLine,
-    };
+    let (decider, decision) = args.decision.read(args.force)?;
     let told = decider.confirm_not_accepted(&decision).await;
-    print(args.output, args.token, told)
+    print(args.decision.output, decision.token, told)
+}
+
+impl DecisionArgs {
+    fn read(&self, force: bool) -> anyhow::Result<(Decider, Decision)> {
+        let decider = Decider {
+            db: Db::new(&self.database)?,
+            vendors: self.accounts.vendors()?,
+            storage: Storage::new(&self.storage).context("object storage")?,
+            protocol: self.protocol.clone(),
+        };
+        let decision = Decision {
+            token: self.token,
+            by: self.operator.by.clone(),
+            reason: self.operator.reason.clone(),
+            force,
+            surface: Surface::CommandLine,
+        };
+        Ok((decider, decision))
+    }
 }
 
 fn print(

@@ -8,7 +8,7 @@ use shared::domain::admission::Refusal;
 
 use crate::cli::output::table;
 use crate::held;
-use crate::operations::money;
+use crate::replay::money;
 use crate::times::told;
 
 pub(super) fn human(

@@ -23,8 +23,8 @@ use super::credential::{self, Credential};
 use super::{Access, Caller, Refusal, origin};
 use crate::secrets::{self, Kind as Secret};
 use crate::web::body::Body;
+use crate::web::job_actions::detached;
 use crate::web::jobs::{database, internal};
-use crate::web::operations::detached;
 use crate::web::problem::{Kind, Problem};
 use crate::web::requests::SignIn;
 

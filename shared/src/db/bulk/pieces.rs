@@ -10,9 +10,9 @@ use uuid::Uuid;
 use super::{MAX_GROUPS, OperationRow, Piece, read, write};
 use crate::db::DbResult;
 use crate::db::dispatch::millis;
+use crate::db::job_actions::{self, Canceled, Resumed};
 use crate::db::job_list::{self, JobFilter, JobPlace};
 use crate::db::letters::{self, Discarded, Letter, LetterFilter};
-use crate::db::operations::{self, Canceled, Resumed};
 use crate::db::restart::{self, Candidate, Pace, RestartOrder};
 use crate::domain::bulk::{BulkAction, BulkState, Canary, PIECE, piece, step};
 use crate::domain::resume::{Refusal, Resume};
@@ -104,7 +104,7 @@ async fn change_jobs(
     let (by, reason) = (&order.by, &order.reason);
     match action {
         BulkAction::Cancel => {
-            for (_, canceled) in operations::cancel(connection, &jobs, by, reason).await? {
+            for (_, canceled) in job_actions::cancel(connection, &jobs, by, reason).await? {
                 found.count(match &canceled {
                     Canceled::Now | Canceled::Following => None,
                     Canceled::Before => Some("canceled"),
@@ -114,7 +114,7 @@ async fn change_jobs(
             }
         }
         BulkAction::Resume => {
-            for (_, resumed) in operations::resume(connection, &jobs, by, reason).await? {
+            for (_, resumed) in job_actions::resume(connection, &jobs, by, reason).await? {
                 found.count(match resumed {
                     Resumed::Now => None,
                     Resumed::Stays(_) => Some("not_resumable"),

@@ -6,7 +6,7 @@ use producer::booking::{About, found};
 use reqwest::{Method, StatusCode};
 use sandbox::{Fault, FaultRule, Operation, SandboxConfig, Vendor as Payee, When};
 use serde_json::{Value, json};
-use shared::db::{Db, LedgerVerdict, MetadataVerdict, MoveVerdict, NewAudit, Rebuild};
+use shared::db::{Db, LedgerVerdict, MetadataVerdict, MoveVerdict, NewAudit, PaidTwice, Rebuild};
 use shared::domain::answer::{Work, WorkState};
 use shared::domain::audit::{Booked, Comparison, Finding, FindingKind, Window, compare};
 use shared::domain::search::Marker;
@@ -37,7 +37,7 @@ pub(crate) async fn forget(url: &str, which: &str) -> anyhow::Result<()> {
 
 /// The findings of a report, as `vendor kind`.
 fn findings(report: &Value) -> Vec<String> {
-    let vendors = report["vendors"].as_array().unwrap().iter();
+    let vendors = report["comparisons"].as_array().unwrap().iter();
     let lines = vendors.flat_map(|vendor| {
         let findings = vendor["findings"].as_array().unwrap().iter();
         let name = |word: &Value| word.as_str().unwrap().to_owned();
@@ -68,7 +68,7 @@ async fn what_was_paid_and_forgotten_is_found_and_booked() -> anyhow::Result<()>
         let jobs = completed(fleet).await?;
         let audit = async |args: &[&str]| producer(environment, &[&["audit", "--json"], args].concat()).await;
         let clean = audit(&[]).await?.json(0);
-        assert_eq!((findings(&clean), &clean["vendors"][0]["listed"]), (vec![], &json!(2)));
+        assert_eq!((findings(&clean), &clean["comparisons"][0]["listed"]), (vec![], &json!(2)));
         // What another account of ours has sent is not forgotten.
         let other = environment.clone().with("SYNC_ACCOUNT", "other");
         let other = producer(&other, &["audit", "--json"]).await?.json(0);
@@ -393,8 +393,22 @@ async fn what_was_paid_in_vain_is_open_until_it_is_dealt_with() -> anyhow::Resul
         );
         execute(url, &second).await?;
         assert_eq!(ever().await?, 1, "what was acknowledged before was another one");
+        let works = async || {
+            let works = db.paid_twice(token).await?.into_iter();
+            let told = |work: PaidTwice| format!("{} {}", work.task_id.unwrap(), work.dealt_with.as_deref().unwrap_or("open"));
+            anyhow::Ok(works.map(told).collect::<Vec<_>>())
+        };
+        assert_eq!(works().await?, ["7 ann: refunded", "8 open", "9 open"], "found by audits and by the fleet itself");
         db.acknowledge_findings(&[token], "ann", "refunded too").await?;
         assert_eq!(ever().await?, 0);
+        assert_eq!(works().await?, ["7 ann: refunded too", "8 ann: refunded too", "9 ann: refunded too"]);
+
+        // One that took the place of a work which failed is no duplicate any more; it was paid for all the same.
+        let promoted = second.replace("second_work", "duplicate").replace(&token.to_string(), &job.to_string());
+        execute(url, &promoted).await?;
+        assert_eq!(ever().await?, 1);
+        assert_eq!(db.acknowledge_findings(&[job], "ann", "both were needed").await?.findings, 1);
+        assert_eq!(ever().await?, 0, "who is paged for it can end it");
         Ok(())
     })
     .await

@@ -99,7 +99,7 @@ async fn a_restored_backup_stops_paid_sends_until_an_audit_has_rebuilt_the_ledge
         ];
         let report = producer(environment, &repair).await?.json(1);
         let booked = |report: &serde_json::Value| {
-            let vendors = report["vendors"].as_array().unwrap().iter();
+            let vendors = report["comparisons"].as_array().unwrap().iter();
             let findings = vendors.flat_map(|vendor| vendor["findings"].as_array().unwrap());
             let orphans = findings.filter(|finding| finding["kind"] == "orphan");
             orphans

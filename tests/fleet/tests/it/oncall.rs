@@ -190,7 +190,7 @@ async fn an_audit_of_a_list_that_shows_nothing_is_not_made() -> anyhow::Result<(
         producer(&fleet.environment, &["status"])
             .await?
             .said(0, "PAID TWICE");
-        let findings = |report: &Value| report["vendors"][1]["findings"].clone();
+        let findings = |report: &Value| report["comparisons"][1]["findings"].clone();
         assert_eq!(findings(&found)[0]["kind"], "second_submission");
         let token = findings(&found)[0]["token"]
             .as_str()

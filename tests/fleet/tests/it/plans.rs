@@ -299,7 +299,7 @@ async fn what_is_old_is_found_by_indexes() -> anyhow::Result<()> {
             (Kind::RequestBodies, "submissions_bodies"),
             (Kind::Callbacks, "callbacks_processed"),
             (Kind::DeadLetters, "dead_letters_resolved"),
-            (Kind::Notes, "dead_letter_notes_noted"),
+            (Kind::GroupNotes, "dead_letter_notes_noted"),
             (Kind::IdempotencyKeys, "job_requests_created"),
             (Kind::Audits, "audits_started"),
             (Kind::Notices, "notices_ended"),

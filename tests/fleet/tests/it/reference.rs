@@ -128,6 +128,12 @@ fn reference() -> String {
         let Setting {
             heading, used_by, ..
         } = &section[0];
+        // What has no heading in the help belongs to its commands.
+        let heading = match (heading.as_str(), &used_by[..]) {
+            ("Arguments", [only]) => format!("Arguments of {only}"),
+            ("Arguments", _) => "Arguments of several commands".to_owned(),
+            (heading, _) => heading.to_owned(),
+        };
         page += &format!(
             "\n## {heading}\n\nFor {}.\n\n| Flag | Variable | Default | Meaning |\n|---|---|---|---|\n",
             used_by.join(", ")

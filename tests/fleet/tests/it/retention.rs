@@ -240,7 +240,7 @@ async fn of_every_other_table_what_is_done_with_goes() -> anyhow::Result<()> {
         for (kind, removed, column, table, kept) in [
             (Kind::Callbacks, 1, "detail", "callbacks", &["not processed", "of a live one", "young"] as &[&str]),
             (Kind::DeadLetters, 1, "reason", "dead_letters", &["closed lately", "open"]),
-            (Kind::Notes, 1, "note", "dead_letter_notes", &["of an open one", "young"]),
+            (Kind::GroupNotes, 1, "note", "dead_letter_notes", &["of an open one", "young"]),
             (Kind::IdempotencyKeys, 1, "idempotency_key", "job_requests", &["of one that runs", "young"]),
             (Kind::Audits, 2, "reason", "audits", &["failed after it", "the last one"]),
             (Kind::Sessions, 1, "token", "access_sessions", &["t"]),

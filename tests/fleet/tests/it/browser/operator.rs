@@ -172,7 +172,15 @@ async fn what_an_audit_finds_is_repaired_and_dealt_with() -> anyhow::Result<()> 
                 .says("view", "nothing is left to be repaired")
                 .await?;
             browser.says("view", "✓ repaired").await?;
+            let found = browser.view().await?;
+            browser.open(&format!("/#/jobs/{}", jobs[0].job)).await?;
+            browser.says("paid-twice", "the work 4711").await?;
             audited("acknowledge", "the vendor refunds it").await?;
+            browser.gone("paid-twice").await?;
+            browser
+                .says("view", "work 4711: dealt with by ann: the vendor refunds it")
+                .await?;
+            browser.open(&found).await?;
             audited("audit-again", "is it known now?").await?;
             browser
                 .says("view", "dealt with by ann: the vendor refunds it")

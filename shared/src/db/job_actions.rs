@@ -1,5 +1,5 @@
-//! What operators do to jobs by name: cancel, resume; and the trail of what they do to many at once. The SQL stands in the
-//! `operations` migration.
+//! What operators do to jobs by name: cancel, resume, and retry if nothing has happened to the job since they looked; and the trail of
+//! what they do to many at once. What a job becomes is decided by SQL functions of the migrations, and for a retry by `restart`.
 
 use diesel::sql_types::{Array, BigInt, Jsonb, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
