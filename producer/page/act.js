@@ -40,15 +40,18 @@ export function roleNote() {
 
 /** What helps somebody at the page, where the API speaks to programs. */
 const HINTS = {
-  "version-outdated": "Close this, look at what is there now, and do it again.",
+  "version-outdated": "Close this and look at what is there now.",
   "worker-not-found": "It has stopped.",
   "account-not-found": "Nobody has used it yet.",
 };
 
+const kindOf = problem => problem.kind?.split(":").at(-1);
+
 /** A problem where it happened, with every field fault. */
 export function problemBox(problem) {
   if (!problem) return null;
-  const detail = HINTS[problem.kind?.split(":").at(-1)] ?? problem.detail;
+  const hint = HINTS[kindOf(problem)];
+  const detail = hint ? [problem.detail.startsWith("meanwhile") && `${problem.detail}. `, hint] : problem.detail;
   return h(
     "div.problem",
     { test: "problem", role: "alert" },
@@ -86,6 +89,7 @@ export function ask({ title, text = [], fields = [], reasoned = true, confirm, d
   );
   const dialog = show(title, form);
   let running = false;
+  let isOver = false;
 
   async function submit(event) {
     event.preventDefault();
@@ -99,12 +103,15 @@ export function ask({ title, text = [], fields = [], reasoned = true, confirm, d
     } catch (problem) {
       if (!dialog.open) toast(`${title} ${problem.message}. ${problem.detail}`);
       renew(faults, problemBox(problem));
+      // What was asked about is no more.
+      isOver = kindOf(problem) === "version-outdated";
       for (const { name } of all) {
         const isAtFault = problem.faults?.some(fault => fault.path === `/${name}`);
         form.elements[name].setAttribute("aria-invalid", Boolean(isAtFault));
       }
     } finally {
-      running = button.disabled = false;
+      running = false;
+      button.disabled = isOver;
     }
   }
 

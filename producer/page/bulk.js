@@ -17,6 +17,23 @@ const REFUSED = {
   invalid_job: "have a row that cannot be read",
 };
 
+/** Leave to pay once more. */
+export const ANOTHER = {
+  name: "another_attempt",
+  type: "checkbox",
+  label: "Allow one paid attempt beyond the bound",
+  hint: "A job may pay a vendor twice, or as often as the workers’ MAX_PAID_ATTEMPTS says",
+};
+
+/** What a stage does first with a job that is put back. */
+export const FIRST = {
+  import: "stream the input into the bucket",
+  submit: "submit anew, which is paid for",
+  search: "search for a request whose answer was lost",
+  poll: "ask for the work that is paid for",
+  store: "store a result that is there",
+};
+
 /** What an operation would come to; does nothing. */
 export function preview(action, filter) {
   return post("/v1/operations/preview", { action, filter });
@@ -29,7 +46,7 @@ export function told({ capped, tally }) {
     const unknown = cost.unknown ? `, and ${count(cost.unknown)} of unknown cost` : "";
     return `${vendorName(vendor)} is paid ${plural(cost.submissions, "time")}, about ${money(vendor, cost.last_cost)} by the last time${unknown}`;
   });
-  const first = Object.entries(tally.first).map(([how, many]) => `${count(many)} first ${how}`);
+  const first = Object.entries(tally.first).map(([how, many]) => `${count(many)} to ${FIRST[how] ?? how}`);
   const rest = Object.entries(tally.refused).map(([why, many]) =>
     h("li", { id: why }, `${count(many)} ${REFUSED[why] ?? words(why)}`),
   );

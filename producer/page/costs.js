@@ -10,7 +10,7 @@ export const COSTS = {
   charged:
     "For works that have ended: what the vendor said. Sync.so says nothing, so there it is what was expected, and nothing for failures",
   reserved: "Expected of works that have not ended, or of which nobody knows yet",
-  wasted: "The part of the charged that served nobody: works paid for twice, failures that were charged, results of ended jobs",
+  wasted: "The part of the charged that served nobody: works paid for twice, failures that were charged, results of ended jobs. Works that only a vendor’s list shows are in no amount",
 };
 
 /** What the daily budget limits: both of today. */

@@ -2,12 +2,12 @@
 
 import { action, ask, ifStill, problemBox, roleNote, sends } from "./act.js";
 import { get } from "./api.js";
-import { begin, preview, told } from "./bulk.js";
+import { ANOTHER, begin, preview, told } from "./bulk.js";
 import { definitions, h } from "./dom.js";
 import { inWords } from "./selection.js";
-import { coded, plain, plural, said, time, words } from "./words.js";
+import { badge, coded, plain, plural, said, time, words } from "./words.js";
 
-const FILTERS = ["stage", "reason", "class", "since", "job", "user"];
+const FILTERS = ["stage", "reason", "class", "since", "job", "user", "closed"];
 
 export function deadLetters({ query, page }) {
   const filter = Object.fromEntries(Object.entries(query).filter(([name]) => FILTERS.includes(name)));
@@ -34,10 +34,12 @@ export function deadLetters({ query, page }) {
           h("a", { href: "#/dead-letters" }, "Show all"),
         ),
       roleNote(),
-      groups.length === 0
-        ? h("p.empty", "Nothing was given up. All is well.")
-        : groups.map(group => card(group, letters, { previews, page, filter })),
-      moreGroups && h("nav.pager", h("a.button", { href: address({ ...filter, groups: moreGroups }) }, "More groups")),
+      // What is closed is only looked at.
+      !filter.closed &&
+        (groups.length === 0
+          ? h("p.empty", "No dead letter is open. All is well.")
+          : groups.map(group => card(group, letters, { previews, page, filter }))),
+      !filter.closed && moreGroups && h("nav.pager", h("a.button", { href: address({ ...filter, groups: moreGroups }) }, "More groups")),
       letters.length > 0 && [h("h2", "One by one"), list(letters)],
       next &&
         h(
@@ -45,6 +47,8 @@ export function deadLetters({ query, page }) {
           { "aria-label": "Pages" },
           h("a.button", { test: "older", href: address({ ...filter, cursor: next }) }, "Older"),
         ),
+      !filter.closed &&
+        h("p.note", h("a", { test: "closed", href: address({ ...filter, closed: true }) }, "Show the closed ones too"), ", with what was known about them."),
     ],
   };
 }
@@ -145,7 +149,7 @@ const REPLAY = {
       hint: "The others wait until you have seen what became of it",
     },
     { name: "per_minute", type: "number", min: 1, label: "At most so many a minute", hint: "Empty: all at once" },
-    { name: "another_attempt", type: "checkbox", label: "Allow one paid attempt beyond the bound" },
+    ANOTHER,
   ],
 };
 const DISCARD = {
@@ -175,7 +179,7 @@ function list(letters) {
           h("th", { scope: "row" }, h("a", { href: `#/dead-letters/${letter.id}` }, `no. ${letter.id}`)),
           h("td", { "data-label": "Received" }, time(letter.received_at)),
           h("td", { "data-label": "Stage" }, letter.stage),
-          h("td.wrap", { "data-label": "Why" }, coded(letter.reason), letter.error && h("small", { title: letter.error }, " ", plain(letter.error))),
+          h("td.wrap", { "data-label": "Why" }, letter.resolution && [badge(letter.resolution), " "], coded(letter.reason), letter.error && h("small", { title: letter.error }, " ", plain(letter.error))),
           h("td.wrap", { "data-label": "Job" }, jobLink(letter) ?? "–"),
         ),
       ),

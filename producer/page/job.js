@@ -4,6 +4,7 @@ import { action, ask, ifStill, me, refused, roleNote, sends } from "./act.js";
 import { get, now, post } from "./api.js";
 import { definitions, h } from "./dom.js";
 import { dealtWith } from "./audits.js";
+import { ANOTHER, FIRST } from "./bulk.js";
 import { submissions } from "./proof.js";
 import { runs, timeline } from "./timeline.js";
 import { jobName } from "./jobs.js";
@@ -118,11 +119,11 @@ async function retry(job, path, page) {
   ask({
     title: "Retry this job?",
     text: [
-      `It goes to ${plan.stage}, which will first ${plan.first}.`,
+      `It goes to ${plan.stage}, to ${FIRST[plan.first] ?? plan.first}.`,
       pays,
       needsMore && "It has used up its paid attempts: without one beyond the bound it stays failed.",
     ],
-    fields: [{ name: "another_attempt", type: "checkbox", value: needsMore, label: "Allow one paid attempt beyond the bound" }],
+    fields: [{ ...ANOTHER, value: needsMore }],
     confirm: "Retry the job",
     // By what was seen: somebody else may have retried it, and paid, meanwhile.
     ...sends("POST", `${path}/retry`, page, "The job goes on.", ifStill(job.version)),

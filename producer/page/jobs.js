@@ -2,7 +2,7 @@
 
 import { action, roleNote } from "./act.js";
 import { get, query as queryOf } from "./api.js";
-import { begin } from "./bulk.js";
+import { ANOTHER, begin } from "./bulk.js";
 import { lead } from "./find.js";
 import { h } from "./dom.js";
 import { STAGES, STATES, STATUSES, VENDORS, badge, codeOf, coded, plain, reasonList, time, words } from "./words.js";
@@ -41,7 +41,7 @@ const ACTIONS = [
     action: "retry",
     verb: "Retry",
     text: "They go to where the ledger says: what is paid for is polled or stored, and only what is not there is paid for again.",
-    fields: [{ name: "another_attempt", type: "checkbox", label: "Allow one paid attempt beyond the bound" }],
+    fields: [ANOTHER],
   },
   { action: "resume", verb: "Resume", text: "Jobs that are parked, or wait for their time, become due now." },
 ];
@@ -57,7 +57,7 @@ export function jobs({ query, page }) {
       h("h1", { tabindex: "-1" }, "Jobs"),
       head(),
       bulkBar(filter, page),
-      table(list),
+      table(list, filter),
       pager(filter, query.cursor, list.next_cursor),
     ],
   };
@@ -174,9 +174,13 @@ function bulkBar(filter, page) {
 
 export const jobName = job => job.display_name || job.original_filename;
 
-function table({ jobs: rows, next_cursor: next }) {
+function table({ jobs: rows, next_cursor: next }, filter) {
   if (rows.length === 0)
-    return h("p.empty", next ? "None of the jobs that were looked at fits; older ones may." : "No job fits the filter.");
+    return h(
+      "p.empty",
+      next ? "None of the jobs that were looked at fits; older ones may." : "No job fits the filter.",
+      filter.text && h("small", " Ids of jobs, users and submissions are found by their first six or more characters, ids of vendors whole."),
+    );
   return h(
     "table.cards",
     h(

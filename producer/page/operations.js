@@ -4,7 +4,7 @@ import { action, ask, roleNote, sends } from "./act.js";
 import { get } from "./api.js";
 import { definitions, h } from "./dom.js";
 import { inWords } from "./selection.js";
-import { badge, count, plain, time, words } from "./words.js";
+import { badge, count, plain, plural, time, words } from "./words.js";
 
 export function operations({ query }) {
   return {
@@ -155,7 +155,10 @@ function sentence(one) {
     awaiting: going
       ? `${going} of the canaries are on their way: wait until they have ended.`
       : "The canaries have ended. Look at what became of them, then go on or stop.",
-    done: "It is done.",
+    done:
+      one.done < one.total
+        ? `It is done. ${plural(one.total - one.done, "was", "were")} closed or gone before it came to them.`
+        : "It is done.",
     stopped: "It was stopped; what was done stays done.",
     failed: `It failed: ${one.error}`,
   }[one.state];

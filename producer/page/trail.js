@@ -92,12 +92,18 @@ function subject({ job_id: job, subject }) {
   if (subject.startsWith("operation/"))
     return h("a", { href: `#/operations/${subject.slice("operation/".length)}` }, words(subject));
   if (subject.startsWith("audit/")) return h("a", { href: `#/audits/${subject.slice("audit/".length)}` }, words(subject));
+  if (/^[0-9a-f]{8}-/.test(subject)) return h("a.id", { href: `#/find?id=${subject}` }, subject);
+  if (subject === "dead_letters") return h("a", { href: "#/dead-letters" }, words(subject));
   if (VENDORS.some(vendor => subject.startsWith(`${vendor}/`))) return h("a", { href: "#/vendors" }, subject);
   return words(subject);
 }
 
 function detail(detail) {
-  const given = Object.entries(detail ?? {}).filter(([name, value]) => value !== null && name !== "reason");
+  // What is so of itself is not said.
+  const isPlain = value => value === null || value === false || value === "infinity" || value?.length === 0;
+  const given = Object.entries(detail ?? {}).filter(
+    ([name, value]) => !isPlain(value) && name !== "reason" && !(name === "forgiven" && value === 0),
+  );
   return given.length > 0
     ? h("small", given.map(([name, value]) => `${words(name)} ${told(name === "filter" ? inWords(value) : value)}`).join(", "))
     : "";

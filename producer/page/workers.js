@@ -48,6 +48,7 @@ export function workers(rows, stages, page) {
                   row.stopped_at && h("small", " ", time(row.stopped_at)),
                   row.state === "lost" && h("small", " last seen ", time(row.seen_at)),
                   row.asked && h("small", { title: row.asked.at }, " ", asked(row.asked)),
+                  row.state === "quiet" && !row.asked && h("small", " takes work again with its next heartbeat"),
                   !row.ready && !isGone(row) && row.why_not_ready && h("small", " ", row.why_not_ready),
                 ),
                 h("td", { "data-label": "In hand" }, inHand(row)),

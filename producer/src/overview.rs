@@ -27,6 +27,8 @@ pub struct Overview {
     pub duplicates_ever: Vec<Duplicates>,
     /// What audits found to be paid for twice and nobody has dealt with, also where only the vendor knows; null: no audit was made yet.
     pub audited_duplicates: Option<usize>,
+    /// Works that were ever paid for twice, by the ledger or by an audit, and that somebody has dealt with.
+    pub duplicates_dealt_with: i64,
     /// What audits found that is neither repaired nor dealt with: these, and whatever else the last one found.
     pub open_findings: usize,
     /// Submissions whose outcome is unknown.
@@ -135,6 +137,7 @@ impl Overview {
             vendors: holds.accounts().to_vec(),
             duplicates_ever: duplicates.collect(),
             audited_duplicates: audits().next().map(|_| twice.count()),
+            duplicates_dealt_with: db.duplicates_dealt_with().await?,
             open_findings: found.len(),
             open_unknowns: status.unknown.iter().map(|row| row.unknown).sum(),
             open_dead_letters: status.dead_letters,

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::accounts::AccountArgs;
 use super::exit::{Exit, NotFound};
-use super::operator::not_blank;
+use super::operator::said;
 use super::output::{OutputArgs, table};
 use super::progress;
 use super::since::since;
@@ -62,10 +62,10 @@ pub struct AuditArgs {
     #[arg(long, value_name = "TOKEN", conflicts_with = "repair", value_parser = crate::cli::id::id)]
     pub acknowledge: Vec<Uuid>,
     /// Why; kept with the audit, or with each finding that is acknowledged, for which it should say more than `audit`
-    #[arg(long, default_value = "audit", value_parser = not_blank)]
+    #[arg(long, default_value = "audit", value_parser = said)]
     pub reason: String,
     /// Who; kept as --reason is
-    #[arg(long, env = "USER", default_value = "operator", value_parser = not_blank)]
+    #[arg(long, env = "USER", default_value = "operator", value_parser = said)]
     pub by: String,
     /// How to print.
     #[command(flatten)]

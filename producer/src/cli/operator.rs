@@ -1,13 +1,15 @@
 //! Who acts and why: every command that changes something says it, and the trail keeps it.
 
+use shared::domain::fields::{SAID, is_said};
+
 /// Arguments of every command that changes something.
 #[derive(Clone, Debug, clap::Args)]
 pub struct OperatorArgs {
     /// Why, for the others; kept in the trail
-    #[arg(long, value_parser = not_blank)]
+    #[arg(long, value_parser = said)]
     pub reason: String,
     /// Who; kept in the trail
-    #[arg(long, env = "USER", default_value = "operator", value_parser = not_blank)]
+    #[arg(long, env = "USER", default_value = "operator", value_parser = said)]
     pub by: String,
 }
 
@@ -15,20 +17,20 @@ pub struct OperatorArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub struct PreviewOperatorArgs {
     /// Why, for the others; kept in the trail; required without --preview
-    #[arg(long, required_unless_present = "preview", value_parser = not_blank)]
+    #[arg(long, required_unless_present = "preview", value_parser = said)]
     pub reason: Option<String>,
     /// Who; kept in the trail
-    #[arg(long, env = "USER", default_value = "operator", value_parser = not_blank)]
+    #[arg(long, env = "USER", default_value = "operator", value_parser = said)]
     pub by: String,
 }
 
 /// Reads a text that a person has to say.
 ///
 /// # Errors
-/// When it says nothing.
-pub fn not_blank(text: &str) -> Result<String, String> {
-    match text.trim() {
-        "" => Err("must say something".to_owned()),
-        _ => Ok(text.to_owned()),
+/// When it says nothing, or what no line of a terminal may hold.
+pub fn said(text: &str) -> Result<String, String> {
+    match is_said(text) {
+        true => Ok(text.to_owned()),
+        false => Err(SAID.to_owned()),
     }
 }

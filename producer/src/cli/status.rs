@@ -131,7 +131,11 @@ fn paid_twice(overview: &Overview) -> Option<[String; 2]> {
         );
         return Some(["PAID TWICE".to_owned(), told]);
     }
-    let told = (!ever.is_empty()).then(|| format!("ever {}, dealt with", ever.join(", ")))?;
+    let told = match (&ever[..], overview.duplicates_dealt_with) {
+        ([], 0) => return None,
+        ([], audited) => format!("ever {audited}, by audits, dealt with"),
+        (ever, _) => format!("ever {}, dealt with", ever.join(", ")),
+    };
     Some(["paid twice".to_owned(), told])
 }
 
@@ -204,7 +208,8 @@ fn audited(overview: &Overview) -> String {
         return "never".to_owned();
     };
     let (begun, since) = (told(audit.started_at), told(audit.since));
-    let dealt_with = match audit.findings > 0 && overview.open_findings == 0 {
+    let open = overview.duplicates_ever.iter().any(|row| row.open > 0);
+    let dealt_with = match audit.findings > 0 && overview.open_findings == 0 && !open {
         true => ", all dealt with",
         false => "",
     };

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 use shared::db::LetterFilter;
 use shared::domain::Stage;
-use shared::domain::fields::{FieldCode, FieldError};
+use shared::domain::fields::{FieldCode, FieldError, SAID, is_said};
 use uuid::Uuid;
 
 use super::access::Caller;
@@ -125,13 +125,7 @@ impl Body {
     /// A text.
     pub(super) fn text(&mut self, name: &str, default: Option<&str>) -> String {
         match (self.fields.remove(name), default) {
-            (Some(Value::String(text)), _)
-                if text.chars().count() <= MAX_TEXT
-                    && !text.trim().is_empty()
-                    && !text.contains('\0') =>
-            {
-                text
-            }
+            (Some(Value::String(text)), _) if is_said(&text) => text,
             (None, Some(default)) => default.to_owned(),
             (None, None) => {
                 let message = match name {
@@ -142,23 +136,25 @@ impl Body {
                 String::new()
             }
             (Some(_), _) => {
-                let message =
-                    format!("must be a text of 1 to {MAX_TEXT} characters, not blanks alone");
-                self.fault(name, FieldCode::Malformed, &message);
+                self.fault(name, FieldCode::Malformed, SAID);
                 String::new()
             }
         }
     }
 
-    /// A text, or null for none; it has to be there.
-    pub(super) fn text_or_null(&mut self, name: &str) -> Option<String> {
-        match self.fields.get(name) {
-            Some(Value::Null) => {
-                self.fields.remove(name);
-                None
-            }
-            _ => Some(self.text(name, None)),
+    /// `note`: what somebody says, in lines, or null for none; it has to be there.
+    pub(super) fn note(&mut self) -> Option<String> {
+        match self.fields.remove("note") {
+            Some(Value::Null) => {}
+            Some(Value::String(text)) if is_said(&text.replace('\n', " ")) => return Some(text),
+            Some(_) => self.fault(
+                "note",
+                FieldCode::Malformed,
+                &format!("{SAID}, or lines of it"),
+            ),
+            None => self.fault("note", FieldCode::Missing, "has to be there, or null"),
         }
+        None
     }
 
     /// A switch, off by default.

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use serde_json::json;
 use shared::db::{
-    ABSENT, Db, DbResult, Discarded, GroupNote, LetterFilter, LetterGroup, NoteChange, Noted, Pace,
+    Db, DbResult, Discarded, GroupNote, LetterFilter, LetterGroup, NoteChange, Noted, Pace,
     RestartOrder,
 };
 use shared::domain::fields::{FieldCode, FieldError};
@@ -219,7 +219,7 @@ fn no_letter(id: i64) -> Problem {
         ("If-Match" = Option<String>, Header, description = "The version of the note, in quotes, that the change is for"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is none")),
     responses((status = 200, description = "The note; null when there is none", body = NoteDocument,
-            headers(("ETag" = String, description = "Its version, for `If-Match`; 0: there is none"))),
+            headers(("ETag" = String, description = "Its version, for `If-Match`; absent with it"))),
         (status = 404, description = "There is no such dead letter"), (status = 412, description = "Somebody has changed it meanwhile")))]
 pub(super) async fn note(
     State(Operator { db, .. }): State<Operator>,
@@ -230,19 +230,23 @@ pub(super) async fn note(
 ) -> Result<Response, Problem> {
     let letter = list::read_number_in_path(id)?;
     let mut body = Body::read(&headers, body)?;
-    let text = body.text_or_null("note");
+    let text = body.note();
     let by = body.by(&caller);
     body.finish()?;
     let change = NoteChange {
         letter,
         text,
-        if_version: precondition::if_match_or_none(&headers)?,
+        if_note: precondition::if_note(&headers)?,
         by,
     };
     match detached(async move { db.note_group(&change).await }).await? {
         Noted::Now(note) => {
-            let version = note.as_ref().map_or(ABSENT, |note| note.version);
-            Ok((precondition::etag(version), Json(NoteDocument { note })).into_response())
+            let tag = note.as_ref().map(|note| precondition::etag(note.version));
+            let answer = Json(NoteDocument { note });
+            Ok(match tag {
+                Some(tag) => (tag, answer).into_response(),
+                None => answer.into_response(),
+            })
         }
         Noted::Outdated => Err(precondition::outdated()),
         Noted::Gone => Err(no_letter(letter)),

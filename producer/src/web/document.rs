@@ -87,8 +87,8 @@ pub struct WaitingDocument {
 pub struct FullDocument {
     #[serde(flatten)]
     job: WaitingDocument,
-    /// Another one with every line of its history; for `If-Match` of what is done to it.
-    version: i64,
+    /// Another one with every line of its history, and with its status; for `If-Match` of what is done to it.
+    version: String,
     submissions: Vec<SubmissionDocument>,
     /// Oldest first.
     history: Vec<EventDocument>,
@@ -234,8 +234,8 @@ impl FullDocument {
 impl FullDocument {
     /// Its version.
     #[must_use]
-    pub const fn version(&self) -> i64 {
-        self.version
+    pub fn version(&self) -> &str {
+        &self.version
     }
 }
 

@@ -78,10 +78,10 @@ pub(super) async fn cancel(
     Who { by, reason }: Who,
 ) -> Result<Response, Problem> {
     let id = read_id(id)?;
-    let if_version = precondition::if_match(&headers)?;
+    let if_version: Option<String> = precondition::if_match(&headers)?;
     let change = {
         let db = db.clone();
-        async move { db.cancel_job(id, if_version, &by, &reason).await }
+        async move { db.cancel_job(id, if_version.as_deref(), &by, &reason).await }
     };
     match detached(change).await? {
         Some(Canceled::Now | Canceled::Following | Canceled::Before) => shown(&db, id).await,
@@ -90,7 +90,7 @@ pub(super) async fn cancel(
             Err(Problem::new(Kind::JobFinished, detail).about(id))
         }
         Some(Canceled::Gone) => Err(no_job(id)),
-        None => Err(precondition::outdated()),
+        None => Err(meanwhile(&db, id).await),
     }
 }
 
@@ -107,10 +107,10 @@ pub(super) async fn resume(
     Who { by, reason }: Who,
 ) -> Result<Response, Problem> {
     let id = read_id(id)?;
-    let if_version = precondition::if_match(&headers)?;
+    let if_version: Option<String> = precondition::if_match(&headers)?;
     let change = {
         let db = db.clone();
-        async move { db.resume_job(id, if_version, &by, &reason).await }
+        async move { db.resume_job(id, if_version.as_deref(), &by, &reason).await }
     };
     match detached(change).await? {
         Some(Resumed::Now) => {
@@ -130,7 +130,7 @@ pub(super) async fn resume(
             Err(Problem::new(Kind::JobFinished, detail).about(id))
         }
         Some(Resumed::Gone) => Err(no_job(id)),
-        None => Err(precondition::outdated()),
+        None => Err(meanwhile(&db, id).await),
     }
 }
 
@@ -160,11 +160,12 @@ pub(super) async fn retry(
         another_attempt: body.flag("another_attempt"),
     };
     body.finish()?;
-    let if_version = precondition::if_match(&headers)?;
+    let if_version: Option<String> = precondition::if_match(&headers)?;
     let db = operator.db.clone();
     let plans = detached(async move {
         if preview {
             if let Some(wanted) = if_version
+                && db.job(id).await?.is_some()
                 && db.job_version(id).await? != wanted
             {
                 return Ok(None);
@@ -175,13 +176,15 @@ pub(super) async fn retry(
             }];
             return Ok(Some(db.plan_restart(&order, &candidates).await?));
         }
-        let plans = db.retry_job(&order, id, if_version).await?;
+        let plans = db.retry_job(&order, id, if_version.as_deref()).await?;
         // A hint: dispatch has a timer.
         let _ = db.notify_due().await;
         Ok(plans)
     })
-    .await?
-    .ok_or_else(precondition::outdated)?;
+    .await?;
+    let Some(plans) = plans else {
+        return Err(meanwhile(&operator.db, id).await);
+    };
     match plans
         .into_iter()
         .next()
@@ -203,6 +206,22 @@ pub(super) async fn retry(
         Some((Err(refusal), ..)) => {
             Err(Problem::new(Kind::JobNotRestarted, refusal.explain()).about(id))
         }
+    }
+}
+
+/// Says what has happened to a job since somebody looked.
+async fn meanwhile(db: &Db, id: Uuid) -> Problem {
+    let read = async {
+        let newest = db.job_events(id, 1).await?.pop();
+        Ok::<_, DbError>(newest.zip(db.job(id).await?))
+    };
+    match read.await {
+        Ok(Some((line, job))) => {
+            let (what, by) = (line.kind.replace('_', " "), line.actor);
+            let detail = format!("meanwhile: {what} by {by}; the job is {}", job.status);
+            Problem::new(Kind::VersionOutdated, detail).about(id)
+        }
+        Ok(None) | Err(_) => precondition::outdated(),
     }
 }
 

@@ -139,16 +139,24 @@ pub(super) struct BatchItem {
     idempotency_key: Option<String>,
 }
 
+/// What a person says for others to read, in one line: no control characters, and nothing that turns the direction of what follows.
+#[derive(Deserialize, ToSchema)]
+#[schema(
+    min_length = 1,
+    max_length = 1000,
+    pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f\\u202a-\\u202e\\u2066-\\u2069]*[^\\u0000-\\u001f\\u007f-\\u009f\\u202a-\\u202e\\u2066-\\u2069\\s][^\\u0000-\\u001f\\u007f-\\u009f\\u202a-\\u202e\\u2066-\\u2069]*$"
+)]
+struct Said(String);
+
 /// Who and why.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ReasonRequest {
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 1000, pattern = "\\S")]
-    reason: String,
+    reason: Said,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
-    by: Option<String>,
+    #[schema(nullable = false)]
+    by: Option<Said>,
 }
 
 /// What to compare, and why.
@@ -156,11 +164,10 @@ pub(super) struct ReasonRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct AuditRequest {
     /// Why, for the others; kept with the audit.
-    #[schema(min_length = 1, max_length = 1000, pattern = "\\S")]
-    reason: String,
+    reason: Said,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
-    by: Option<String>,
+    #[schema(nullable = false)]
+    by: Option<Said>,
     /// Works taken by the vendors then or later; those of the last 24 hours by default.
     #[schema(nullable = false)]
     since: Option<DateTime<Utc>>,
@@ -174,11 +181,10 @@ pub(super) struct AuditRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct RetryRequest {
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 1000, pattern = "\\S")]
-    reason: String,
+    reason: Said,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
-    by: Option<String>,
+    #[schema(nullable = false)]
+    by: Option<Said>,
     /// Only say what would happen.
     #[schema(nullable = false)]
     preview: Option<bool>,
@@ -192,11 +198,16 @@ pub(super) struct RetryRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct NoteRequest {
     /// For whoever looks next; null removes what is there. Kept in the trail too.
-    #[schema(required, min_length = 1, max_length = 1000, pattern = "\\S")]
+    #[schema(
+        required,
+        min_length = 1,
+        max_length = 1000,
+        pattern = "^[^\\u0000-\\u0009\\u000b-\\u001f\\u007f-\\u009f\\u202a-\\u202e\\u2066-\\u2069]*[^\\u0000-\\u0009\\u000b-\\u001f\\u007f-\\u009f\\u202a-\\u202e\\u2066-\\u2069\\s][^\\u0000-\\u0009\\u000b-\\u001f\\u007f-\\u009f\\u202a-\\u202e\\u2066-\\u2069]*$"
+    )]
     note: Option<String>,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
-    by: Option<String>,
+    #[schema(nullable = false)]
+    by: Option<Said>,
 }
 
 /// Which dead letters; all that is given has to fit.
@@ -227,11 +238,10 @@ pub(super) struct LetterSelection {
 #[serde(deny_unknown_fields)]
 pub(super) struct DiscardRequest {
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 1000, pattern = "\\S")]
-    reason: String,
+    reason: Said,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
-    by: Option<String>,
+    #[schema(nullable = false)]
+    by: Option<Said>,
     /// Which; has to name something unless `all` is true.
     #[schema(nullable = false)]
     filter: Option<LetterSelection>,
@@ -245,11 +255,10 @@ pub(super) struct DiscardRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct ReplayRequest {
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 1000, pattern = "\\S")]
-    reason: String,
+    reason: Said,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
-    by: Option<String>,
+    #[schema(nullable = false)]
+    by: Option<Said>,
     /// Which; has to name something unless `all` is true.
     #[schema(nullable = false)]
     filter: Option<LetterSelection>,
@@ -314,11 +323,10 @@ pub(super) struct OperationSelection {
 pub(super) struct OperationRequest {
     action: BulkAction,
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 1000, pattern = "\\S")]
-    reason: String,
+    reason: Said,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
-    by: Option<String>,
+    #[schema(nullable = false)]
+    by: Option<Said>,
     /// Which; has to name something unless `all` is true.
     #[schema(nullable = false)]
     filter: Option<OperationSelection>,
@@ -345,11 +353,11 @@ pub(super) struct OperationRequest {
 pub(super) struct PreviewRequest {
     action: BulkAction,
     /// Not kept.
-    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
-    reason: Option<String>,
+    #[schema(nullable = false)]
+    reason: Option<Said>,
     /// Not kept.
-    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
-    by: Option<String>,
+    #[schema(nullable = false)]
+    by: Option<Said>,
     /// Which; has to name something unless `all` is true.
     #[schema(nullable = false)]
     filter: Option<OperationSelection>,
@@ -375,11 +383,10 @@ pub(super) struct PreviewRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct LimitsRequest {
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 1000, pattern = "\\S")]
-    reason: String,
+    reason: Said,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
-    by: Option<String>,
+    #[schema(nullable = false)]
+    by: Option<Said>,
     /// Submissions from claim to final state, unknown outcomes included.
     #[schema(nullable, minimum = 1, maximum = 2147483647)]
     max_in_flight: Option<i32>,
@@ -402,11 +409,10 @@ pub(super) struct LimitsRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct PauseRequest {
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 1000, pattern = "\\S")]
-    reason: String,
+    reason: Said,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
-    by: Option<String>,
+    #[schema(nullable = false)]
+    by: Option<Said>,
     /// For how long; until resumed by default.
     #[schema(nullable = false, minimum = 1, maximum = 2147483647)]
     seconds: Option<u32>,
@@ -417,11 +423,10 @@ pub(super) struct PauseRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct ForceRequest {
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 1000, pattern = "\\S")]
-    reason: String,
+    reason: Said,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
-    by: Option<String>,
+    #[schema(nullable = false)]
+    by: Option<Said>,
     /// Go without what is otherwise waited for or asked first.
     #[schema(nullable = false)]
     force: Option<bool>,
@@ -432,11 +437,10 @@ pub(super) struct ForceRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct AdoptRequest {
     /// Why, for the others; kept in the trail.
-    #[schema(min_length = 1, max_length = 1000, pattern = "\\S")]
-    reason: String,
+    reason: Said,
     /// Who; `api` by default.
-    #[schema(nullable = false, min_length = 1, max_length = 1000, pattern = "\\S")]
-    by: Option<String>,
+    #[schema(nullable = false)]
+    by: Option<Said>,
     /// The vendor's id of the work: GhostCut's work id, Sync.so's generation id.
     #[schema(min_length = 1, max_length = 200, pattern = "\\S")]
     task_id: String,

@@ -93,7 +93,13 @@ impl Db {
               WHERE token BETWEEN $1 AND $2 ORDER BY token LIMIT $3) \
              UNION ALL \
              SELECT s.token, s.job_id, s.vendor, s.attempt, s.state, s.vendor_task_id FROM vendors v \
-             JOIN submissions s ON s.vendor = v.vendor AND s.account = v.account AND s.vendor_task_id = $4 LIMIT $3",
+             JOIN submissions s ON s.vendor = v.vendor AND s.account = v.account AND s.vendor_task_id = $4 \
+             UNION \
+             SELECT s.token, s.job_id, s.vendor, s.attempt, s.state, s.vendor_task_id FROM submissions s WHERE s.token IN ( \
+                 SELECT e.token FROM job_events e WHERE e.kind = 'second_work' AND e.detail ->> 'task_id' = $4 \
+                 UNION ALL SELECT (f ->> 'token')::uuid \
+                 FROM audits a, jsonb_array_elements(a.comparisons) c, jsonb_array_elements(c -> 'findings') f \
+                 WHERE a.findings > 0 AND a.finished_at > now() - interval '90 days' AND f ->> 'task_id' = $4) LIMIT $3",
         )
         .bind::<SqlUuid, _>(from)
         .bind::<SqlUuid, _>(to)

@@ -42,6 +42,12 @@ struct Acknowledged {
 }
 
 #[derive(QueryableByName)]
+struct Works {
+    #[diesel(sql_type = BigInt)]
+    works: i64,
+}
+
+#[derive(QueryableByName)]
 struct OpenFinding {
     #[diesel(sql_type = Text)]
     vendor: String,
@@ -90,6 +96,22 @@ impl Db {
         .bind::<Array<Text>, _>(kinds(FindingKind::is_twice))
         .load(&mut connection)
         .await?)
+    }
+
+    /// Works that were ever paid for twice and that somebody has dealt with, also those that only a vendor's list showed.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub async fn duplicates_dealt_with(&self) -> DbResult<i64> {
+        let mut connection = self.connection().await?;
+        let works: Works = diesel::sql_query(
+            "SELECT count(DISTINCT (o.subject, o.detail ->> 'task_id')) AS works FROM operator_events o \
+             WHERE o.action = 'finding_acknowledged' AND o.detail ->> 'kind' = ANY($1)",
+        )
+        .bind::<Array<Text>, _>(kinds(FindingKind::is_twice))
+        .get_result(&mut connection)
+        .await?;
+        Ok(works.works)
     }
 
     /// What operators have said about findings of these submissions that no repair can end.

@@ -1,7 +1,7 @@
 //! What operators do to jobs by name: cancel, resume, and retry if nothing has happened to the job since they looked; and the trail of
 //! what they do to many at once. What a job becomes is decided by SQL functions of the migrations, and for a retry by `restart`.
 
-use diesel::sql_types::{Array, BigInt, Jsonb, Text, Uuid as SqlUuid};
+use diesel::sql_types::{Array, Jsonb, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
 use serde_json::Value;
 use uuid::Uuid;
@@ -48,19 +48,21 @@ struct Verdict {
 
 #[derive(diesel::QueryableByName)]
 struct Version {
-    #[diesel(sql_type = BigInt)]
-    version: i64,
+    #[diesel(sql_type = Text)]
+    version: String,
 }
 
-/// The number of the newest line of a job's trail; 0: it has none.
-const VERSION: &str = "SELECT coalesce(max(id), 0) AS version FROM job_events WHERE job_id = $1";
+/// The newest line of a job's trail, 0 where it has none, and its status, which other applications may change without a line.
+const VERSION: &str = "\
+    SELECT concat_ws('-', coalesce((SELECT max(id) FROM job_events WHERE job_id = $1), 0), \
+        (SELECT coalesce(status, 'queued') FROM video_jobs WHERE id = $1)) AS version";
 
 impl Db {
-    /// The version of a job: another one with every line of its trail. Not with every poll, nor when it is sent out.
+    /// The version of a job: another one with every line of its trail, and with its status. Not with every poll, nor when it is sent out.
     ///
     /// # Errors
     /// When the database is away.
-    pub async fn job_version(&self, job: Uuid) -> DbResult<i64> {
+    pub async fn job_version(&self, job: Uuid) -> DbResult<String> {
         let mut connection = self.connection().await?;
         let row: Version = diesel::sql_query(VERSION)
             .bind::<SqlUuid, _>(job)
@@ -76,7 +78,7 @@ impl Db {
     pub async fn cancel_job(
         &self,
         job: Uuid,
-        if_version: Option<i64>,
+        if_version: Option<&str>,
         by: &str,
         reason: &str,
     ) -> DbResult<Option<Canceled>> {
@@ -98,7 +100,7 @@ impl Db {
     pub async fn resume_job(
         &self,
         job: Uuid,
-        if_version: Option<i64>,
+        if_version: Option<&str>,
         by: &str,
         reason: &str,
     ) -> DbResult<Option<Resumed>> {
@@ -121,7 +123,7 @@ impl Db {
         &self,
         order: &RestartOrder,
         job: Uuid,
-        if_version: Option<i64>,
+        if_version: Option<&str>,
     ) -> DbResult<Option<Vec<Plan>>> {
         let candidates = [Candidate {
             job,
@@ -187,16 +189,20 @@ impl Db {
 async fn is_outdated(
     connection: &mut AsyncPgConnection,
     job: Uuid,
-    if_version: Option<i64>,
+    if_version: Option<&str>,
 ) -> DbResult<bool> {
     let Some(wanted) = if_version else {
         return Ok(false);
     };
     // What moves a job locks it before it writes into its trail.
-    diesel::sql_query("SELECT FROM video_jobs WHERE id = $1 FOR UPDATE")
+    let locked = diesel::sql_query("SELECT FROM video_jobs WHERE id = $1 FOR UPDATE")
         .bind::<SqlUuid, _>(job)
         .execute(connection)
         .await?;
+    if locked == 0 {
+        // That it is gone is what there is to say.
+        return Ok(false);
+    }
     let found: Version = diesel::sql_query(VERSION)
         .bind::<SqlUuid, _>(job)
         .get_result(connection)

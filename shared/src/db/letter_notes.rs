@@ -11,9 +11,6 @@ use serde_json::json;
 use super::job_actions::record;
 use super::{Db, DbError, DbResult};
 
-/// The version of what is not there.
-pub const ABSENT: i64 = 0;
-
 /// What somebody has found out about a group.
 #[derive(
     Clone, Debug, PartialEq, Eq, Serialize, Deserialize, diesel::QueryableByName, utoipa::ToSchema,
@@ -40,10 +37,23 @@ pub struct NoteChange {
     pub letter: i64,
     /// The new note; none removes it.
     pub text: Option<String>,
-    /// Only if the note is this one still, or, with [`ABSENT`], if there is none.
-    pub if_version: Option<i64>,
+    /// What has to be there for it.
+    pub if_note: IfNote,
     /// Who.
     pub by: String,
+}
+
+/// Which note a change is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfNote {
+    /// Whatever is there, or nothing.
+    Any,
+    /// Any note.
+    Present,
+    /// None.
+    Absent,
+    /// The one of this version.
+    Version(i64),
 }
 
 /// What came of it.
@@ -107,8 +117,14 @@ async fn write(connection: &mut AsyncPgConnection, change: &NoteChange) -> DbRes
         .execute(connection)
         .await?;
     let before = note(connection, &group).await?;
-    let version = before.as_ref().map_or(ABSENT, |note| note.version);
-    if change.if_version.is_some_and(|wanted| wanted != version) {
+    let version = before.as_ref().map(|note| note.version);
+    let is_outdated = match change.if_note {
+        IfNote::Any => false,
+        IfNote::Present => version.is_none(),
+        IfNote::Absent => version.is_some(),
+        IfNote::Version(wanted) => version != Some(wanted),
+    };
+    if is_outdated {
         return Ok(Noted::Outdated);
     }
     let changed = match &change.text {
@@ -140,18 +156,20 @@ async fn write(connection: &mut AsyncPgConnection, change: &NoteChange) -> DbRes
     if changed > 0 {
         let detail = json!({
             "filter": { "stage": group.stage, "class": group.class, "reason": group.reason },
-            "was": before.map(|note| note.text),
+            "was": before.as_ref().map(|note| &note.text),
         });
+        let was = || before.map_or_else(String::new, |note| format!("it was: {}", note.text));
         let (action, reason) = match &change.text {
-            Some(text) => ("dead_letters_noted", text.as_str()),
-            None => ("dead_letters_note_removed", "it holds no longer"),
+            Some(text) => ("dead_letters_noted", text.clone()),
+            None => ("dead_letters_note_removed", was()),
         };
+        let reason = reason.replace('\n', " ");
         record(
             connection,
             action,
             "dead_letters",
             &change.by,
-            reason,
+            &reason,
             &detail,
         )
         .await?;

@@ -52,7 +52,7 @@ pub use findings::{AcknowledgedFindings, PaidTwice};
 pub use job_actions::{Canceled, Resumed};
 pub use job_list::{JobFilter, JobPage, JobPlace};
 pub use jobs::{Created, JobEvent, JobRow, RequestKey, StageRow, SubmissionRow};
-pub use letter_notes::{ABSENT, GroupNote, NoteChange, Noted};
+pub use letter_notes::{GroupNote, IfNote, NoteChange, Noted};
 pub use letters::{Discarded, Letter, LetterFilter, LetterGroup};
 pub use load::{Loaded, Submission, WorkItem};
 pub use metrics::Metrics;

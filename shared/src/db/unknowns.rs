@@ -198,8 +198,8 @@ impl Db {
              s.claimed_at, s.send_deadline, s.settled_at, s.answer, s.searches, s.last_searched_at, s.source_key, \
              s.source_deleted_at, s.cost_reserved::float8, s.cost_charged::float8, s.cost_wasted::float8, \
              coalesce(j.display_name, j.original_filename) AS job_name, j.user_id, j.status AS job_status, st.stage, st.state AS stage_state, st.reason AS stage_reason, \
-             st.due_at, s.state = 'unknown' AND s.vendor = 'sync' AND s.answer ->> 'class' = 'throttled' \
-                 AND coalesce(st.stage = 'lipsync.submit' AND st.due_at IS NOT NULL, false) AS refused_for_now, \
+             st.due_at, coalesce(s.state = 'unknown' AND s.vendor = 'sync' AND s.answer ->> 'class' = 'throttled' \
+                 AND st.stage = 'lipsync.submit' AND st.due_at IS NOT NULL, false) AS refused_for_now, \
              s.state = 'unknown' OR s.state = 'absent' AND EXISTS (SELECT FROM callbacks k WHERE k.token = s.token \
                  AND k.outcome = 'failed') AS undecided, clock_timestamp() AS now \
              FROM submissions s LEFT JOIN video_jobs j ON j.id = s.job_id LEFT JOIN job_stages st ON st.job_id = s.job_id \

@@ -237,6 +237,18 @@ impl<'a> Node<'a> {
     }
 }
 
+/// What [`is_said`] asks for, in words.
+pub const SAID: &str = "must be a text of 1 to 1000 characters, not blanks alone, in one line and without control characters";
+
+/// Whether this is what a person may say for others to read: a line that shows as what it is in a terminal and in a table, so nothing
+/// that moves the cursor or turns the direction of what follows.
+#[must_use]
+pub fn is_said(text: &str) -> bool {
+    let is_hidden =
+        |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !text.trim().is_empty() && text.chars().count() <= 1000 && !text.chars().any(is_hidden)
+}
+
 /// A stored value, read once more where it is JSON inside a text, as the replaced application wrote it.
 pub(super) fn decoded<'a>(path: &str, value: Option<&'a Value>, faults: &Faults) -> Cow<'a, Value> {
     match value {

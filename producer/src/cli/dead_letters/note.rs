@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use serde_json::json;
 use shared::config::DatabaseConfig;
-use shared::db::{Db, GroupNote, NoteChange, Noted};
+use shared::db::{Db, GroupNote, IfNote, NoteChange, Noted};
+use shared::domain::fields::{SAID, is_said};
 
 use crate::cli::exit::NotFound;
-use crate::cli::operator::not_blank;
+use crate::cli::operator::said;
 use crate::cli::output::OutputArgs;
 use crate::times::told;
 
@@ -33,7 +34,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "note")]
     pub remove: bool,
     /// Who; kept in the trail
-    #[arg(long, env = "USER", default_value = "operator", value_parser = not_blank)]
+    #[arg(long, env = "USER", default_value = "operator", value_parser = said)]
     pub by: String,
     /// Output.
     #[command(flatten)]
@@ -43,12 +44,10 @@ pub struct Args {
     pub database: DatabaseConfig,
 }
 
-/// As long as the table takes it.
 fn note(text: &str) -> Result<String, String> {
-    let text = not_blank(text)?;
-    match text.chars().count() {
-        ..=1000 => Ok(text),
-        _ => Err("must have 1000 characters or fewer".to_owned()),
+    match is_said(&text.replace('\n', " ")) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{SAID}, or lines of it")),
     }
 }
 
@@ -57,7 +56,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let change = NoteChange {
         letter: args.id,
         text: args.note,
-        if_version: None,
+        if_note: IfNote::Any,
         by: args.by,
     };
     let Noted::Now(now) = db.note_group(&change).await? else {
@@ -72,5 +71,6 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// A note in a line.
 pub(super) fn human(note: &GroupNote) -> String {
-    format!("{} ({}, {})", note.text, note.by, told(note.at))
+    let text = note.text.replace('\n', " ");
+    format!("{text} ({}, {})", note.by, told(note.at))
 }

@@ -404,7 +404,7 @@ async fn what_was_paid_in_vain_is_open_until_it_is_dealt_with() -> anyhow::Resul
         assert_eq!(works().await?, ["7 ann: refunded too", "8 ann: refunded too", "9 ann: refunded too"]);
 
         // One that took the place of a work which failed is no duplicate any more; it was paid for all the same.
-        let promoted = second.replace("second_work", "duplicate").replace(&token.to_string(), &job.to_string());
+        let promoted = second.replace("second_work", "duplicate").replace(&token.to_string(), &job.to_string()).replace("'default', 1", "'default', 2");
         execute(url, &promoted).await?;
         assert_eq!(ever().await?, 1);
         assert_eq!(db.acknowledge_findings(&[job], "ann", "both were needed").await?.findings, 1);

@@ -182,15 +182,22 @@ async fn groups_are_noted(fleet: &Fleet, api: &Producer) -> anyhow::Result<()> {
         faults.faults(),
         [("/note", "missing"), ("/notes", "unknown_field")]
     );
-    let faults = api
-        .refused(put(1, text(" ")), 422, "invalid-request")
-        .await?;
-    assert_eq!(faults.faults(), [("/note", "malformed")]);
+    for odd in [" ", "\u{1b}[2J", "left \u{202e}to right"] {
+        let faults = api
+            .refused(put(1, text(odd)), 422, "invalid-request")
+            .await?;
+        assert_eq!(faults.faults(), [("/note", "malformed")], "{odd:?}");
+    }
+    let none_there = put(1, text("x")).header("If-Match", "*");
+    api.refused(none_there, 412, "version-outdated").await?;
     api.refused(put(99, text("x")), 404, "dead-letter-not-found")
         .await?;
 
     let first = put(1, text("the CDN is at fault")).header("If-None-Match", "*");
-    let first = api.send(first).await?.json["note"].clone();
+    let first = api.send(first).await?;
+    let etag = format!("\"{}\"", first.json["note"]["version"]);
+    assert_eq!(first.headers["etag"].to_str()?, etag);
+    let first = first.json["note"].clone();
     assert_eq!(
         (&first["text"], &first["by"]),
         (&json!("the CDN is at fault"), &json!("ann"))
@@ -240,7 +247,7 @@ async fn groups_are_noted(fleet: &Fleet, api: &Producer) -> anyhow::Result<()> {
     assert_eq!(
         value(&fleet.database.url, trail).await?.unwrap_or_default(),
         "dead_letters_noted ann the CDN is at fault, dead_letters_noted ann mended on Monday, \
-         dead_letters_note_removed api it holds no longer, dead_letters_noted ann see the ticket"
+         dead_letters_note_removed api it was: mended on Monday, dead_letters_noted ann see the ticket"
     );
     Ok(())
 }
@@ -273,11 +280,26 @@ async fn the_api_cancels_retries_replays_and_discards() -> anyhow::Result<()> {
         assert_eq!(shown.json["status"], "canceled");
         // Of two that decide by the same sight of a job, one does.
         let tag = shown.headers["etag"].to_str()?.to_owned();
-        assert_eq!(tag, format!("\"{}\"", shown.json["version"]));
+        assert_eq!(tag, shown.json["version"].to_string());
+        // Another application sets the status by hand, which leaves no line in the trail.
+        for (status, stands) in [("failed", false), ("canceled", true)] {
+            let by_hand = format!("UPDATE video_jobs SET status = '{status}' WHERE id = '{id}'");
+            execute(&fleet.database.url, &by_hand).await?;
+            let mut preview = why();
+            preview["preview"] = json!(true);
+            let preview = post(&of("retry"), preview).header("If-Match", &tag);
+            match stands {
+                true => assert_eq!(api.send(preview).await?.status, 200),
+                false => drop(api.refused(preview, 412, "version-outdated").await?),
+            }
+        }
+        let gone = post(&unknown, why()).header("If-Match", &tag);
+        api.refused(gone, 404, "job-not-found").await?;
         let seen = |what: &str| post(&of(what), why()).header("If-Match", &tag);
         assert_eq!(api.send(seen("retry")).await?.json["preview"], false);
         for what in ["retry", "resume", "cancel"] {
-            api.refused(seen(what), 412, "version-outdated").await?;
+            let refused = api.refused(seen(what), 412, "version-outdated").await?;
+            assert_eq!(refused.json["detail"], "meanwhile: retried by ann; the job is processing");
         }
         assert_eq!(api.get(&format!("/v1/jobs/{id}")).await?.json["status"], "processing");
         let workers = fleet.workers(1)?;

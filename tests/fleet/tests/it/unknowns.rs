@@ -6,7 +6,7 @@ use fleet::{DEADLINE, Expectation, Fleet, Kind, eventually};
 use producer::lost::LostSearch;
 use producer::vendors::Vendors;
 use sandbox::{Fault, FaultRule, Operation, SandboxConfig, Vendor as Payee, When};
-use shared::db::{Claimed, Fact, Move, MoveState, Settlement};
+use shared::db::{Claimed, Fact, Move, MoveState, Settlement, UnknownFilter};
 use shared::domain::outcome::Reason;
 use shared::domain::search::Marker;
 use shared::domain::{LedgerState, Stage, Vendor};
@@ -16,8 +16,8 @@ use uuid::Uuid;
 
 use crate::callback_evidence::Hand;
 use crate::command::producer;
-use crate::ledger::{claim_of, stage_of, state_of};
-use crate::sql::{execute, value};
+use crate::ledger::{claim_of, claimed, stage_of, state_of};
+use crate::sql::{execute, value, with_database};
 
 /// The token of the job's newest submission.
 async fn token(fleet: &Fleet, job: Uuid) -> anyhow::Result<String> {
@@ -380,6 +380,26 @@ async fn a_search_that_fails_for_one_is_made_for_the_others() -> anyhow::Result<
         assert_eq!(faults.fired().len(), 4);
         assert_eq!(searched(older).await?.as_deref(), Some("0 t"));
         assert_eq!(state_of(url, newer).await?.as_deref(), Some("accepted"), "found in the same sweep");
+        Ok(())
+    })
+    .await
+}
+
+/// A worker that died between claim and answer leaves no answer at all, and its row must not hide the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_outcome_without_any_answer_is_listed() -> anyhow::Result<()> {
+    with_database(true, async |url, db| {
+        let (job, token) = claimed(url, db, &serde_json::json!({})).await?;
+        let died = format!(
+            "ALTER TABLE submissions DISABLE TRIGGER ALL; \
+             UPDATE submissions SET vendor = 'sync', state = 'unknown', answer = '{{}}' WHERE token = '{token}'; \
+             ALTER TABLE submissions ENABLE TRIGGER ALL; \
+             UPDATE job_stages SET stage = 'lipsync.submit', state = 'waiting', due_at = now() WHERE job_id = '{job}'"
+        );
+        execute(url, &died).await?;
+        let rows = db.unknowns(UnknownFilter::default()).await?;
+        assert_eq!(rows.len(), 1);
+        assert!(!rows[0].refused_for_now && rows[0].undecided, "{rows:?}");
         Ok(())
     })
     .await

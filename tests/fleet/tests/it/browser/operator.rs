@@ -178,7 +178,10 @@ async fn what_an_audit_finds_is_repaired_and_dealt_with() -> anyhow::Result<()> 
             audited("acknowledge", "the vendor refunds it").await?;
             browser.gone("paid-twice").await?;
             browser
-                .says("view", "work 4711: dealt with by ann: the vendor refunds it")
+                .says(
+                    "view",
+                    "work 4711: dealt with by ann: the vendor refunds it",
+                )
                 .await?;
             browser.open(&found).await?;
             audited("audit-again", "is it known now?").await?;

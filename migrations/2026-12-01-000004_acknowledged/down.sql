@@ -1,0 +1,1 @@
+DROP INDEX CONCURRENTLY IF EXISTS operator_events_acknowledged;
