@@ -322,7 +322,7 @@ async fn shows_its_metrics(producer: &Producer) -> anyhow::Result<()> {
     for (method, path) in [
         (Method::PATCH, "/v1/vendors/sync/nobody"),
         (Method::DELETE, "/session"),
-        (Method::PUT, "/session"),
+        (Method::TRACE, "/session"),
     ] {
         let sent = producer.request(method, path).json(&json!({"reason": "r"}));
         sent.send().await?;
