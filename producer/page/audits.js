@@ -134,7 +134,7 @@ export function audit({ id, page }) {
 function card({ vendor, listed, booked, foreign, unproved, findings }, page) {
   const facts = [
     ["It listed", plural(listed, "work")],
-    ["In the ledger", count(booked)],
+    ["Of submissions in the ledger", count(booked)],
     ["Of others", foreign > 0 && `${count(foreign)}: other users of the account`],
     ["Not shown", unproved > 0 && `${count(unproved)} of the ledger, which its list does not have to show`],
   ];
@@ -189,9 +189,9 @@ export function dealtWith(token, page) {
     title: "Is this dealt with?",
     text: [
       "No repair can end it: ask the vendor for the money, or what has become of the work.",
-      "It is shown and counted no longer; another work of the same submission counts again.",
+      "It stays in the books and is counted as open no longer; another work of the same submission counts again.",
     ],
     confirm: "It is dealt with",
-    ...sends("POST", `/v1/findings/${token}/acknowledge`, page, "Noted: it counts no longer."),
+    ...sends("POST", `/v1/findings/${token}/acknowledge`, page, "Noted: nobody is asked about it any more."),
   });
 }

@@ -11,6 +11,7 @@ const FILTERS = ["stage", "reason", "class", "since", "job", "user", "closed"];
 
 export function deadLetters({ query, page }) {
   const filter = Object.fromEntries(Object.entries(query).filter(([name]) => FILTERS.includes(name)));
+  const { closed: _, ...only } = filter;
   const previews = new Map();
   return {
     title: "Dead letters",
@@ -30,15 +31,18 @@ export function deadLetters({ query, page }) {
       Object.keys(filter).length > 0 &&
         h(
           "p",
-          `Only those ${inWords(filter)}. `,
-          h("a", { href: "#/dead-letters" }, "Show all"),
+          filter.closed ? "The open and the closed ones" : "Only those",
+          Object.keys(only).length > 0 && ` ${inWords(only)}`,
+          ". ",
+          h("a", { href: "#/dead-letters" }, "Show all that are open"),
         ),
       roleNote(),
       // What is closed is only looked at.
-      !filter.closed &&
-        (groups.length === 0
+      filter.closed
+        ? groups.filter(group => group.note).map(noted)
+        : groups.length === 0
           ? h("p.empty", "No dead letter is open. All is well.")
-          : groups.map(group => card(group, letters, { previews, page, filter }))),
+          : groups.map(group => card(group, letters, { previews, page, filter })),
       !filter.closed && moreGroups && h("nav.pager", h("a.button", { href: address({ ...filter, groups: moreGroups }) }, "More groups")),
       letters.length > 0 && [h("h2", "One by one"), list(letters)],
       next &&
@@ -90,6 +94,17 @@ function card(group, letters, { previews, page, filter }) {
       action("group-note", group.note ? "Change the note…" : "Note…", () => noteDown(group.first, group.note, page)),
     ),
     looked && (looked.problem ? problemBox(looked.problem) : told(looked)),
+  );
+}
+
+/** A group of which somebody has said something, where nothing is done to it. */
+function noted(group) {
+  return h(
+    "article.card",
+    { test: "group", id: name(group) },
+    h("h2", plural(group.letters, "dead letter"), h("small", coded(group.reason), ` in ${group.stage}`)),
+    h("div", said(group.class)),
+    known(group.note, group.oldest),
   );
 }
 
@@ -179,7 +194,7 @@ function list(letters) {
           h("th", { scope: "row" }, h("a", { href: `#/dead-letters/${letter.id}` }, `no. ${letter.id}`)),
           h("td", { "data-label": "Received" }, time(letter.received_at)),
           h("td", { "data-label": "Stage" }, letter.stage),
-          h("td.wrap", { "data-label": "Why" }, letter.resolution && [badge(letter.resolution), " "], coded(letter.reason), letter.error && h("small", { title: letter.error }, " ", plain(letter.error))),
+          h("td.wrap", { "data-label": "Why" }, letter.resolution && [badge(letter.resolution), h("small", ` by ${letter.resolved_by}: ${letter.resolved_reason}`), " "], coded(letter.reason), letter.error && h("small", { title: letter.error }, " ", plain(letter.error))),
           h("td.wrap", { "data-label": "Job" }, jobLink(letter) ?? "–"),
         ),
       ),
@@ -208,7 +223,7 @@ export function deadLetter({ id, page }) {
             words(letter.resolution),
             " ",
             time(letter.resolved_at),
-            ` by ${letter.resolved_by}: ${letter.note}`,
+            ` by ${letter.resolved_by}: ${letter.resolved_reason}`,
           ],
         ],
         [
@@ -235,10 +250,10 @@ export function deadLetter({ id, page }) {
                 ".",
               ],
         ),
-        known(letter.group_note, letter.received_at),
+        known(letter.note, letter.received_at),
         h(
           "div.buttons.left",
-          action("group-note", letter.group_note ? "Change the note…" : "Note…", () => noteDown(letter.id, letter.group_note, page)),
+          action("group-note", letter.note ? "Change the note…" : "Note…", () => noteDown(letter.id, letter.note, page)),
         ),
         definitions("dl.facts.card", rows),
       ];

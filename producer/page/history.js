@@ -58,6 +58,8 @@ const change = (what, before, after) =>
   h("div.change", { test: "change" }, what, " ", h("del", told(before)), " → ", h("ins", told(after)));
 
 function detail(rest) {
-  const given = Object.entries(rest).filter(([, value]) => value !== "none" && value !== null);
-  return given.length > 0 && h("small", given.map(([name, value]) => `${words(name)} ${plain(told(value))}`).join(", "));
+  const given = Object.entries(rest).filter(([name, value]) => value !== "none" && value !== null && !(name === "forgiven" && value === 0));
+  // An event may have fields, which are for programs.
+  const shown = (name, value) => (name === "event" ? String(value).replace(/ \{.*\}$/, "") : plain(told(value)));
+  return given.length > 0 && h("small", given.map(([name, value]) => `${words(name)} ${shown(name, value)}`).join(", "));
 }

@@ -82,12 +82,12 @@ function tiles({ fleet, costs }) {
 /** What the ledger has and what audits found: none of it is hidden by the other. */
 function paidTwice(twice, open, { status, audited_duplicates: audited, duplicates_dealt_with: dealtWith, open_findings: findings }) {
   const { last_audit: audit, failed_audit: failed } = status;
-  if (open) return [count(open), `${plural(open, "submission was", "submissions were")} paid twice`, "bad"];
-  if (audited) return [count(audited), `${plural(audited, "work was", "works were")} paid twice, by what an audit found`, "bad"];
+  if (open) return [count(open), `${open === 1 ? "submission was" : "submissions were"} paid twice`, "bad"];
+  if (audited) return [count(audited), `${audited === 1 ? "work was" : "works were"} paid twice, by what an audit found`, "bad"];
   if (findings) return ["None known", `an audit found ${plural(findings, "work that differs", "works that differ")} from the ledger`, "warn"];
   if (failed) return ["None known", ["the audit of ", time(failed.started_at), " could not be made: ", failed.error], "warn"];
   const ever = Math.max(twice, dealtWith);
-  if (ever) return [count(ever), `${plural(ever, "work was", "works were")} paid twice, and dealt with`, "calm"];
+  if (ever) return [count(ever), `${ever === 1 ? "work was" : "works were"} paid twice, and dealt with`, "calm"];
   const since = audit ? ["; the vendors’ lists agreed ", time(audit.finished_at)] : "; no audit has compared the vendors’ lists yet";
   return ["None", ["Nothing was ever paid twice", since], "good"];
 }

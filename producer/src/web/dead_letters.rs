@@ -201,7 +201,7 @@ pub(super) async fn show(
         return Err(no_letter(id));
     };
     let note = db.group_note(id).await.map_err(|error| database(&error))?;
-    Ok(Json(LetterDocument::new(letter).with_group_note(note)))
+    Ok(Json(LetterDocument::new(letter).with_note(note)))
 }
 
 fn no_letter(id: i64) -> Problem {

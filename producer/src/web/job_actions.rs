@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::access::Caller;
 use super::body::{Body, Who};
 use super::document::JobDocument;
-use super::jobs::{database, internal, no_job, read_id};
+use super::jobs::{HISTORY_LIMIT, database, internal, no_job, read_id};
 use super::precondition;
 use super::problem::{Kind, Problem};
 use super::requests::{ReasonRequest, RetryRequest};
@@ -79,6 +79,7 @@ pub(super) async fn cancel(
 ) -> Result<Response, Problem> {
     let id = read_id(id)?;
     let if_version: Option<String> = precondition::if_match(&headers)?;
+    let seen = if_version.clone();
     let change = {
         let db = db.clone();
         async move { db.cancel_job(id, if_version.as_deref(), &by, &reason).await }
@@ -90,7 +91,7 @@ pub(super) async fn cancel(
             Err(Problem::new(Kind::JobFinished, detail).about(id))
         }
         Some(Canceled::Gone) => Err(no_job(id)),
-        None => Err(meanwhile(&db, id).await),
+        None => Err(meanwhile(&db, id, seen.as_deref()).await),
     }
 }
 
@@ -108,6 +109,7 @@ pub(super) async fn resume(
 ) -> Result<Response, Problem> {
     let id = read_id(id)?;
     let if_version: Option<String> = precondition::if_match(&headers)?;
+    let seen = if_version.clone();
     let change = {
         let db = db.clone();
         async move { db.resume_job(id, if_version.as_deref(), &by, &reason).await }
@@ -130,7 +132,7 @@ pub(super) async fn resume(
             Err(Problem::new(Kind::JobFinished, detail).about(id))
         }
         Some(Resumed::Gone) => Err(no_job(id)),
-        None => Err(meanwhile(&db, id).await),
+        None => Err(meanwhile(&db, id, seen.as_deref()).await),
     }
 }
 
@@ -161,6 +163,7 @@ pub(super) async fn retry(
     };
     body.finish()?;
     let if_version: Option<String> = precondition::if_match(&headers)?;
+    let seen = if_version.clone();
     let db = operator.db.clone();
     let plans = detached(async move {
         if preview {
@@ -183,7 +186,7 @@ pub(super) async fn retry(
     })
     .await?;
     let Some(plans) = plans else {
-        return Err(meanwhile(&operator.db, id).await);
+        return Err(meanwhile(&operator.db, id, seen.as_deref()).await);
     };
     match plans
         .into_iter()
@@ -209,16 +212,24 @@ pub(super) async fn retry(
     }
 }
 
-/// Says what has happened to a job since somebody looked.
-async fn meanwhile(db: &Db, id: Uuid) -> Problem {
+/// Says what has happened to a job since it had the version that somebody has seen: what a person did, rather than what came of it.
+async fn meanwhile(db: &Db, id: Uuid, seen: Option<&str>) -> Problem {
+    const BY_PEOPLE: [&str; 4] = ["canceled", "resumed", "replayed", "retried"];
+    let line = seen.and_then(|seen| seen.split('-').next()?.parse::<i64>().ok());
     let read = async {
-        let newest = db.job_events(id, 1).await?.pop();
-        Ok::<_, DbError>(newest.zip(db.job(id).await?))
+        let mut since = db.job_events(id, HISTORY_LIMIT).await?;
+        since.retain(|event| line.is_none_or(|line| event.id > line));
+        let by_people = (since.iter()).find(|event| BY_PEOPLE.contains(&event.kind.as_str()));
+        let what = by_people.or(since.last()).map(|event| {
+            let what = event.kind.replace('_', " ");
+            format!("{what} by {}", event.actor)
+        });
+        Ok::<_, DbError>(db.job(id).await?.map(|job| (what, job.status)))
     };
     match read.await {
-        Ok(Some((line, job))) => {
-            let (what, by) = (line.kind.replace('_', " "), line.actor);
-            let detail = format!("meanwhile: {what} by {by}; the job is {}", job.status);
+        Ok(Some((what, status))) => {
+            let what = what.map(|what| format!("{what}; ")).unwrap_or_default();
+            let detail = format!("meanwhile: {what}the job is {status}");
             Problem::new(Kind::VersionOutdated, detail).about(id)
         }
         Ok(None) | Err(_) => precondition::outdated(),

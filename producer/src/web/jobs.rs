@@ -25,7 +25,7 @@ use crate::evidence::SubmissionEvidence;
 use crate::intake::{self, INTAKE, Intake, IntakeError};
 
 /// Newest events of a job that are shown.
-const HISTORY_LIMIT: i64 = 200;
+pub(super) const HISTORY_LIMIT: i64 = 200;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// A page of jobs, newest first.

@@ -41,10 +41,10 @@ pub struct LetterDocument {
     /// By whom.
     pub resolved_by: Option<String>,
     /// And why.
-    pub note: Option<String>,
+    pub resolved_reason: Option<String>,
     /// What people have found out about its group; in lists it is with the groups.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub group_note: Option<GroupNote>,
+    pub note: Option<GroupNote>,
 }
 
 /// Dead letters of one stage with the same normalised error and reason.
@@ -147,15 +147,15 @@ impl LetterDocument {
             resolution: letter.resolution,
             resolved_at: letter.resolved_at.map(utc),
             resolved_by: letter.resolved_by,
-            note: letter.note,
-            group_note: None,
+            resolved_reason: letter.note,
+            note: None,
         }
     }
 
     /// The same with what people have found out about its group.
     #[must_use]
-    pub fn with_group_note(self, group_note: Option<GroupNote>) -> Self {
-        Self { group_note, ..self }
+    pub fn with_note(self, note: Option<GroupNote>) -> Self {
+        Self { note, ..self }
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let status = job.map(|job| job.status);
     let note = db.group_note(args.id).await?;
-    let letter = LetterDocument::new(letter).with_group_note(note);
+    let letter = LetterDocument::new(letter).with_note(note);
     args.output
         .print(&letter, |letter| human(letter, status.as_deref()))?;
     Ok(ExitCode::SUCCESS)
@@ -52,7 +52,7 @@ fn human(letter: &LetterDocument, status: Option<&str>) -> String {
         format!("error        {}", letter.error.as_deref().unwrap_or("-")),
         format!("class        {}", letter.class),
     ];
-    if let Some(note) = &letter.group_note {
+    if let Some(note) = &letter.note {
         lines.push(format!("note         {}", note::human(note)));
     }
     if let Some(job) = letter.job_id {
@@ -77,7 +77,7 @@ fn human(letter: &LetterDocument, status: Option<&str>) -> String {
             "closed       {resolution} at {} by {}: {}",
             told_text(at),
             letter.resolved_by.as_deref().unwrap_or("-"),
-            letter.note.as_deref().unwrap_or("-")
+            letter.resolved_reason.as_deref().unwrap_or("-")
         )),
         _ => {
             let id = letter.id;

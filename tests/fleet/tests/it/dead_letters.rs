@@ -215,10 +215,7 @@ async fn groups_are_noted(fleet: &Fleet, api: &Producer) -> anyhow::Result<()> {
         (&second, &Value::Null),
         "{groups}"
     );
-    assert_eq!(
-        api.get("/v1/dead-letters/1").await?.json["group_note"],
-        second
-    );
+    assert_eq!(api.get("/v1/dead-letters/1").await?.json["note"], second);
 
     let gone = put(1, json!({ "note": null })).header("If-Match", tag(&second));
     assert_eq!(api.send(gone).await?.json, json!({ "note": null }));
@@ -349,7 +346,7 @@ async fn the_api_cancels_retries_replays_and_discards() -> anyhow::Result<()> {
         let discards = post("/v1/dead-letters/discards", json!({ "reason": "r", "filter": { "reason": "undecidable" } }));
         assert_eq!(api.send(discards).await?.json["discarded"], 1);
         assert_eq!(api.get("/v1/dead-letters?view=flat").await?.json["letters"], json!([]));
-        assert_eq!(api.get("/v1/dead-letters/1").await?.json["group_note"]["text"], "see the ticket", "it outlives its letters");
+        assert_eq!(api.get("/v1/dead-letters/1").await?.json["note"]["text"], "see the ticket", "it outlives its letters");
         let shown = producer(fleet, &["dead-letters", "show", "2"]).await?;
         let shown = String::from_utf8(shown.stdout)?;
         assert!(shown.contains("00ff") && shown.contains("discarded at"), "{shown}");

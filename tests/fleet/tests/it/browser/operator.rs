@@ -426,6 +426,13 @@ async fn a_group_of_dead_letters_is_replayed_behind_a_canary() -> anyhow::Result
                 .see("view[data-view=dead-letters][data-ready=true]")
                 .await?;
             browser.gone("group").await?;
+            // What was known is still there, with what is closed.
+            browser.click("closed").await?;
+            browser
+                .says("group group-note-text", "their CDN, since noon")
+                .await?;
+            browser.says("letter-row", "replayed").await?;
+            browser.picture("4-closed").await?;
             anyhow::ensure!(
                 fleet.sandbox.truth().paid(Payee::Sync) == JOBS,
                 "paid twice"
